@@ -1,0 +1,248 @@
+"""THE loop: stream -> method.step -> evaluate -> checkpoint, and back again after a kill.
+
+    run = fst_bench.run(stream="continual-4", method="fst", seed=0)
+    run.evals, run.metrics, run.ledger
+"""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import torch
+
+from fst_bench.config import Config, resolve
+from fst_bench.environment import environment
+from fst_bench.evaluate import Frozen, Point, evaluate
+from fst_bench.fast.reflectors import load_reflector
+from fst_bench.lab import Handle, Lab, MethodConfig
+from fst_bench.ledger import Ledger
+from fst_bench.metrics import summarise
+from fst_bench.policy import load_policy
+from fst_bench.report import write_report
+from fst_bench.store import Store
+from fst_bench.stream import Stream, StreamSpec
+from fst_bench.tasks import Verdict
+
+
+class Watcher(Protocol):
+    """Whoever looks on: told of each step, evaluation and population; see `display`."""
+
+    def begin(self, config: Config, stream: Stream, path: Path, step: int) -> None: ...
+    def step(self, row: dict[str, Any], ledger: Ledger) -> None: ...
+    def evaluation(self, rows: list[dict[str, Any]]) -> None: ...
+    def population(self, row: dict[str, Any]) -> None: ...
+    def note(self, text: str) -> None: ...
+    def end(self) -> None: ...
+
+
+class Silent:
+    """The watcher of a library call."""
+
+    def begin(self, config: Config, stream: Stream, path: Path, step: int) -> None: ...
+    def step(self, row: dict[str, Any], ledger: Ledger) -> None: ...
+    def evaluation(self, rows: list[dict[str, Any]]) -> None: ...
+    def population(self, row: dict[str, Any]) -> None: ...
+    def note(self, text: str) -> None: ...
+    def end(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, read."""
+
+    path: Path
+
+    @property
+    def store(self) -> Store:
+        return Store(self.path)
+
+    @cached_property
+    def evals(self) -> pd.DataFrame:
+        """One row per (evaluation point, task, prompt mode)."""
+        return pd.DataFrame(self.store.rows("evals/evals"))
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        return self.store.read("metrics")
+
+    @cached_property
+    def ledger(self) -> dict[str, Any]:
+        return self.store.read("ledger")
+
+
+def run(
+    stream: str, method: str, out: str | Path = "runs", seed: int = 0, preset: str = "tiny", watcher: Watcher | None = None, **settings: Any
+) -> Run:  # fmt: skip
+    """Run a method on a stream from the start; `settings` are sections or values, as in slow={"cap": 4.0}, batch=8."""
+    config, spec = resolve(stream, method, preset, seed, settings)
+    bench = Bench(config, spec)  # whatever is wrong with the settings is said before a directory is made
+    digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:6]
+    store = Store.create(Path(out), (f"{spec.name}@{spec.version}", method, f"{preset}-s{seed}-{digest}"))
+    store.write("config", described(config, spec))
+    store.write("env", environment(config.threads))
+    return bench.loop(store, watcher or Silent())
+
+
+def resume(path: str | Path, watcher: Watcher | None = None) -> Run:
+    """Continue a killed run from its last checkpoint; a finished run is returned as it is."""
+    store = Store(Path(path))
+    saved = store.read("config")
+    if (store.path / "manifest.json").exists():
+        return Run(store.path)
+    config = Config.model_validate(saved["config"])
+    spec = StreamSpec.model_validate(saved["spec"])
+    return Bench(config, spec).loop(store, watcher or Silent())
+
+
+def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
+    """config.json: what the run is, its stages in problems, and all that is needed to run it again."""
+    stages = Stream(spec, config.seed, config.difficulty, config.stage_problems).stages
+    return {
+        "stream": spec.name, "stream_version": spec.version, "method": config.method, "preset": config.preset, "seed": config.seed,
+        "model": config.model, "seed_prompt": config.seed_prompt,
+        "stages": [{"stage": s.number, "task": s.task, "start": s.start, "end": s.end} for s in stages],
+        "config": config.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
+    }  # fmt: skip
+
+
+class Bench:
+    """One run in progress: the stream and its answers on this side, the method behind its lab on the other."""
+
+    def __init__(self, config: Config, spec: StreamSpec):
+        torch.set_num_threads(config.threads)
+        torch.use_deterministic_algorithms(True)
+        self.config = config
+        self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
+        self.steps = -(-self.stream.total // config.batch)
+        self.ledger = Ledger()
+        self.policy = load_policy(config.model, config.policy)
+        stream = self.stream
+
+        def verify(index: int, text: str) -> Verdict:
+            return stream.verifier_of(index).verify(stream.problem(index), text)
+
+        def problems(step: int) -> list[Handle]:
+            return [Handle(i, stream.problem(i).prompt) for i in stream.batch(step, config.batch)]
+
+        def record(name: str, row: dict[str, Any]) -> None:
+            self.pending.append((name, row))
+
+        self.pending: list[tuple[str, dict[str, Any]]] = []
+        reflector = load_reflector(config.fast.reflector, self.policy)
+        self.lab = Lab(self.policy, self.ledger, config.seed, verify, problems, reflector, record)
+        own = config.method_class().Settings.model_validate(config.settings)
+        self.method = config.method_class()(self.lab, MethodConfig(config.seed_prompt, config.slow, config.fast, own))
+        self.recalled: dict[str, dict[str, Any]] = {}
+        """Task -> the method's state at the end of that task's last stage."""
+
+    def loop(self, store: Store, watcher: Watcher) -> Run:
+        """From the last checkpoint in the run directory, or the start, to the end of the stream."""
+        done = self._restore(store)
+        watcher.begin(self.config, self.stream, store.path, max(done, 0))
+        try:
+            if done < 0:
+                self._evaluate(store, watcher, 0)
+                self._checkpoint(store, 0)
+                done = 0
+            for step in range(done, self.steps):
+                start = time.perf_counter()
+                batch = self.lab.begin(step)
+                facts = self.method.step(batch)
+                row = {"kind": "step", "step": step + 1, "stage": self.stream.stage_of(batch[-1].index).number, "problems": batch[-1].index + 1}
+                row |= {"reward": None} | facts | {"seconds": round(time.perf_counter() - start, 3)}
+                self._flush(store, watcher, row)
+                if self._due(step + 1):
+                    self._evaluate(store, watcher, step + 1)
+                if (step + 1) % self.config.checkpoint.every == 0 or step + 1 == self.steps:
+                    self._checkpoint(store, step + 1)
+            return self._finish(store, watcher)
+        finally:
+            watcher.end()
+
+    def _seen(self, step: int) -> int:
+        """Problems of the stream after `step` batches."""
+        return min(step * self.config.batch, self.stream.total)
+
+    def _boundary(self, step: int) -> bool:
+        """Whether a stage ends in the batch before `step`."""
+        return step == 0 or any(self._seen(step - 1) < stage.end <= self._seen(step) for stage in self.stream.stages)
+
+    def _due(self, step: int) -> bool:
+        every = self.config.evaluation.interval
+        return self._boundary(step) or self._seen(step) // every > self._seen(step - 1) // every
+
+    def _flush(self, store: Store, watcher: Watcher, row: dict[str, Any]) -> None:
+        for name, record in self.pending:
+            if name == "prompts/population":
+                record["stage"] = row["stage"]  # known on this side of the lab only
+                watcher.population(record)
+        for name in dict.fromkeys(name for name, _ in self.pending):
+            store.append(name, [record for n, record in self.pending if n == name])
+        self.pending.clear()
+        store.append("events", [row])
+        watcher.step(row, self.ledger)
+
+    def _evaluate(self, store: Store, watcher: Watcher, step: int) -> None:
+        e, boundary = self.config.evaluation, self._boundary(step)
+        ended = [s for s in self.stream.stages if s.end <= self._seen(step)] if boundary else []
+        stage = self.stream.stage_of(self._seen(step) - 1).number if step else 0
+        state = self.method.state()
+        for s in ended:
+            if self._seen(step - 1) < s.end:
+                self.recalled[s.task] = state
+                stage = s.number
+        own = Frozen(self.method, state)
+        memories = {task: Frozen(self.method, remembered) for task, remembered in self.recalled.items()}
+        contexts = {}
+        for task in self.stream.held_out():
+            for mode in e.boundary_modes if boundary else e.small_modes:
+                if mode == "system":
+                    contexts[task, mode] = own.context_for
+                elif mode == "seed":
+                    contexts[task, mode] = lambda prompt: self.config.seed_prompt
+                elif task in memories:
+                    contexts[task, mode] = memories[task].context_for
+        point = Point(step, stage, boundary, self._seen(step), self.ledger.total_rollouts)
+        with self.ledger.timed("evaluate"):
+            rows, answers = evaluate(
+                self.policy, contexts, self.stream.held_out(), point, seed=self.config.seed,
+                n=e.boundary if boundary else e.small, samples=e.samples, temperature=e.temperature,
+            )  # fmt: skip
+        for frozen in (own, *memories.values()):
+            frozen.check()
+        store.append("evals/evals", rows)
+        store.append("evals/answers", answers)
+        watcher.evaluation(rows)
+
+    def _checkpoint(self, store: Store, step: int) -> None:
+        with self.ledger.timed("checkpoint"):
+            state = {"method": self.method.state(), "recalled": self.recalled, "ledger": self.ledger.to_dict()}
+            store.checkpoint(step, state, self.policy.save, self.config.checkpoint.keep)
+
+    def _restore(self, store: Store) -> int:
+        """Steps done at the last checkpoint, or -1 where there is none; records are cut back to it."""
+        found = store.latest()
+        if found is None:
+            store.rewind({})
+            return -1
+        folder, state = found
+        store.rewind(state["records"])
+        self.policy.load(folder)
+        self.method.load(state["method"])
+        self.recalled = state["recalled"]
+        self.ledger = self.lab.ledger = Ledger.from_dict(state["ledger"])
+        return state["step"]
+
+    def _finish(self, store: Store, watcher: Watcher) -> Run:
+        stages = [{"number": s.number, "task": s.task} for s in self.stream.stages]
+        store.write("metrics", summarise(store.rows("evals/evals"), stages, self.ledger.counts()))
+        store.write("ledger", self.ledger.to_dict())
+        if self.ledger.reflections and self.ledger.reflection_failures >= self.ledger.reflections:
+            watcher.note(f"EVERY reflection of this run failed ({self.ledger.reflection_failures}): no prompt was ever proposed")
+        write_report(store.path)
+        store.seal()
+        return Run(store.path)

@@ -1,0 +1,147 @@
+"""Typed settings of a run: defaults < preset < stream < --set, every layer checked against one schema.
+
+Settings live beside what they set (SlowSettings in slow/, FastSettings in fast/, PolicySettings in policy/); here
+they are put together.
+"""
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fst_bench.errors import explain, first_line, unknown
+from fst_bench.fast.settings import FastSettings
+from fst_bench.lab import Method
+from fst_bench.methods import METHODS
+from fst_bench.model.text import SEED_PROMPT
+from fst_bench.policy.torch_backend import PolicySettings
+from fst_bench.slow import SlowSettings
+from fst_bench.stream import StreamSpec, load_spec, read_yaml
+from fst_bench.tasks import TASKS, load_task
+
+PromptMode = Literal["system", "seed", "recalled"]
+
+
+class EvaluationSettings(BaseModel):
+    """When and how every task of the stream is evaluated. Problems are held out, and the same for every run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    interval: Annotated[int, Field(ge=1)] = 160
+    """Problems between small evaluations; every stage also ends with a large one."""
+    small: Annotated[int, Field(ge=1)] = 64
+    boundary: Annotated[int, Field(ge=1)] = 192
+    samples: Annotated[int, Field(ge=1)] = 1
+    """Answers per problem (mean@n)."""
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    small_modes: list[PromptMode] = ["system", "seed"]
+    boundary_modes: list[PromptMode] = ["system", "seed", "recalled"]
+
+
+class CheckpointSettings(BaseModel):
+    """How often the whole run is saved, and how many of the last checkpoints stay."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    every: Annotated[int, Field(ge=1)] = 10
+    """Steps."""
+    keep: Annotated[int, Field(ge=1)] = 2
+
+
+class Config(BaseModel):
+    """Everything that decides a run's numbers (and `threads`, on which their last bits depend)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stream: str
+    method: str
+    preset: str
+    seed: int = 0
+    model: str = "embedded:tiny"
+    threads: Annotated[int, Field(ge=1)] = 1
+    seed_prompt: str = SEED_PROMPT
+    batch: Annotated[int, Field(ge=1)] = 16
+    """Problems per step."""
+    stage_problems: Annotated[int, Field(ge=1)] | None = None
+    """Replaces the length of every stage (for presets that finish in seconds)."""
+    policy: PolicySettings = PolicySettings()
+    slow: SlowSettings = SlowSettings()
+    fast: FastSettings = FastSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    difficulty: dict[str, dict[str, Any]] = {}
+    settings: dict[str, Any] = {}
+    """The method's own settings."""
+
+    @field_validator("difficulty")
+    @classmethod
+    def difficulties(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for task, knobs in value.items():
+            if task not in TASKS:
+                raise ValueError(unknown("task", task, TASKS))
+            load_task(task, **knobs)
+        return value
+
+    def method_class(self) -> type[Method]:
+        return METHODS[self.method]
+
+
+def preset_files() -> dict[str, Path]:
+    """The shipped presets by name."""
+    folder = Path(str(resources.files("fst_bench").joinpath("presets")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """A preset's settings, a plain mapping. ValueError names what exists."""
+    files = preset_files()
+    if name not in files:
+        raise ValueError(unknown("preset", name, files))
+    return read_yaml(files[name])
+
+
+def resolve(
+    stream: str, method: str, preset: str = "tiny", seed: int = 0, overrides: Mapping[str, Any] | None = None
+) -> tuple[Config, StreamSpec]:
+    """The run's configuration, all layers merged and checked. ValueError in one line for anything wrong.
+
+    `overrides` maps dotted names ("slow.cap") or section names to values.
+    """
+    spec = load_spec(stream)
+    if method not in METHODS:
+        raise ValueError(unknown("method", method, METHODS))
+    values = merge(load_preset(preset), spec.settings)
+    for key, value in (overrides or {}).items():
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        values = merge(values, nested)
+    values |= {"stream": stream, "method": method, "preset": preset, "seed": seed}
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(f"settings: {first_line(Config, error)}") from None
+    settings = explain(METHODS[method].Settings, config.settings, f"settings of {method}")
+    return config.model_copy(update={"settings": settings.model_dump()}), spec
+
+
+def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """`high` over `low`, section by section."""
+    out = dict(low)
+    for key, value in high.items():
+        out[key] = merge(out[key], value) if isinstance(value, Mapping) and isinstance(out.get(key), Mapping) else value
+    return out
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """'slow.cap=4' as ("slow.cap", 4); the value is YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"--set wants key=value, got {text!r}")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        return key.strip(), value

@@ -1,0 +1,44 @@
+"""One clear line for a user's mistake: what was wrong, what exists, what was probably meant."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """'unknown method 'fts': did you mean fst? There are base, fst, gepa, rl'."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"unknown {kind} {name!r}: " + (f"did you mean {near[0]}? " if near else "") + f"There are {', '.join(names) or 'none'}"
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def explain(model: type[M], values: Mapping[str, Any], where: str) -> M:
+    """`model(**values)`; ValueError with one line that names the first wrong key or value."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ValueError(f"{where}: {first_line(model, error)}") from None
+
+
+def first_line(model: type[BaseModel], error: ValidationError) -> str:
+    """The first complaint of a validation, in our words."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        return unknown("key", path[-1], fields_at(model, path[:-1]))
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(path)}: {reason} (got {str(first['input'])[:60]})" if path else reason
+
+
+def fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Names of the fields of the model that lies at `path` inside `model`."""
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,99 @@
+"""Evaluation: every task of the stream, past and future ones, outside of learning.
+
+It runs on a frozen copy of the method that has no lab, with random numbers of its own: how often it happens
+changes no training number. Rows are the raw material of every metric.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from fst_bench.lab import Lab, Method, conversation
+from fst_bench.policy import Ask, Policy
+from fst_bench.seeds import seed_for
+from fst_bench.tasks import Task
+
+TEST_SEED = 0
+"""Held-out problems are the same for every run and seed."""
+
+
+class _NoLab:
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"lab.{name}: context_for runs on a frozen copy of the method, without a lab")
+
+
+NO_LAB = cast(Lab, _NoLab())
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where in the run an evaluation happens. Stage 0 is the base before learning."""
+
+    step: int
+    stage: int
+    boundary: bool
+    problems: int
+    rollouts: int
+
+
+class Frozen:
+    """A copy of a method at one state, without a lab; `check` asserts that answering left its state alone."""
+
+    def __init__(self, method: Method, state: dict[str, Any]):
+        self.text = json.dumps(state)
+        self.method = type(method)(NO_LAB, method.config)
+        self.method.load(json.loads(self.text))
+
+    def context_for(self, prompt: str) -> str:
+        return self.method.context_for(prompt)
+
+    def check(self) -> None:
+        if json.dumps(self.method.state()) != self.text:
+            raise RuntimeError(f"{self.method.name}.context_for changed the method's state")
+
+
+def evaluate(
+    policy: Policy, contexts: dict[tuple[str, str], Callable[[str], str]], tasks: dict[str, Task], point: Point, *,
+    seed: int, n: int, samples: int, temperature: float,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
+    """(rows, answers) for each (task, prompt mode) of `contexts`, which says under which context a prompt is answered.
+
+    Modes that answer under the same contexts share their samples. `kl` is the mean per sampled token of KL(policy ||
+    base), exact over the vocabulary, on the policy's own answers, both models under the same context; `kl_per_answer`
+    is its sum over an answer's tokens, averaged.
+    """
+    problems = {name: task.problems("test", TEST_SEED, n) for name, task in tasks.items()}
+    wanted: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (name, mode), context_for in contexts.items():
+        used = tuple(context_for(problem.prompt) for problem in problems[name])
+        wanted.setdefault((name, used), []).append(mode)
+    asks = [
+        Ask(conversation(context, p.prompt), seed_for("evaluation", seed, point.step, p.id), samples)
+        for name, used in wanted for p, context in zip(problems[name], used, strict=True)
+    ]  # fmt: skip
+    groups = policy.sample(asks, temperature=temperature)  # one call: the more rows at a time, the faster
+    divergence = iter(policy.kl_to_base([s for group in groups for s in group]))
+    rest, rows, answers = iter(groups), [], []
+    for (name, used), modes in wanted.items():
+        flat = [(p, s, next(divergence)) for p in problems[name] for s in next(rest)]
+        verdicts = [tasks[name].verify(p, s.text) for p, s, _ in flat]
+        tokens, total_kl = sum(s.sampled for _, s, _ in flat), sum(kl for _, _, kl in flat)
+        facts = {
+            "accuracy": sum(v.reward for v in verdicts) / len(flat),
+            "kl": total_kl / tokens, "kl_per_answer": total_kl / len(flat), "tokens_per_answer": tokens / len(flat),
+            "n_problems": n, "n_samples": samples, "context": used[0] if len(set(used)) == 1 else None,
+        }  # fmt: skip
+        rows += [
+            {"step": point.step, "stage": point.stage, "boundary": point.boundary, "task": name, "prompt_mode": mode,
+             "problems": point.problems, "rollouts": point.rollouts} | facts
+            for mode in modes
+        ]  # fmt: skip
+        answers += [
+            {"step": point.step, "stage": point.stage, "task": name, "prompt_modes": modes, "problem": p.id, "text": s.text,
+             "reward": v.reward, "status": v.status}
+            for (p, s, _), v in zip(flat, verdicts, strict=True)
+        ]  # fmt: skip
+    order = list(contexts)
+    rows.sort(key=lambda row: order.index((row["task"], row["prompt_mode"])))
+    return rows, answers

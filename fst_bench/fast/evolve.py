@@ -1,0 +1,156 @@
+"""One round of prompt evolution: re-score the survivors, run gepa from the best of them, choose K.
+
+A score belongs to a policy version, so nothing is carried over but the texts: a fresh gepa run and a fresh
+anchor set each round, and survivors scored anew before any decision (gepa's own cache and state know no version).
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gepa
+from gepa.core.adapter import EvaluationBatch
+from gepa.strategies.instruction_proposal import InstructionProposalSignature
+
+from fst_bench.lab import Attempt, Handle, Lab, ReflectionFailure, Rollout
+
+from .settings import FastSettings
+
+COMPONENT = "system_prompt"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A prompt with its reward on each anchor problem, under the policy version that was current in its round."""
+
+    prompt: str
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.scores) / len(self.scores)
+
+
+def evolve(lab: Lab, survivors: Sequence[str], lookahead: Sequence[Handle], settings: FastSettings) -> list[Scored]:
+    """K prompts for the coming cycle, best first. `lookahead` holds the cycle's problems, `survivors` the last K."""
+    anchor, feedback = split(lookahead, settings, lab.random("anchor"))
+    spent, reflections, failures = lab.ledger.total_rollouts, lab.ledger.reflections, lab.ledger.reflection_failures
+    adapter = Adapter(lab, anchor)
+    rescored = adapter.rescore(survivors)
+    best = max(rescored, key=lambda s: s.mean)
+    result = gepa.optimize(
+        seed_candidate={COMPONENT: best.prompt},
+        trainset=feedback,
+        valset=anchor,
+        adapter=adapter,
+        reflection_lm=lambda prompt: reflect(lab, prompt, settings.max_prompt_characters),
+        reflection_minibatch_size=settings.minibatch,
+        max_metric_calls=settings.budget - (len(rescored) - 1) * len(anchor),  # gepa counts the seed's scores itself
+        seed=lab.random("gepa").randrange(2**31),
+        logger=Quiet(),
+        track_best_outputs=False,
+    )
+    found = [
+        Scored(candidate[COMPONENT], tuple(scores[i] for i in range(len(anchor))))
+        for candidate, scores in zip(result.candidates, result.val_subscores, strict=True)
+    ]
+    population = choose(distinct([*rescored, *found]), settings.population)
+    lab.record("prompts/population", {
+        "population": [{"prompt": s.prompt, "score": s.mean} for s in population],
+        "rescored": [{"prompt": s.prompt, "score": s.mean} for s in rescored],
+        "candidates": len(found), "rollouts": lab.ledger.total_rollouts - spent,
+        "reflections": lab.ledger.reflections - reflections,
+        "reflection_failures": lab.ledger.reflection_failures - failures,
+    })  # fmt: skip
+    return population
+
+
+def split(lookahead: Sequence[Handle], settings: FastSettings, rng: random.Random) -> tuple[list[Handle], list[Handle]]:
+    """(anchor set, problems reflections draw from): disjoint where the lookahead is large enough for both."""
+    shuffled = rng.sample(list(lookahead), len(lookahead))
+    anchor, rest = shuffled[: settings.anchor], shuffled[settings.anchor :]
+    return anchor, rest if len(rest) >= settings.minibatch else shuffled
+
+
+def choose(candidates: Sequence[Scored], k: int) -> list[Scored]:
+    """K candidates: the best by mean, then whoever wins most anchor problems that no one chosen wins, then by mean.
+
+    A candidate wins a problem where it has the highest score of all, and that is above zero (the per-instance
+    Pareto front). Ties go to the higher mean, then to the earlier candidate. Returned best first.
+    """
+    order = sorted(range(len(candidates)), key=lambda i: (-candidates[i].mean, i))
+    top = [max(column) for column in zip(*(c.scores for c in candidates), strict=True)]
+    wins = {i: {p for p, s in enumerate(candidates[i].scores) if s == top[p] > 0} for i in order}
+    chosen, covered = order[:1], set(wins[order[0]])
+    while len(chosen) < min(k, len(order)):
+        pick = max((i for i in order if i not in chosen), key=lambda i: (len(wins[i] - covered), -order.index(i)))
+        chosen.append(pick)
+        covered |= wins[pick]
+    return [candidates[i] for i in sorted(chosen, key=order.index)]
+
+
+def distinct(candidates: Sequence[Scored]) -> list[Scored]:
+    """The first of each text: a survivor's re-scoring stands before gepa's copy of it."""
+    first: dict[str, Scored] = {}
+    for candidate in candidates:
+        first.setdefault(candidate.prompt, candidate)
+    return list(first.values())
+
+
+def reflect(lab: Lab, prompt: Any, max_characters: int) -> str:
+    """The reflector's reply, refused where the prompt in it is empty or oversized. A failure leaves the candidate as it was."""
+    assert isinstance(prompt, str), "gepa renders text-only reflection prompts as one string"
+    reply = lab.reflect(prompt)
+    proposal = InstructionProposalSignature.output_extractor(reply.strip())["new_instruction"].strip()
+    if not proposal or len(proposal) > max_characters:
+        lab.ledger.reflection_failures += 1
+        raise ReflectionFailure("empty prompt" if not proposal else f"prompt of {len(proposal)} characters")
+    return reply
+
+
+class Adapter:
+    """gepa's view of the policy: a candidate is a system prompt, an example is a problem handle."""
+
+    propose_new_texts = None  # gepa's own proposer writes the reflection prompt
+
+    def __init__(self, lab: Lab, anchor: list[Handle]):
+        self.lab, self.anchor = lab, anchor
+        self.known: dict[str, list[Rollout]] = {}
+
+    def rescore(self, prompts: Sequence[str]) -> list[Scored]:
+        """Every survivor on the whole anchor set, in one sampling call."""
+        attempts = [Attempt(problem, prompt) for prompt in prompts for problem in self.anchor]
+        rollouts = [group[0] for group in self.lab.sample(attempts, "anchor")]
+        size = len(self.anchor)
+        self.known = {prompt: rollouts[i * size : (i + 1) * size] for i, prompt in enumerate(prompts)}
+        return [Scored(prompt, tuple(r.verdict.reward for r in self.known[prompt])) for prompt in prompts]
+
+    def evaluate(self, batch: list[Handle], candidate: dict[str, str], capture_traces: bool = False) -> EvaluationBatch[Rollout, str]:
+        prompt = candidate[COMPONENT]
+        if batch == self.anchor and prompt in self.known:  # same problems, same policy version: scored a moment ago
+            rollouts = self.known[prompt]
+        else:
+            purpose = "anchor" if batch == self.anchor else "feedback"
+            rollouts = [group[0] for group in self.lab.sample([Attempt(problem, prompt) for problem in batch], purpose)]
+        return EvaluationBatch(
+            outputs=[r.sample.text for r in rollouts],
+            scores=[r.verdict.reward for r in rollouts],
+            trajectories=rollouts if capture_traces else None,
+        )
+
+    def make_reflective_dataset(
+        self, candidate: dict[str, str], eval_batch: EvaluationBatch[Rollout, str], components_to_update: list[str]
+    ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        records = [
+            {"Inputs": r.problem.prompt, "Generated Outputs": r.sample.text, "Feedback": r.verdict.feedback}
+            for r in eval_batch.trajectories or []
+        ]  # fmt: skip
+        return dict.fromkeys(components_to_update, records)
+
+
+class Quiet:
+    """gepa prints every iteration; the run's own records say the same."""
+
+    def log(self, message: str) -> None:
+        pass

@@ -1,0 +1,240 @@
+"""The page of one run: `write_report(run_dir)` turns a run directory into one `report.html`.
+
+The page opens offline (figures are inline SVG, nothing is fetched), has the same bytes for the same inputs, and exists at any time of a run:
+whatever is not recorded yet is left out and said to be missing. Every text of a model is shown as text, never as markup.
+Only the raw records are read; no number is made here beyond means over what is shown and the intervals around it.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from . import figures
+from .prompts import cycles
+
+__all__ = ["write_report"]
+
+EVAL_COLUMNS = ["step", "stage", "boundary", "task", "prompt_mode", "problems", "accuracy", "n_problems", "n_samples", "kl"]
+STEP_COLUMNS = ["step", "stage", "problems", "reward"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run directory holds, as far as it has got."""
+
+    config: dict[str, Any]
+    env: dict[str, str]
+    evals: pd.DataFrame
+    steps: pd.DataFrame
+    population: list[dict[str, Any]]
+    ledger: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def stages(self) -> pd.DataFrame:
+        return pd.DataFrame(self.config["stages"], columns=["stage", "task", "start", "end"])
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into a finished or unfinished run directory; returns its path. Only config.json has to be there."""
+    path = Path(run_dir) / "report.html"
+    scratch = path.with_suffix(".tmp")
+    scratch.write_bytes(render(load(Path(run_dir))).encode("utf-8", errors="replace"))
+    os.replace(scratch, path)
+    return path
+
+
+def load(run_dir: Path) -> Run:
+    """Read the records of a run; a file that is not there yet reads as empty."""
+    evals = pd.DataFrame(read_lines(run_dir / "evals" / "evals.jsonl"), columns=EVAL_COLUMNS)
+    numbers = ["step", "stage", "problems", "accuracy", "n_problems", "n_samples", "kl"]
+    evals[numbers] = evals[numbers].apply(pd.to_numeric)
+    evals["boundary"] = evals["boundary"].astype(bool)
+    events = read_lines(run_dir / "events.jsonl")
+    steps = pd.DataFrame([event for event in events if event["kind"] == "step"], columns=STEP_COLUMNS).apply(pd.to_numeric)
+    return Run(
+        config=json.loads((run_dir / "config.json").read_text("utf-8")),
+        env=read_object(run_dir / "env.json"),
+        evals=evals.sort_values(["problems", "step", "boundary"], kind="stable", ignore_index=True),
+        steps=steps.sort_values("step", kind="stable", ignore_index=True),
+        population=read_lines(run_dir / "prompts" / "population.jsonl"),
+        ledger=read_object(run_dir / "ledger.json"),
+        metrics=read_object(run_dir / "metrics.json"),
+    )
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object, or {} where the file is missing."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole records of a JSON-lines file; a torn last line (no newline after it) is not a record yet."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_text("utf-8").rpartition("\n")
+    return [json.loads(line) for line in whole.split("\n") if line.strip()]
+
+
+def render(run: Run) -> str:
+    """The page's HTML."""
+    config = run.config
+    source = resources.files(__package__).joinpath("page.html.jinja").read_text("utf-8")
+    env = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters |= {"number": number, "groups": groups}
+    rows = summary(run)
+    reflections = [(cycle.get("reflections") or 0, cycle.get("reflection_failures") or 0) for cycle in run.population]
+    calls, failures = sum(calls for calls, _ in reflections), sum(failed for _, failed in reflections)
+    return env.from_string(source).render(
+        title=[f"{config['stream']}@{config['stream_version']}", config["method"], config["preset"], f"seed {config['seed']}", config["model"]],
+        run=run,
+        summary=rows,
+        mean=mean_row(rows),
+        stages_done=sum(row["end"] is not None for row in rows),
+        reflections_failed=calls if failures and failures >= calls else 0,
+        figures=plots(run),
+        seed_prompt=config.get("seed_prompt"),
+        cycles=cycles(run.population, config.get("seed_prompt"), dict(zip(run.stages["stage"], run.stages["task"], strict=True))),
+        config_json=json.dumps(config, indent=2, ensure_ascii=False),
+    )
+
+
+# --- the summary table
+
+
+def summary(run: Run) -> list[dict[str, Any]]:
+    """Per stage, its task's eval rows: at the base, at the stage's end, and last (own prompt and seed prompt); None where not evaluated yet."""
+    evals = run.evals
+    rows = []
+    for stage in run.config["stages"]:
+        own = evals[evals["task"] == stage["task"]]
+        system, seed = own[own["prompt_mode"] == "system"], own[own["prompt_mode"] == "seed"]
+        end = system[system["boundary"] & (system["stage"] == stage["stage"])]
+        rows.append(
+            {
+                "stage": stage["stage"],
+                "task": stage["task"],
+                "base": last_row(system[system["step"] == 0]),
+                "end": last_row(end),
+                "final": last_row(system),
+                "seed": last_row(seed),
+            }
+        )
+    return rows
+
+
+def last_row(rows: pd.DataFrame) -> dict[str, Any] | None:
+    """The latest of some eval rows, with its interval (low, high)."""
+    if rows.empty:
+        return None
+    row = rows.iloc[-1]
+    low, high = figures.wilson(row["accuracy"], row["n_problems"])
+    kl = None if pd.isna(row["kl"]) else float(row["kl"])
+    return {"accuracy": float(row["accuracy"]), "low": float(low), "high": float(high), "n": int(row["n_problems"]), "kl": kl}
+
+
+def mean_row(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Means over the stages of the table's columns; None where a stage has no number."""
+
+    def mean(column: str, field: str) -> float | None:
+        values = [row[column] and row[column][field] for row in rows]
+        return None if None in values or not values else sum(values) / len(values)
+
+    return {column: mean(column, "accuracy") for column in ("base", "end", "final", "seed")} | {"kl": mean("end", "kl")}
+
+
+# --- the figures with their captions
+
+
+def plots(run: Run) -> dict[str, dict[str, Any]]:
+    """SVG and caption of each figure that has something to show, by name."""
+    evals, steps, stages = run.evals, run.steps.dropna(subset=["reward"]), run.stages
+    tasks = list(dict.fromkeys([*stages["task"], *evals["task"]]))
+    kl = evals[(evals["prompt_mode"] == "system") & evals["kl"].notna()]
+    found: dict[str, dict[str, Any]] = {}
+    if len(evals):
+        found["continual"] = {
+            "svg": figures.to_svg(
+                figures.continual(evals, stages, tasks), "continual", f"Line chart of accuracy over problems seen. {latest(evals)}"
+            ),
+            "caption": f"Accuracy on held-out problems of every task over the problems seen; {sampling(evals)}; large markers are the ends of stages, "
+            "bands are 95 % Wilson intervals over problems, and the background is tinted with the colour of the task being trained.",
+        }
+    if len(steps):
+        found["reward"] = {
+            "svg": figures.to_svg(
+                figures.reward(steps, stages, tasks),
+                "reward",
+                f"Chart of training reward over problems seen: {len(steps)} steps, last {steps['reward'].iloc[-1]:.2f}.",
+            ),
+            "caption": f"Mean reward of the slow loop's training rollouts: one dot for each of {len(steps)} steps, and as a line the mean of "
+            f"the {figures.SMOOTHED} steps around (fewer at a stage's edges).",
+        }
+    if len(kl):
+        found["kl"] = {
+            "svg": figures.to_svg(
+                figures.kl_accuracy(kl, stages, tasks),
+                "kl",
+                f"Accuracy against KL to the base, one panel per task. Largest KL {kl['kl'].max():.3f} nats per token.",
+            ),
+            "caption": "How far the model moved for what it gained: one point per evaluation under the method's own prompt, x the mean KL to the base in nats "
+            f"per token of its own answers, y the accuracy, joined in time order up to the ring; {sampling(kl)}; filled points are evaluations in the task's own "
+            "stage, no intervals drawn.",
+        }
+    return {name: {"svg": Markup(plot["svg"]), "caption": plot["caption"]} for name, plot in found.items()}
+
+
+def sampling(evals: pd.DataFrame) -> str:
+    """How the points were sampled: '64 problems a point (192 at stage ends), one answer each at T = 1'."""
+
+    def several(values: pd.Series) -> str:
+        return " or ".join(f"{value:,}" for value in sorted({int(value) for value in values}))
+
+    usual, ends = evals[~evals["boundary"]], evals[evals["boundary"]]
+    counts = several((usual if len(usual) else ends)["n_problems"]) + " problems a point"
+    if len(usual) and len(ends):
+        counts += f" ({several(ends['n_problems'])} at stage ends)"
+    samples = several(evals["n_samples"])
+    return f"{counts}, {'one answer' if samples == '1' else samples + ' answers'} each at T = 1"
+
+
+def latest(evals: pd.DataFrame) -> str:
+    """The last accuracies in words, for readers who don't see the chart."""
+    last = evals[evals["prompt_mode"] == "system"].groupby("task", sort=False)["accuracy"].last()
+    return "Latest, own prompt: " + ", ".join(f"{task} {accuracy:.2f}" for task, accuracy in last.items()) + "."
+
+
+# --- numbers and nested settings as text
+
+
+def number(value: Any) -> str:
+    """A value of a record for reading: '12,345', '0.0132', '–' for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or 1000 <= abs(value) < float("inf"):
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def groups(record: dict[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """A nested record as small tables: first its own values, then one table for each nested part, deeper keys joined by dots."""
+    nested = [(key, flatten(value)) for key, value in record.items() if isinstance(value, dict)]
+    own = [(key, value) for key, value in record.items() if not isinstance(value, dict)]
+    return [(name, rows) for name, rows in [("overall" if nested else "", own), *nested] if rows]
+
+
+def flatten(record: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """The leaves of a nested record with dotted keys, in the record's order."""
+    leaves: list[tuple[str, Any]] = []
+    for key, value in record.items():
+        leaves += flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return leaves

@@ -1,0 +1,31 @@
+"""Advantages and token weights of a batch of groups."""
+
+from collections.abc import Sequence
+
+
+def group_advantages(rewards: Sequence[float], eps: float = 1e-6) -> list[float]:
+    """A_i = (r_i - mean) / (std + eps) over one group, whatever context each rollout had (population std).
+
+    A group without variance gets zeros.
+    """
+    mean = sum(rewards) / len(rewards)
+    std = (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5
+    return [(r - mean) / (std + eps) if std > 0 else 0.0 for r in rewards]
+
+
+def token_weights(lengths: Sequence[Sequence[int]], normaliser: str = "problem") -> list[list[float]]:
+    """The weight of every token of a rollout; `lengths[p][i]` is |y_pi|.
+
+    `problem`: 1 / (P * sum_i |y_pi|), each problem counts alike (CISPO as DESIGN section 6 has it).
+    `token`: 1 / sum_pi |y_pi|, each token counts alike. `sequence`: 1 / (N * |y_pi|), each rollout counts alike.
+    P counts every problem, those without variance too.
+    """
+    everything, rollouts = sum(map(sum, lengths)), sum(map(len, lengths))
+    match normaliser:
+        case "problem":
+            return [[1 / (len(lengths) * sum(group))] * len(group) for group in lengths]
+        case "token":
+            return [[1 / everything] * len(group) for group in lengths]
+        case "sequence":
+            return [[1 / (rollouts * length) for length in group] for group in lengths]
+    raise ValueError(f"unknown normaliser {normaliser!r}: there are problem, sequence, token")

@@ -1,0 +1,140 @@
+"""The run directory: records that are only appended to, atomic checkpoints, and what a resume needs.
+
+    <out>/<stream>@<version>/<method>/<run_id>/
+      config.json env.json events.jsonl rollouts/ evals/ prompts/ checkpoints/ metrics.json ledger.json report.html manifest.json
+
+A record is a whole line. A checkpoint says how long each record file was when it was taken; `rewind` cuts the files
+back to that, so a torn last line or an unsaved step is work owed, never an error.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+RECORDS = ("events", "rollouts/rollouts", "evals/evals", "evals/answers", "prompts/population")
+MARKER = "COMPLETE.json"
+
+
+class Store:
+    """One run directory. Every method leaves it readable whatever happens in between."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def create(cls, out: Path, parts: tuple[str, str, str]) -> "Store":
+        """A new directory under `out`; a number is added to the last part where one is there already."""
+        for number in range(1, 10_000):
+            path = out.joinpath(*parts[:-1], parts[-1] if number == 1 else f"{parts[-1]}-{number}")
+            try:
+                path.mkdir(parents=True)
+                return cls(path)
+            except FileExistsError:
+                if not path.is_dir():
+                    raise ValueError(f"cannot write to {path}: it is a file") from None
+            except OSError as error:
+                raise ValueError(f"cannot write to {out}: {error.strerror}") from None
+        raise ValueError(f"{out} holds too many runs of {'/'.join(parts)}")
+
+    def file(self, name: str) -> Path:
+        return self.path / f"{name}.jsonl"
+
+    def append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Append whole lines to a record file."""
+        assert name in RECORDS, name
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path = self.file(name)
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab") as f:
+            f.write(text.encode("utf-8", "backslashreplace"))
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The whole records of a file; a torn last line is left out."""
+        path = self.file(name)
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file atomically."""
+        write_atomic(self.path / f"{name}.json", json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the run. ValueError in one line where it is missing or broken."""
+        try:
+            return json.loads((self.path / f"{name}.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.path} is no run: {name}.json: {getattr(error, 'strerror', None) or 'not JSON'}") from None
+
+    def checkpoint(self, step: int, state: dict[str, Any], save_policy: Callable[[Path], None], keep: int) -> None:
+        """Save everything a resume needs, the marker last, and drop all but the last `keep` checkpoints."""
+        final = self.path / "checkpoints" / f"step-{step:06d}"
+        temporary = final.with_suffix(".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_policy(temporary)
+        lengths = {name: self.file(name).stat().st_size if self.file(name).exists() else 0 for name in RECORDS}
+        (temporary / "state.json").write_text(json.dumps(state | {"step": step, "records": lengths}))
+        hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+        write_atomic(temporary / MARKER, json.dumps(hashes))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+        for old in self.checkpoints()[:-keep]:
+            shutil.rmtree(old)
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted(path.parent for path in (self.path / "checkpoints").glob(f"step-*/{MARKER}") if path.parent.suffix != ".tmp")
+
+    def latest(self) -> tuple[Path, dict[str, Any]] | None:
+        """(folder, state) of the newest checkpoint, its files checked. ValueError where one of them is damaged."""
+        if not (there := self.checkpoints()):
+            return None
+        folder = there[-1]
+        damaged = ValueError(f"checkpoint {folder} is damaged; nothing was changed: remove that folder to resume from the one before it")
+        try:
+            hashes = json.loads((folder / MARKER).read_text())
+            if not isinstance(hashes, dict) or any(not (folder / name).is_file() or sha256(folder / name) != digest for name, digest in hashes.items()):
+                raise damaged
+            return folder, json.loads((folder / "state.json").read_text())
+        except (OSError, ValueError):
+            raise damaged from None
+
+    def rewind(self, lengths: dict[str, int]) -> None:
+        """Cut the record files back to a checkpoint's lengths. ValueError where one is shorter than that."""
+        for name in RECORDS:
+            there = self.file(name).stat().st_size if self.file(name).exists() else 0
+            if there < lengths.get(name, 0):
+                raise ValueError(f"{self.file(name)} is shorter than the checkpoint says: the run cannot be resumed from it")
+        for name in RECORDS:
+            if self.file(name).exists():
+                os.truncate(self.file(name), lengths.get(name, 0))
+
+    def seal(self) -> None:
+        """manifest.json: the sha256 of every file of the finished run but its checkpoints; written last."""
+        files = [p for p in sorted(self.path.rglob("*")) if p.is_file() and "checkpoints" not in p.parts and p.name != "manifest.json"]
+        self.write("manifest", {str(p.relative_to(self.path)): sha256(p) for p in files})
+
+    def broken(self) -> list[str]:
+        """What in the directory disagrees with its manifest."""
+        manifest = self.read("manifest")
+        return [name for name, digest in manifest.items() if not (self.path / name).is_file() or sha256(self.path / name) != digest]
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """All of the text or none of it, also when the machine stops."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(temporary, path)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

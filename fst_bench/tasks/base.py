@@ -1,0 +1,147 @@
+"""What a task is: problems with a verifier.
+
+A task draws problems deterministically: problem number `index` of a split is a pure function of
+(task, difficulty, split, seed, index). Splits are disjoint by construction, for every seed and every
+difficulty: the hash of a problem's CONTENT decides the one split it may appear in. `pretrain` is the
+split that the embedded model's text is drawn from, so no benchmark problem was ever seen in training.
+
+A verifier reads a model's text as data. It never raises, never evaluates or executes any of it, and its
+limits are structural (length, depth, digits), so that the same text always earns the same reward.
+"""
+
+import hashlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Split = Literal["train", "test", "pretrain"]
+Status = Literal["ok", "wrong", "unparseable", "timeout", "crash"]
+
+SPLIT_SHARE: dict[str, range] = {"test": range(0, 2), "train": range(2, 10), "pretrain": range(10, 20)}
+"""Which of the 20 hash buckets belong to which split."""
+
+MAX_TRIES = 5_000
+"""Draws before a difficulty is called too small to have disjoint splits."""
+
+TAIL = 32_768
+"""Characters, from the end, in which a verifier looks for the answer: answers come last."""
+
+
+class Difficulty(BaseModel):
+    """The typed knobs of a task. `format_given` states the answer protocol inside the problem."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    format_given: bool = False
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A problem as a generator draws it: `key` is its content, which decides its split."""
+
+    key: str
+    prompt: str
+    answer: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One instance. `answer` is the gold answer in the task's own syntax; `data` is what the generator knows."""
+
+    id: str
+    prompt: str
+    answer: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a verifier says of one text. `answer` is what it read as the answer, `feedback` what a reader can learn from."""
+
+    reward: float
+    feedback: str
+    status: Status
+    answer: str | None = None
+
+
+CORRECT = "The answer is correct."
+
+
+class Task(ABC):
+    """A family of problems with one verifier and one answer protocol."""
+
+    name: ClassVar[str]
+    Difficulty: ClassVar[type[Difficulty]]
+    sizes: ClassVar[dict[str, int]] = {"train": 10_000, "test": 200}
+    protocol: ClassVar[str]
+    """The answer protocol in one sentence, stated in the problem when `format_given` is set."""
+    hint: ClassVar[str]
+    """What a teacher would add when the answer came without any working."""
+    ladder: ClassVar[list[dict[str, Any]]]
+    """Difficulties from tiny to headline, which `fst-bench validate tasks` walks through."""
+
+    def __init__(self, difficulty: Difficulty):
+        self.difficulty: Any = difficulty
+
+    @abstractmethod
+    def draw(self, rng: random.Random) -> Draft:
+        """One problem of this difficulty, every choice taken from `rng`."""
+
+    @abstractmethod
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        """Score `text` (hostile, of any length) as an answer to `problem`; reward 1.0 or 0.0; never raises."""
+
+    @abstractmethod
+    def write(self, answer: str) -> str:
+        """`answer` in the task's answer protocol: `verify(p, write(p.answer))` earns 1.0."""
+
+    @abstractmethod
+    def wrong_texts(self, problem: Problem) -> list[str]:
+        """Texts near the right answer that must earn 0.0."""
+
+    def problem(self, split: Split, seed: int, index: int) -> Problem:
+        """Problem number `index` of a split: a pure function of (task, difficulty, split, seed, index)."""
+        if split not in SPLIT_SHARE:
+            raise ValueError(f"unknown split {split!r}: there are {', '.join(SPLIT_SHARE)}")
+        rng = random.Random(f"{self.name}/{split}/{seed}/{index}")
+        for _ in range(MAX_TRIES):
+            draft = self.draw(rng)
+            digest = hashlib.sha256(f"{self.name}/{draft.key}".encode()).hexdigest()
+            if int(digest[:8], 16) % 20 in SPLIT_SHARE[split]:
+                prompt = f"{draft.prompt}\n{self.protocol}" if self.difficulty.format_given else draft.prompt
+                return Problem(f"{self.name}-{digest[:12]}", prompt, draft.answer, draft.data)
+        raise ValueError(f"{self.name}: no {split} problem in {MAX_TRIES} draws, this difficulty has too few problems")
+
+    def problems(self, split: Split, seed: int = 0, n: int | None = None) -> list[Problem]:
+        """The first `n` problems of a split (default: the split's nominal size)."""
+        count = self.sizes[split] if n is None else n
+        return [self.problem(split, seed, i) for i in range(count)]
+
+    def teach(self, diagnosis: str, text: str) -> str:
+        """The diagnosis, and the task's hint where the text shows no working."""
+        return diagnosis if "\n" in text[-TAIL:].strip() else f"{diagnosis} {self.hint}"
+
+
+def clip(text: str, limit: int = 60) -> str:
+    """A model's words, short enough to be quoted in a feedback line."""
+    line = " ".join(text[: 4 * limit].split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last \boxed{...} with balanced braces, or None. An outer box that holds a box yields the inner one."""
+    tail = text[-TAIL:]
+    start = tail.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for i in range(start + 6, len(tail)):
+        depth += {"{": 1, "}": -1}.get(tail[i], 0)
+        if depth == 0:
+            return tail[start + 7 : i].strip()
+    return None

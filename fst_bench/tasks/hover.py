@@ -1,0 +1,107 @@
+"""hover: is the claim supported by the passages, and by which ones? Protocol: VERDICT: ... EVIDENCE: titles.
+
+A verdict alone would start at 50 %, so the exact set of supporting titles is asked too (our definition; the
+HoVer data has claim, label and supporting titles, the paper does not say how it scores them).
+"""
+
+import random
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .base import CORRECT, TAIL, Difficulty, Draft, Problem, Task, Verdict, clip
+
+MAX_LINE = 400
+PEOPLE = "Ana Bob Carl Dina Eva Finn Gus Hana Ivan Jill Kim Leo Mia Nora Omar Pia".split()
+FIRMS = "Corvex Zentro Quillo Marlin Optix Brio Tandem Vexar Lumen Nimbo Pyxis Astra Helix Rondo Sable Tycho".split()
+CITIES = "Lima Oslo Cairo Paris Quito Delhi Milan Tokyo Bern Riga Accra Seoul Porto Hanoi Dakar Sofia".split()
+COUNTRIES = "Norland Sudria Estia Wesland Boria Calia Dovia Elmia Faria Galdia Hestia Istria Jovia Kestia Lusia Movia".split()
+RULERS = "Queen King Duke Count Baron Prince Consul Regent Emir Sultan Mayor Shah Doge Rajah Khan Earl".split()
+LEVELS = [PEOPLE, FIRMS, CITIES, COUNTRIES, RULERS]
+PROSE = ["{} works at {}.", "{} is based in {}.", "{} lies in {}.", "{} is ruled by the {}."]
+CLAIMS = ["{} works at {}.", "{} works in {}.", "{} works in {}.", "{} works under the {}."]
+
+
+class HoverDifficulty(Difficulty):
+    chains: Annotated[int, Field(ge=1, le=15)] = 6
+    hops: Annotated[int, Field(ge=1, le=4)] = 3
+    style: Literal["prose", "terse"] = "prose"
+
+
+class Hover(Task):
+    name = "hover"
+    Difficulty = HoverDifficulty
+    protocol = "Write VERDICT: SUPPORTED or REFUTED and then EVIDENCE: with the titles."
+    hint = "It helps to locate the linked facts and compare them with the claim."
+    ladder = [
+        {"chains": 1, "hops": 1, "style": "terse"},
+        {"chains": 3, "hops": 2, "style": "terse"},
+        {},
+        {"chains": 15, "hops": 4},
+    ]
+
+    def draw(self, rng: random.Random) -> Draft:
+        d = self.difficulty
+        levels = [rng.sample(names, d.chains) for names in LEVELS[: d.hops + 1]]
+        chains = [list(chain) for chain in zip(*levels, strict=True)]
+        passages = [(chain[hop], chain[hop + 1], hop) for chain in chains for hop in range(d.hops)]
+        rng.shuffle(passages)
+        chain = rng.choice(chains)
+        supported = rng.random() < 0.5
+        claimed = chain[-1] if supported else rng.choice([name for name in LEVELS[d.hops] if name != chain[-1]])
+        if d.style == "terse":
+            context = "Facts: " + " ".join(f"{title}: {value}." for title, value, _ in passages)
+        else:
+            context = "\n".join(f"[{title}] {PROSE[hop].format(title, value)}" for title, value, hop in passages)
+        claim = CLAIMS[d.hops - 1].format(chain[0], claimed)
+        verdict = "SUPPORTED" if supported else "REFUTED"
+        key = f"{sorted(map(tuple, chains))} {claim}"
+        data = {"chains": chains, "chain": chain, "claimed": claimed}
+        return Draft(key, f"{context}\nClaim: {claim}", f"{verdict}: {'; '.join(chain[:-1])}", data)
+
+    def write(self, answer: str) -> str:
+        verdict, titles = answer.split(": ", 1)
+        return f"VERDICT: {verdict} EVIDENCE: {titles}"
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        given = read_labels(text)
+        if given is None:
+            return Verdict(0.0, self.teach("The answer was expected with the labels VERDICT: and EVIDENCE:, and they were not found.", text), "unparseable")
+        verdict, titles = given
+        right_verdict, right_titles = problem.answer.split(": ", 1)
+        shown = clip(f"{verdict}: {'; '.join(titles)}")
+        if verdict not in ("SUPPORTED", "REFUTED"):
+            return Verdict(0.0, self.teach(f"The verdict {clip(verdict, 20)!r} is neither SUPPORTED nor REFUTED.", text), "unparseable", shown)
+        if len(titles) == len(set(titles)) and set(titles) == set(right_titles.split("; ")):
+            if verdict == right_verdict:
+                return Verdict(1.0, CORRECT, "ok", shown)
+            diagnosis = f"The evidence is right, but the claim is {right_verdict}."
+        else:
+            diagnosis = f"The evidence given is {clip('; '.join(titles), 40)}, but the claim rests on {right_titles}."
+        return Verdict(0.0, self.teach(diagnosis, text), "wrong", shown)
+
+    def wrong_texts(self, problem: Problem) -> list[str]:
+        verdict, titles = problem.answer.split(": ", 1)
+        other = "REFUTED" if verdict == "SUPPORTED" else "SUPPORTED"
+        return [
+            problem.answer,
+            self.write(f"{other}: {titles}"),
+            self.write(f"{verdict}: {titles}; Zoe"),
+            self.write(f"{verdict}: Zoe"),
+            f"VERDICT: {verdict}",
+            f"EVIDENCE: {titles} VERDICT: {verdict}",
+            self.write(problem.answer) + "\n" + self.write(f"{other}: {titles}"),
+            self.write(f"{verdict}: {titles}; {titles}"),
+        ]
+
+
+def read_labels(text: str) -> tuple[str, list[str]] | None:
+    """Verdict and titles after the last VERDICT: label, or None. Titles end with the line."""
+    tail = text[-TAIL:]
+    start = tail.rfind("VERDICT:")
+    if start < 0:
+        return None
+    verdict, label, rest = tail[start + 8 : start + 8 + MAX_LINE].partition("EVIDENCE:")
+    titles = [title.strip() for title in re.split(r"[;\n]", rest.strip().partition("\n")[0])]
+    return (verdict.strip(), titles) if label and any(titles) else None

@@ -1,0 +1,93 @@
+r"""math: a chain of operations, applied in order. Protocol: the last \boxed{} holds the value.
+
+Exact decimals are compared here, exactly. Anything else (fractions, LaTeX) goes to math-verify in a child
+process that can be killed, after structural limits that keep it quick.
+"""
+
+import random
+import re
+from fractions import Fraction
+from typing import Annotated
+
+from pydantic import Field
+
+from .base import CORRECT, Difficulty, Draft, Problem, Task, Verdict, clip, last_boxed
+from .math_judge import judge
+
+MAX_CHARS = 120
+MAX_DIGITS = 40
+DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+
+
+class MathDifficulty(Difficulty):
+    operations: Annotated[int, Field(ge=1, le=64)] = 8
+    max_value: Annotated[int, Field(ge=20, le=1_000_000)] = 200
+    max_operand: Annotated[int, Field(ge=3, le=999)] = 20
+
+
+class Math(Task):
+    name = "math"
+    Difficulty = MathDifficulty
+    protocol = "Put the final answer inside \\boxed{}."
+    hint = "It helps to handle a single operation before the next one."
+    ladder = [
+        {"operations": 1, "max_value": 60, "max_operand": 9},
+        {"operations": 6, "max_value": 60, "max_operand": 9},
+        {},
+        {"operations": 64, "max_value": 1_000_000, "max_operand": 999},
+    ]
+
+    def draw(self, rng: random.Random) -> Draft:
+        d = self.difficulty
+        value = start = rng.randint(1, 9)
+        operations: list[tuple[str, int]] = []
+        while len(operations) < d.operations:
+            symbol = rng.choice("++--*")
+            operand = rng.randint(2, 3) if symbol == "*" else rng.randint(1, d.max_operand)
+            result = apply(value, symbol, operand)
+            if 0 <= result <= d.max_value:
+                operations.append((symbol, operand))
+                value = result
+        chain = " ".join(f"{symbol}{operand}" for symbol, operand in operations)
+        key = f"{start} {chain}"
+        return Draft(key, f"Start and apply in order: {key}", str(value), {"start": start, "operations": operations})
+
+    def write(self, answer: str) -> str:
+        return f"\\boxed{{{answer}}}"
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        content = last_boxed(text)
+        if not content:
+            return Verdict(0.0, self.teach("The answer was expected in \\boxed{}, and no value was found there.", text), "unparseable")
+        if len(content) > MAX_CHARS or sum(c.isdigit() for c in content) > MAX_DIGITS:
+            return Verdict(0.0, self.teach("The box holds far more than one value.", text), "unparseable", clip(content))
+        if DECIMAL.fullmatch(content):
+            status = "ok" if Fraction(content) == Fraction(problem.answer) else "wrong"
+        else:
+            status = judge(problem.answer, content)
+        if status == "ok":
+            return Verdict(1.0, CORRECT, "ok", content)
+        diagnosis = {
+            "wrong": f"The box says {clip(content)}, but the right value is {problem.answer}.",
+            "unparseable": f"The box says {clip(content)}, which is not a value; the right value is {problem.answer}.",
+            "timeout": "The expression in the box took too long to judge.",
+            "crash": "The expression in the box could not be judged.",
+        }[status]
+        return Verdict(0.0, self.teach(diagnosis, text), status, content)
+
+    def wrong_texts(self, problem: Problem) -> list[str]:
+        right = problem.answer
+        return [
+            right,
+            self.write(str(int(right) + 1)),
+            self.write(f"{right}.5"),
+            self.write(right) + " " + self.write(str(int(right) + 2)),
+            "\\boxed{}",
+            "\\boxed{" + right,
+            self.write(f"{right}, {int(right) + 1}"),
+        ]
+
+
+def apply(value: int, symbol: str, operand: int) -> int:
+    """One operation of a chain."""
+    return value + operand if symbol == "+" else value - operand if symbol == "-" else value * operand

@@ -1,0 +1,165 @@
+"""physics: a number with its unit, from a chain of formulas. Protocol: the text after the last ANSWER: on its line.
+
+Any unit of the same dimension is right (0.012 kN for 12 N). Units are read by a small grammar over a list of
+symbols, and only those symbols ever reach pint: pint's own parser would evaluate expressions of a model's.
+"""
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from typing import Annotated
+
+import pint
+from pydantic import Field
+
+from .base import CORRECT, TAIL, Difficulty, Draft, Problem, Task, Verdict, clip
+
+MAX_LINE = 120
+NUMBER = re.compile(r"([+-]?\d{1,30}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?)\s*(.*)", re.ASCII | re.DOTALL)
+FACTOR = re.compile(r"([*/]?)\s*([A-Za-z]{1,8})(?:\^(-?\d))?\s*", re.ASCII)
+SYMBOLS = frozenset(
+    f"{prefix}{unit}" for prefix in ("", "k", "M", "m", "c") for unit in ("m", "g", "s", "N", "J", "W", "V", "A", "C", "Pa", "Hz")
+) | {"kg", "ohm", "kohm", "h", "min", "L"}
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One step of a chain: `name` = the chain's running quantity times `operand`, in `unit`."""
+
+    name: str
+    operand: str
+    operand_unit: str
+    unit: str
+    asks: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """The quantity a chain starts from, and the formulas that may follow."""
+
+    symbol: str
+    unit: str
+    sentence: str
+
+
+FORMULAS: dict[str, list[tuple[Formula, str]]] = {
+    "m": [
+        (Formula("F", "a", "m/s^2", "N", "force"), "accelerates at {} m/s^2"),
+        (Formula("p", "v", "m/s", "kg*m/s", "momentum"), "moves at {} m/s"),
+    ],
+    "F": [(Formula("W", "d", "m", "J", "work"), "over {} m"), (Formula("P", "v", "m/s", "W", "power"), "at {} m/s")],
+    "I": [
+        (Formula("V", "R", "ohm", "V", "voltage"), "flows through {} ohm"),
+        (Formula("q", "t", "s", "C", "charge"), "flows for {} s"),
+    ],
+    "V": [(Formula("P", "J", "A", "W", "power"), "with {} A drawn")],
+    "P": [(Formula("E", "t", "s", "J", "energy"), "for {} s")],
+    "v": [(Formula("d", "t", "s", "m", "distance"), "is kept for {} s")],
+    "d": [(Formula("W", "F", "N", "J", "work"), "against {} N")],
+    "q": [(Formula("E", "U", "V", "J", "energy"), "across {} V")],
+}
+STARTS = [Start("m", "kg", "A mass of {} kg"), Start("I", "A", "A current of {} A"), Start("v", "m/s", "A speed of {} m/s")]
+
+
+class PhysicsDifficulty(Difficulty):
+    steps: Annotated[int, Field(ge=1, le=3)] = 3
+    max_value: Annotated[int, Field(ge=3, le=1000)] = 30
+
+
+class Physics(Task):
+    name = "physics"
+    Difficulty = PhysicsDifficulty
+    protocol = "Write ANSWER: before the final answer with its unit."
+    hint = "It helps to set up the formula and put in the numbers."
+    ladder = [{"steps": 1, "max_value": 9}, {"steps": 2, "max_value": 6}, {}, {"steps": 3, "max_value": 1000}]
+
+    def draw(self, rng: random.Random) -> Draft:
+        d = self.difficulty
+        while True:
+            start = rng.choice(STARTS)
+            value = first = rng.randint(2, d.max_value)
+            symbol, steps, parts = start.symbol, [], [start.sentence.format(value)]
+            while len(steps) < d.steps and symbol in FORMULAS:
+                formula, phrase = rng.choice(FORMULAS[symbol])
+                operand = rng.randint(2, d.max_value)
+                steps.append((formula, symbol, value, operand))
+                parts.append(phrase.format(operand))
+                value, symbol = value * operand, formula.name
+            if len(steps) == d.steps:
+                break
+        last = steps[-1][0]
+        text = f"{' '.join(parts)}. Find the {last.asks}."
+        return Draft(text, text, f"{value} {last.unit}", {"first": first, "steps": steps})
+
+    def write(self, answer: str) -> str:
+        return f"ANSWER: {answer}"
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        tail = text[-TAIL:]
+        start = tail.rfind("ANSWER:")
+        line = tail[start + 7 : start + 7 + MAX_LINE].strip().partition("\n")[0].strip() if start >= 0 else ""
+        if not line:
+            return Verdict(0.0, self.teach("The answer was expected after ANSWER:, and nothing was found there.", text), "unparseable")
+        given, gold = read_quantity(line), read_quantity(problem.answer)
+        assert gold is not None
+        if given is None:
+            return Verdict(0.0, self.teach(f"ANSWER: says {clip(line)}, which is not a number with a unit.", text), "unparseable", clip(line))
+        if given[1] != gold[1]:
+            diagnosis = f"ANSWER: says {clip(line)}, whose unit does not measure what was asked; {problem.answer} was right."
+        elif abs(given[0] - gold[0]) > abs(gold[0]) / 1000:
+            diagnosis = f"ANSWER: says {clip(line)}, but {problem.answer} is right."
+        else:
+            return Verdict(1.0, CORRECT, "ok", clip(line))
+        return Verdict(0.0, self.teach(diagnosis, text), "wrong", clip(line))
+
+    def wrong_texts(self, problem: Problem) -> list[str]:
+        number, unit = problem.answer.split(" ")
+        return [
+            problem.answer,
+            self.write(number),
+            self.write(f"{2 * int(number)} {unit}"),
+            self.write(f"{number} {'Pa' if unit != 'Pa' else 'N'}"),
+            self.write(f"{number} k{unit}") if unit in ("N", "J", "W", "V", "C", "m") else self.write(f"{number} mN"),
+            self.write(problem.answer) + "\n" + self.write(f"0 {unit}"),
+            self.write(f"nan {unit}"),
+        ]
+
+
+@cache
+def base_unit(symbol: str) -> tuple[Fraction, tuple[tuple[str, int], ...]]:
+    """A listed symbol as (factor, powers) of SI base units."""
+    registry = _registry()
+    quantity = (1 * registry.Unit(symbol)).to_base_units()
+    powers = tuple(sorted((str(name), int(power)) for name, power in quantity.unit_items()))
+    # pint works in floats here; every listed unit is a power of ten or a small integer, exact to nine digits
+    return Fraction(str(round(float(quantity.magnitude), 9))).limit_denominator(10**9), powers
+
+
+@cache
+def _registry() -> "pint.UnitRegistry":
+    return pint.UnitRegistry()
+
+
+def read_quantity(line: str) -> tuple[Fraction, tuple[tuple[str, int], ...]] | None:
+    """'12 kg*m/s^2' as (value in SI base units, dimension), or None where the line is not a number and a unit."""
+    match = NUMBER.fullmatch(line.strip().rstrip("."))
+    if match is None:
+        return None
+    value, rest, powers = Fraction(match[1]), match[2].strip(), dict[str, int]()
+    if not rest:
+        return None
+    at = 0
+    while at < len(rest):
+        factor = FACTOR.match(rest, at)
+        if factor is None or factor[2] not in SYMBOLS or (at > 0) != bool(factor[1]):
+            return None
+        power = int(factor[3] or 1) * (-1 if factor[1] == "/" else 1)
+        scale, dimension = base_unit(factor[2])
+        value *= scale**power
+        for name, exponent in dimension:
+            powers[name] = powers.get(name, 0) + exponent * power
+        at = factor.end()
+    return value, tuple(sorted((name, p) for name, p in powers.items() if p))

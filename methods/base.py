@@ -1,0 +1,14 @@
+"""base: no learning. The model answers every problem under the seed prompt."""
+
+from typing import Any
+
+from fst_bench.lab import Handle, Method
+
+
+class Base(Method):
+    """The floor every method is measured from."""
+
+    name = "base"
+
+    def step(self, batch: list[Handle]) -> dict[str, Any]:
+        return {}

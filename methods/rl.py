@@ -1,0 +1,16 @@
+"""rl: the slow channel alone. Reinforcement learning with verifiable rewards (CISPO) under the seed prompt."""
+
+from typing import Any
+
+from fst_bench.lab import Attempt, Handle, Method
+from fst_bench.slow import learn
+
+
+class RL(Method):
+    """Each step: G rollouts of every problem, advantages within each group, one CISPO update."""
+
+    name = "rl"
+
+    def step(self, batch: list[Handle]) -> dict[str, Any]:
+        groups = self.lab.sample([Attempt(problem, self.config.seed_prompt, self.config.slow.group) for problem in batch], "train")
+        return learn(self.lab, groups, self.config.slow)

@@ -1,0 +1,1 @@
+"""The streams: one YAML file each (see `fst_bench.stream.StreamSpec`)."""
