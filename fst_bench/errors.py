@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,7 +27,7 @@ def explain(model: type[M], values: Mapping[str, Any], where: str) -> M:
 
 def first_line(model: type[BaseModel], error: ValidationError) -> str:
     """The first complaint of a validation, in our words."""
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo also leaves a required key missing
     path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         return unknown("key", path[-1], fields_at(model, path[:-1]))
@@ -36,9 +36,10 @@ def first_line(model: type[BaseModel], error: ValidationError) -> str:
 
 
 def fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Names of the fields of the model that lies at `path` inside `model`."""
+    """Names of the fields of the model that lies at `path` inside `model`, through lists of models too."""
     for part in path:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
+        annotation: Any = model.model_fields[part].annotation if part in model.model_fields else None
+        for candidate in (annotation, *get_args(annotation)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
     return list(model.model_fields)

@@ -162,6 +162,9 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    trains: ClassVar[bool] = False
+    """Whether it updates the weights, and whether it evolves prompts: for the estimate of its cost."""
+    evolves: ClassVar[bool] = False
 
     class Settings(BaseModel):
         """A method's own typed settings, reached with `--set settings.key=value`."""

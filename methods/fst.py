@@ -24,6 +24,8 @@ class FST(Method):
     """The paper's method: one population, no archive, no routing. Answers under the best prompt by anchor score."""
 
     name = "fst"
+    trains = True
+    evolves = True
 
     def __init__(self, lab: Lab, config: MethodConfig):
         super().__init__(lab, config)

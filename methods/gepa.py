@@ -10,6 +10,7 @@ class GEPA(Method):
     """Every T steps: a round of GEPA on the coming T batches. Answers under the best prompt by anchor score."""
 
     name = "gepa"
+    evolves = True
 
     def __init__(self, lab: Lab, config: MethodConfig):
         super().__init__(lab, config)

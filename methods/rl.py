@@ -10,6 +10,7 @@ class RL(Method):
     """Each step: G rollouts of every problem, advantages within each group, one CISPO update."""
 
     name = "rl"
+    trains = True
 
     def step(self, batch: list[Handle]) -> dict[str, Any]:
         groups = self.lab.sample([Attempt(problem, self.config.seed_prompt, self.config.slow.group) for problem in batch], "train")

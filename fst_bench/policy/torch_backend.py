@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from .base import Ask, Sample, TokenLoss
 from .sampler import decode
 
 EMBEDDED = "embedded:"
+transformers_logging.disable_progress_bar()
 
 
 class PolicySettings(BaseModel):

@@ -15,9 +15,11 @@ from typing import Any
 import jinja2
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from . import figures
 from .prompts import cycles
+from .tables import number, tables
 
 __all__ = ["write_report"]
 
@@ -88,7 +90,7 @@ def render(run: Run) -> str:
     config = run.config
     source = resources.files(__package__).joinpath("page.html.jinja").read_text("utf-8")
     env = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"number": number, "groups": groups}
+    env.filters |= {"number": number, "tables": tables}
     rows = summary(run)
     reflections = [(cycle.get("reflections") or 0, cycle.get("reflection_failures") or 0) for cycle in run.population]
     calls, failures = sum(calls for calls, _ in reflections), sum(failed for _, failed in reflections)
@@ -158,41 +160,42 @@ def plots(run: Run) -> dict[str, dict[str, Any]]:
     evals, steps, stages = run.evals, run.steps.dropna(subset=["reward"]), run.stages
     tasks = list(dict.fromkeys([*stages["task"], *evals["task"]]))
     kl = evals[(evals["prompt_mode"] == "system") & evals["kl"].notna()]
+    heat = run.config.get("config", {}).get("evaluation", {}).get("temperature", 1.0)
     found: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, figure: Figure, label: str, caption: str) -> None:
+        found[name] = {"svg": Markup(figures.to_svg(figure, name, label)), "caption": caption}
+
     if len(evals):
-        found["continual"] = {
-            "svg": figures.to_svg(
-                figures.continual(evals, stages, tasks), "continual", f"Line chart of accuracy over problems seen. {latest(evals)}"
-            ),
-            "caption": f"Accuracy on held-out problems of every task over the problems seen; {sampling(evals)}; large markers are the ends of stages, "
-            "bands are 95 % Wilson intervals over problems, and the background is tinted with the colour of the task being trained.",
-        }
+        add(
+            "continual",
+            figures.continual(evals, stages, tasks),
+            f"Line chart of accuracy over problems seen. {latest(evals)}",
+            f"Accuracy on held-out problems of every task over the problems seen; {sampling(evals, heat)}; large markers are the base and the "
+            "ends of stages, bands are 95 % Wilson intervals over problems, and the background is tinted with the colour of the task being trained.",
+        )
     if len(steps):
-        found["reward"] = {
-            "svg": figures.to_svg(
-                figures.reward(steps, stages, tasks),
-                "reward",
-                f"Chart of training reward over problems seen: {len(steps)} steps, last {steps['reward'].iloc[-1]:.2f}.",
-            ),
-            "caption": f"Mean reward of the slow loop's training rollouts: one dot for each of {len(steps)} steps, and as a line the mean of "
+        add(
+            "reward",
+            figures.reward(steps, stages, tasks),
+            f"Chart of training reward over problems seen: {len(steps)} steps, last {steps['reward'].iloc[-1]:.2f}.",
+            f"Mean reward of the slow loop's training rollouts: one dot for each of {len(steps)} steps, and as a line the mean of "
             f"the {figures.SMOOTHED} steps around (fewer at a stage's edges).",
-        }
+        )
     if len(kl):
-        found["kl"] = {
-            "svg": figures.to_svg(
-                figures.kl_accuracy(kl, stages, tasks),
-                "kl",
-                f"Accuracy against KL to the base, one panel per task. Largest KL {kl['kl'].max():.3f} nats per token.",
-            ),
-            "caption": "How far the model moved for what it gained: one point per evaluation under the method's own prompt, x the mean KL to the base in nats "
-            f"per token of its own answers, y the accuracy, joined in time order up to the ring; {sampling(kl)}; filled points are evaluations in the task's own "
-            "stage, no intervals drawn.",
-        }
-    return {name: {"svg": Markup(plot["svg"]), "caption": plot["caption"]} for name, plot in found.items()}
+        add(
+            "kl",
+            figures.kl_accuracy(kl, stages, tasks),
+            f"Accuracy against KL to the base, one panel per task. Largest KL {kl['kl'].max():.3f} nats per token.",
+            "How far the model moved for what it gained: one point per evaluation under the method's own prompt, x the mean KL to the base "
+            f"in nats per token of its own answers, y the accuracy, joined in time order up to the ring; {sampling(kl, heat)}; filled points are "
+            "evaluations in the task's own stage, no intervals drawn.",
+        )
+    return found
 
 
-def sampling(evals: pd.DataFrame) -> str:
-    """How the points were sampled: '64 problems a point (192 at stage ends), one answer each at T = 1'."""
+def sampling(evals: pd.DataFrame, heat: float) -> str:
+    """How the points were sampled: '64 problems a point (192 before learning and at stage ends), one answer each at T = 1'."""
 
     def several(values: pd.Series) -> str:
         return " or ".join(f"{value:,}" for value in sorted({int(value) for value in values}))
@@ -200,41 +203,12 @@ def sampling(evals: pd.DataFrame) -> str:
     usual, ends = evals[~evals["boundary"]], evals[evals["boundary"]]
     counts = several((usual if len(usual) else ends)["n_problems"]) + " problems a point"
     if len(usual) and len(ends):
-        counts += f" ({several(ends['n_problems'])} at stage ends)"
+        counts += f" ({several(ends['n_problems'])} before learning and at stage ends)"
     samples = several(evals["n_samples"])
-    return f"{counts}, {'one answer' if samples == '1' else samples + ' answers'} each at T = 1"
+    return f"{counts}, {'one answer' if samples == '1' else samples + ' answers'} each at T = {heat:g}"
 
 
 def latest(evals: pd.DataFrame) -> str:
     """The last accuracies in words, for readers who don't see the chart."""
     last = evals[evals["prompt_mode"] == "system"].groupby("task", sort=False)["accuracy"].last()
     return "Latest, own prompt: " + ", ".join(f"{task} {accuracy:.2f}" for task, accuracy in last.items()) + "."
-
-
-# --- numbers and nested settings as text
-
-
-def number(value: Any) -> str:
-    """A value of a record for reading: '12,345', '0.0132', '–' for none."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int) or 1000 <= abs(value) < float("inf"):
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
-def groups(record: dict[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """A nested record as small tables: first its own values, then one table for each nested part, deeper keys joined by dots."""
-    nested = [(key, flatten(value)) for key, value in record.items() if isinstance(value, dict)]
-    own = [(key, value) for key, value in record.items() if not isinstance(value, dict)]
-    return [(name, rows) for name, rows in [("overall" if nested else "", own), *nested] if rows]
-
-
-def flatten(record: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """The leaves of a nested record with dotted keys, in the record's order."""
-    leaves: list[tuple[str, Any]] = []
-    for key, value in record.items():
-        leaves += flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return leaves

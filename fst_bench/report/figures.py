@@ -1,8 +1,9 @@
-"""The figures of a report: pure functions from eval and step rows to a matplotlib Figure, and from a Figure to SVG that can share a page with others."""
+"""The figures of a report: pure functions from eval and step rows to a matplotlib Figure, and from a Figure to SVG that can share a page."""
 
 import io
 import math
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -22,7 +23,7 @@ MODES = {
 }
 SMOOTHED = 5
 WIDTH = 10.0
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "font.family": ["DejaVu Sans", "sans-serif"],
     "axes.spines.top": False,
@@ -31,6 +32,7 @@ STYLE = {
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.axisbelow": True,
+    "figure.dpi": 72,
     "svg.fonttype": "none",
     "text.parse_math": False,
 }
@@ -94,8 +96,8 @@ def kl_accuracy(evals: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> 
     lines = math.ceil(len(tasks) / columns)
     figure = Figure(figsize=(WIDTH, 2.9 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for (task, colour, marker), axes in zip(styled(tasks), panels, strict=False):
-        rows = evals[evals["task"] == task]
+    for i, (task, colour, marker) in enumerate(styled(tasks)):
+        axes, rows = panels[i], evals[evals["task"] == task]
         own = rows[rows["stage"].isin(stages.loc[stages["task"] == task, "stage"])]
         look = {"color": colour, "marker": marker}
         axes.plot(rows["kl"], rows["accuracy"], linewidth=0.9, markersize=4.5, markerfacecolor="white", label=task, **look)
@@ -103,9 +105,12 @@ def kl_accuracy(evals: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> 
         axes.plot(rows["kl"].iloc[-1], rows["accuracy"].iloc[-1], linestyle="none", marker="o", markersize=13, color="#222222", fillstyle="none")
         accuracy_axis(axes, top=1.05)
         axes.set_title(task)
-        axes.set_xlabel("KL to the base, nats per token")
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.label_outer()
+        if i + columns >= len(tasks):
+            axes.set_xlabel("KL to the base, nats per token")
+            axes.tick_params(labelbottom=True)
+        if i % columns:
+            axes.set_ylabel("")
     width = evals["kl"].max() or 0.01
     panels[0].set_xlim(min(evals["kl"].min(), -0.05 * width), 1.08 * width)
     for axes in panels[len(tasks) :]:
@@ -115,7 +120,7 @@ def kl_accuracy(evals: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> 
 
 def styled(tasks: list[str]) -> list[tuple[str, str, str]]:
     """Each task with its colour and its marker."""
-    return [(task, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, task in enumerate(tasks)]
+    return [(task, COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]) for i, task in enumerate(tasks)]
 
 
 def shade(axes: Axes, stages: pd.DataFrame, tasks: list[str], *, name: bool) -> None:
@@ -147,9 +152,18 @@ def task_legend(figure: Figure, tasks: list[str]) -> None:
     figure.legend(handles=handles, loc="outside upper left", ncols=max(1, len(tasks)), frameon=False)
 
 
+def settle(figure: Figure) -> None:
+    """Lay the figure out and fix its axes at rounded places: the last bits of the layout solver's answer vary, and ids are hashes of all bits."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position().bounds, 4).tolist())
+
+
 def to_svg(figure: Figure, name: str, label: str) -> str:
     """The figure as an SVG element: same bytes for the same figure, every id starts with `name`, `label` for those who don't see it."""
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), io.BytesIO() as buffer:
+        settle(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None})
         root = ElementTree.fromstring(buffer.getvalue())
     space = "{http://www.w3.org/2000/svg}"

@@ -13,14 +13,12 @@ def cycles(population: list[dict[str, Any]], seed_prompt: str | None, task_of: d
     entries = []
     before = seed_prompt or ""
     for row in population:
-        members = row["population"]
-        if not members:
+        if not row["population"]:
             continue
-        best = members[0]["prompt"]
-        entries.append(
-            {"row": row, "task": task_of.get(row["stage"], ""), "best": members[0], "changes": changes(before, best), "others": members[1:]}
-        )
-        before = best
+        best, *others = row["population"]
+        task = task_of.get(row["stage"], "")
+        entries.append({"row": row, "task": task, "best": best, "changes": changes(before, best["prompt"]), "others": others})
+        before = best["prompt"]
     return entries
 
 

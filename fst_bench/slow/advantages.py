@@ -8,9 +8,11 @@ def group_advantages(rewards: Sequence[float], eps: float = 1e-6) -> list[float]
 
     A group without variance gets zeros.
     """
+    if min(rewards) == max(rewards):  # rounding in the mean must not look like variance
+        return [0.0] * len(rewards)
     mean = sum(rewards) / len(rewards)
     std = (sum((r - mean) ** 2 for r in rewards) / len(rewards)) ** 0.5
-    return [(r - mean) / (std + eps) if std > 0 else 0.0 for r in rewards]
+    return [(r - mean) / (std + eps) for r in rewards]
 
 
 def token_weights(lengths: Sequence[Sequence[int]], normaliser: str = "problem") -> list[list[float]]:

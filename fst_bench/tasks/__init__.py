@@ -1,5 +1,6 @@
 """The tasks: procedural problems, each with a verifier whose feedback would teach a reader.
 
+Use:
     task = load_task("star-graph", degree=4, path_length=4, pool=20)
     problem = task.problems("train", seed=0, n=1)[0]
     task.verify(problem, text).reward

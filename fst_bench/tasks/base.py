@@ -18,6 +18,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fst_bench.errors import unknown
+
 Split = Literal["train", "test", "pretrain"]
 Status = Literal["ok", "wrong", "unparseable", "timeout", "crash"]
 
@@ -85,7 +87,7 @@ class Task(ABC):
     ladder: ClassVar[list[dict[str, Any]]]
     """Difficulties from tiny to headline, which `fst-bench validate tasks` walks through."""
 
-    def __init__(self, difficulty: Difficulty):
+    def __init__(self, difficulty: BaseModel):
         self.difficulty: Any = difficulty
 
     @abstractmethod
@@ -107,7 +109,7 @@ class Task(ABC):
     def problem(self, split: Split, seed: int, index: int) -> Problem:
         """Problem number `index` of a split: a pure function of (task, difficulty, split, seed, index)."""
         if split not in SPLIT_SHARE:
-            raise ValueError(f"unknown split {split!r}: there are {', '.join(SPLIT_SHARE)}")
+            raise ValueError(unknown("split", split, SPLIT_SHARE))
         rng = random.Random(f"{self.name}/{split}/{seed}/{index}")
         for _ in range(MAX_TRIES):
             draft = self.draw(rng)
@@ -119,8 +121,9 @@ class Task(ABC):
 
     def problems(self, split: Split, seed: int = 0, n: int | None = None) -> list[Problem]:
         """The first `n` problems of a split (default: the split's nominal size)."""
-        count = self.sizes[split] if n is None else n
-        return [self.problem(split, seed, i) for i in range(count)]
+        if n is None and split not in self.sizes:
+            raise ValueError(unknown("sized split", split, self.sizes))
+        return [self.problem(split, seed, i) for i in range(self.sizes[split] if n is None else n)]
 
     def teach(self, diagnosis: str, text: str) -> str:
         """The diagnosis, and the task's hint where the text shows no working."""
@@ -128,8 +131,8 @@ class Task(ABC):
 
 
 def clip(text: str, limit: int = 60) -> str:
-    """A model's words, short enough to be quoted in a feedback line."""
-    line = " ".join(text[: 4 * limit].split())
+    """A model's words, short enough to be quoted in a feedback line; characters that no line can show become \ufffd."""
+    line = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text[: 4 * limit]).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 

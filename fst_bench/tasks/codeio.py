@@ -1,6 +1,7 @@
 """codeio: what does this function return? Protocol: the last JSON object of the text has the key "output".
 
-Strings, integers, keys and lengths must match exactly, floats to 1e-3 relative (CodeIO's own rule).
+Strings, integers, keys and lengths must match exactly, floats to 1e-3 relative as in CodeIO. (CodeIO lets any
+float near an integer pass for it; here 999.5 is not 999, while 999.0 is.)
 """
 
 import json
@@ -13,8 +14,8 @@ from pydantic import Field
 from .base import CORRECT, TAIL, Difficulty, Draft, Problem, Task, Verdict, clip
 
 MAX_DEPTH = 32
-MAX_FAILURES = 2_000
-DECODER = json.JSONDecoder(parse_constant=lambda name: (_ for _ in ()).throw(ValueError(name)))
+MAX_OBJECTS = 500
+"""Opening braces, from the end, at which an object is looked for."""
 
 
 class CodeioDifficulty(Difficulty):
@@ -38,7 +39,9 @@ class Codeio(Task):
     def draw(self, rng: random.Random) -> Draft:
         d = self.difficulty
         given = [rng.randint(0, d.max_item) for _ in range(rng.randint(2, min(4, d.max_length)))]
-        value, lines, operations = list(given), [], []
+        value = list(given)
+        lines: list[str] = []
+        operations: list[tuple[str, int]] = []
         while len(lines) < d.lines:
             kind, item = rng.choice(OPERATIONS), rng.randint(0, d.max_item)
             if (kind in GROWS and len(value) >= d.max_length) or (kind not in GROWS and len(value) < 2):
@@ -110,42 +113,57 @@ def run(value: list[int], kind: str, item: int) -> list[int]:
 
 
 def compact(value: Any) -> str:
-    """JSON without spaces, as the problems write lists; a value too deep to be written is named so."""
-    try:
-        return json.dumps(value, separators=(",", ":"))
-    except (RecursionError, ValueError):
-        return "too deep a value"
+    """JSON without spaces, as the problems write lists."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def not_json(name: str) -> None:
+    """NaN and Infinity, which Python would read."""
+    raise ValueError(f"{name} is no JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=not_json)
 
 
 def last_object_with(text: str, key: str) -> dict | None:
-    """The last outermost JSON object in the text, if it has `key`. Depth, size and failed attempts are bounded."""
-    tail, at, last, failures = text[-TAIL:], 0, None, 0
-    while (at := tail.find("{", at)) >= 0 and failures < MAX_FAILURES:
-        try:
-            last, at = DECODER.raw_decode(tail, at)
-        except (ValueError, RecursionError):
-            at, failures = at + 1, failures + 1
-    return last if isinstance(last, dict) and key in last else None
+    """The last outermost JSON object in the text, if it has `key`. An object deeper than MAX_DEPTH is none."""
+    tail, end, last = text[-TAIL:], 0, None
+    for at in [i for i, c in enumerate(tail) if c == "{"][-MAX_OBJECTS:]:
+        if at >= end:
+            try:
+                found, stop = DECODER.raw_decode(tail, at)
+            except (ValueError, RecursionError):
+                continue
+            if shallow(found):
+                last, end = found, stop
+    return last if last is not None and key in last else None
 
 
-def same(a: Any, b: Any, depth: int = 0) -> bool:
-    """Equality of two JSON values: types, keys and lengths exact, floats to 1e-3 relative."""
-    if depth > MAX_DEPTH:
-        return False
-    if isinstance(a, bool) or isinstance(b, bool):
-        return a is b
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k], depth + 1) for k in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(same(x, y, depth + 1) for x, y in zip(a, b, strict=True))
-    if isinstance(a, float) or isinstance(b, float):
-        return isinstance(a, int | float) and isinstance(b, int | float) and close(a, b)
-    return type(a) is type(b) and a == b
+def shallow(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether a JSON value is nested at most `depth` deep."""
+    if not isinstance(value, dict | list):
+        return True
+    return depth > 0 and all(shallow(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value))
 
 
-def close(a: float, b: float) -> bool:
-    """Two finite numbers within 1e-3 of each other, relatively; huge integers that no float holds are not close."""
+def same(given: Any, gold: Any) -> bool:
+    """Equality of two JSON values: types, keys and lengths exact, integers exact, floats to 1e-3 relative."""
+    if isinstance(given, bool) or isinstance(gold, bool):
+        return given is gold
+    if isinstance(given, dict) and isinstance(gold, dict):
+        return given.keys() == gold.keys() and all(same(given[k], gold[k]) for k in gold)
+    if isinstance(given, list) and isinstance(gold, list):
+        return len(given) == len(gold) and all(same(x, y) for x, y in zip(given, gold, strict=True))
+    if isinstance(given, int | float) and isinstance(gold, float):
+        return close(given, gold)
+    if isinstance(given, int | float) and isinstance(gold, int):
+        return given == gold
+    return type(given) is type(gold) and given == gold
+
+
+def close(given: float, gold: float) -> bool:
+    """Two finite numbers within 1e-3 of each other, relatively; an integer that no float holds is not close."""
     try:
-        return math.isfinite(a) and math.isfinite(b) and math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-12)
+        return math.isfinite(given) and math.isclose(given, gold, rel_tol=1e-3, abs_tol=1e-12)
     except OverflowError:
         return False

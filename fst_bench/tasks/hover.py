@@ -5,14 +5,12 @@ HoVer data has claim, label and supporting titles, the paper does not say how it
 """
 
 import random
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from .base import CORRECT, TAIL, Difficulty, Draft, Problem, Task, Verdict, clip
 
-MAX_LINE = 400
 PEOPLE = "Ana Bob Carl Dina Eva Finn Gus Hana Ivan Jill Kim Leo Mia Nora Omar Pia".split()
 FIRMS = "Corvex Zentro Quillo Marlin Optix Brio Tandem Vexar Lumen Nimbo Pyxis Astra Helix Rondo Sable Tycho".split()
 CITIES = "Lima Oslo Cairo Paris Quito Delhi Milan Tokyo Bern Riga Accra Seoul Porto Hanoi Dakar Sofia".split()
@@ -67,7 +65,8 @@ class Hover(Task):
     def verify(self, problem: Problem, text: str) -> Verdict:
         given = read_labels(text)
         if given is None:
-            return Verdict(0.0, self.teach("The answer was expected with the labels VERDICT: and EVIDENCE:, and they were not found.", text), "unparseable")
+            diagnosis = "The answer was expected with the labels VERDICT: and EVIDENCE:, and they were not found."
+            return Verdict(0.0, self.teach(diagnosis, text), "unparseable")
         verdict, titles = given
         right_verdict, right_titles = problem.answer.split(": ", 1)
         shown = clip(f"{verdict}: {'; '.join(titles)}")
@@ -97,11 +96,11 @@ class Hover(Task):
 
 
 def read_labels(text: str) -> tuple[str, list[str]] | None:
-    """Verdict and titles after the last VERDICT: label, or None. Titles end with the line."""
+    """Verdict and titles after the last VERDICT: label, or None. Titles are on one line."""
     tail = text[-TAIL:]
     start = tail.rfind("VERDICT:")
     if start < 0:
         return None
-    verdict, label, rest = tail[start + 8 : start + 8 + MAX_LINE].partition("EVIDENCE:")
-    titles = [title.strip() for title in re.split(r"[;\n]", rest.strip().partition("\n")[0])]
+    verdict, label, rest = tail[start + 8 :].partition("EVIDENCE:")
+    titles = [title.strip() for title in rest.strip().partition("\n")[0].split(";")]
     return (verdict.strip(), titles) if label and any(titles) else None

@@ -1,6 +1,6 @@
 r"""math: a chain of operations, applied in order. Protocol: the last \boxed{} holds the value.
 
-Exact decimals are compared here, exactly. Anything else (fractions, LaTeX) goes to math-verify in a child
+Plain decimals are compared here, exactly. Anything else (fractions, LaTeX) goes to math-verify in a child
 process that can be killed, after structural limits that keep it quick.
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import CORRECT, Difficulty, Draft, Problem, Task, Verdict, clip, last_boxed
+from .base import CORRECT, Difficulty, Draft, Problem, Status, Task, Verdict, clip, last_boxed
 from .math_judge import judge
 
 MAX_CHARS = 120
@@ -59,21 +59,23 @@ class Math(Task):
         content = last_boxed(text)
         if not content:
             return Verdict(0.0, self.teach("The answer was expected in \\boxed{}, and no value was found there.", text), "unparseable")
+        if content == problem.answer:
+            return Verdict(1.0, CORRECT, "ok", clip(content))
         if len(content) > MAX_CHARS or sum(c.isdigit() for c in content) > MAX_DIGITS:
             return Verdict(0.0, self.teach("The box holds far more than one value.", text), "unparseable", clip(content))
         if DECIMAL.fullmatch(content):
-            status = "ok" if Fraction(content) == Fraction(problem.answer) else "wrong"
+            status: Status = "ok" if Fraction(content) == Fraction(problem.answer) else "wrong"
         else:
             status = judge(problem.answer, content)
         if status == "ok":
-            return Verdict(1.0, CORRECT, "ok", content)
+            return Verdict(1.0, CORRECT, "ok", clip(content))
         diagnosis = {
             "wrong": f"The box says {clip(content)}, but the right value is {problem.answer}.",
             "unparseable": f"The box says {clip(content)}, which is not a value; the right value is {problem.answer}.",
             "timeout": "The expression in the box took too long to judge.",
             "crash": "The expression in the box could not be judged.",
         }[status]
-        return Verdict(0.0, self.teach(diagnosis, text), status, content)
+        return Verdict(0.0, self.teach(diagnosis, text), status, clip(content))
 
     def wrong_texts(self, problem: Problem) -> list[str]:
         right = problem.answer

@@ -7,6 +7,7 @@ The headline is (25, 20, 500): 25 * 19 + 1 = 476 nodes, 475 edges, exact string 
 
 import random
 import string
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -51,7 +52,7 @@ class StarGraph(Task):
         source, *rest = rng.sample(pool, 1 + d.degree * (d.path_length - 1))
         step = d.path_length - 1
         arms = [[source, *rest[i : i + step]] for i in range(0, len(rest), step)]
-        edges = [edge for arm in arms for edge in zip(arm, arm[1:], strict=False)]
+        edges = [edge for arm in arms for edge in pairwise(arm)]
         rng.shuffle(edges)
         path = rng.choice(arms)
         key = f"{source}>{path[-1]} {sorted(edges)}"
@@ -78,7 +79,7 @@ class StarGraph(Task):
         allowed = {frozenset(edge) for edge in problem.data["edges"]}
         if given[0] != path[0]:
             diagnosis = f"The path begins at {clip(given[0], 12)}, not at the source {path[0]}."
-        elif missing := next((e for e in zip(given, given[1:], strict=False) if frozenset(e) not in allowed), None):
+        elif missing := next((e for e in pairwise(given) if frozenset(e) not in allowed), None):
             diagnosis = f"The graph has no edge from {clip(missing[0], 12)} to {clip(missing[1], 12)}."
         elif given[-1] != path[-1]:
             diagnosis = f"The path ends at {clip(given[-1], 12)}, not at the goal {path[-1]}."

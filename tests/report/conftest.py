@@ -39,35 +39,30 @@ def build_run(run_dir: Path, *, tasks: list[str] = TASKS, method: str = "fst", s
         "model": "fst-tiny-qwen3-3M",
         "stages": stages,
         "seed_prompt": SEED_PROMPT,
-        "slow": {"lr": 0.0003, "group": 8, "cap": 5.0},
-        "fast": {"prompts": 4, "cycle": CYCLE, "metric_budget": 160},
+        "config": {
+            "slow": {"group": 8, "cap": 5.0},
+            "fast": {"population": 4, "cycle": CYCLE, "budget": 160},
+            "evaluation": {"interval": EVERY * BATCH, "temperature": 1.0},
+        },
     }
-    env = {
-        "python": "3.11.7",
-        "torch": "2.13.0+cpu",
-        "transformers": "5.19.0",
-        "gepa": "0.1.4",
-        "cpu": "Some CPU <rev 2>",
-        "threads": "1",
-        "git": "0" * 40,
-    }
+    env = {"python": "3.11.7", "torch": "2.13.0+cpu", "transformers": "5.19.0", "cpu": "Some CPU <rev 2>", "threads": "1", "git": "0" * 40}
     write(run_dir / "config.json", config)
     write(run_dir / "env.json", env)
     total = edges[-1] // BATCH
     learns, prompts = method in ("fst", "rl"), method in ("fst", "gepa")
     best, evals, events, population = SEED_PROMPT, [], [], []
     skill = dict.fromkeys(tasks, 0.03)
-    evals += point(dice, skill, 0, 0, False, stages, best, prompts)
+    evals += point(dice, skill, 0, 0, True, stages, best, prompts)
     for step in range(1, min(steps if steps is not None else total, total) + 1):
         stage = next(s for s in stages if step * BATCH <= s["end"])
         if prompts and step % CYCLE == 1:
             best = grow(dice, best)
-            members = [{"prompt": best, "score": 0.3 + 0.03 * (step % 9)}] + [
-                {"prompt": grow(dice, SEED_PROMPT), "score": 0.25 - 0.05 * k} for k in range(3)
-            ]
+            members = [{"prompt": best, "score": 0.3 + 0.03 * (step % 9)}]
+            members += [{"prompt": grow(dice, SEED_PROMPT), "score": 0.25 - 0.05 * k} for k in range(3)]
             facts = {"step": step - 1, "problems": (step - 1) * BATCH, "stage": stage["stage"]}
-            population.append({**facts, "population": members, "candidates": 7, "rollouts": 165, "reflections": 12, "reflection_failures": 1})
-            events.append({"kind": "evolve", **facts, "candidates": 7})
+            spent = {"candidates": 7, "rollouts": 165, "reflections": 12, "reflection_failures": 1}
+            population.append({**facts, "population": members, **spent})
+            events.append({"kind": "evolve", **facts, **spent})
         if method != "base":
             for task in tasks:
                 skill[task] += (0.95 - skill[task]) * 0.16 if task == stage["task"] else (0.1 - skill[task]) * 0.01
@@ -82,13 +77,15 @@ def build_run(run_dir: Path, *, tasks: list[str] = TASKS, method: str = "fst", s
     if prompts:
         lines(run_dir / "prompts" / "population.jsonl", population)
     if steps is None:
-        spent = {"sample": 151.2034, "update": 64.0, "evaluate": 40.5}
+        seconds = {"sample": 151.2034, "update": 64.0, "evaluate": 40.5}
         rollouts = {"train": total * 128, "anchor": 1280, "feedback": 1520}
         tokens = {"prompt_tokens": 1234567, "sampled_tokens": 912345, "reflections": 204, "reflection_failures": 17, "optimizer_steps": total}
-        write(run_dir / "ledger.json", {"problems": edges[-1], "rollouts": rollouts, **tokens, "seconds": spent})
-        modes = {"final_average": 0.61234, "bwt": -0.2, "fwt": 0.01, "forgetting": 0.21}
-        accuracy = {str(i): dict.fromkeys(tasks, 0.5) for i in range(len(tasks) + 1)}
-        write(run_dir / "metrics.json", {"system": modes, "seed": modes, "recalled": {"final_average": None}, "R": accuracy, "problems_to_0.8": 672})
+        write(run_dir / "ledger.json", {"problems": edges[-1], "rollouts": rollouts, **tokens, "seconds": seconds})
+        modes = ["system", "seed", "recalled"]
+        accuracy = {mode: {str(i): dict.fromkeys(tasks, 0.5) for i in range(len(tasks) + 1)} for mode in modes}
+        ends = [{**stage, "base": {"system": 0.03, "seed": 0.03}, "end": dict.fromkeys(modes, 0.7)} for stage in stages]
+        average = {"system": 0.61234, "seed": 0.5, "recalled": None}
+        write(run_dir / "metrics.json", {"matrix": accuracy, "stages": ends, "final_average": average, "problems_to_0.8": 672})
     return run_dir
 
 
@@ -149,3 +146,9 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return build_run(tmp_path / name, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whole fst run, for tests that only read it (or write its page)."""
+    return build_run(tmp_path_factory.mktemp("finished") / "run")

@@ -68,7 +68,7 @@ def test_kl_plots_every_system_row_and_fills_the_own_stage(run):
         (path,) = lines(axes, task)
         assert path.get_xdata().tolist() == rows["kl"].tolist() and path.get_ydata().tolist() == rows["accuracy"].tolist()
         (own,) = [line for line in axes.get_lines() if line.get_markersize() == 7]
-        assert own.get_xdata().tolist() == rows.query("stage == @stage")["kl"].tolist()
+        assert own.get_xdata().tolist() == rows[rows["stage"] == stage]["kl"].tolist()
 
 
 @pytest.mark.parametrize("count", [1, 5, 9])
@@ -87,7 +87,9 @@ def test_wilson_against_published_values():
     np.testing.assert_allclose(high, [0.1611, 0.1605, 1.0], atol=2e-4)
 
 
-def test_svg_is_named_and_stable(run):
+def test_svg_is_named_and_stable(finished_run):
+    run = load(finished_run)
+
     def draw(name):
         return figures.to_svg(figures.continual(run.evals, run.stages, TASKS), name, 'a "label" <b>')
 
@@ -98,7 +100,8 @@ def test_svg_is_named_and_stable(run):
     assert "a &quot;label&quot; &lt;b&gt;" in first and "<metadata" not in first and "<style" not in first
 
 
-def test_drawing_leaves_the_global_style_alone(run):
+def test_drawing_leaves_the_global_style_alone(finished_run):
+    run = load(finished_run)
     before = dict(matplotlib.rcParams)
     figures.to_svg(figures.continual(run.evals, run.stages, TASKS), "one", "label")
     assert dict(matplotlib.rcParams) == before

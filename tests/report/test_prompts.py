@@ -13,10 +13,10 @@ BASE = "Solve the problem. End with the final answer."
 def test_both_prompts_can_be_read_back(seed):
     dice = random.Random(seed)
 
+    words = ["a", "bc", "Solve it", " ", "  ", "\n", ". ", "! ", ": ", "é", "<b>", ".", "1.5"]
+
     def text():
-        return "".join(
-            dice.choice(["a", "bc", "Solve it", " ", "  ", "\n", ". ", "! ", ": ", "é", "<b>", ".", "1.5"]) for _ in range(dice.randrange(40))
-        )
+        return "".join(dice.choice(words) for _ in range(dice.randrange(40)))
 
     before, after = text(), text()
     pieces = changes(before, after)

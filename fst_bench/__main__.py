@@ -1,0 +1,5 @@
+"""`python -m fst_bench` is `fst-bench`."""
+
+from fst_bench.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,177 @@
+"""What a person types. A user's mistake is one line on stderr and exit code 2."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with its complaint in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"fst-bench: {message}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def parser() -> Parser:
+    p = Parser(prog="fst-bench", description="A continual-learning benchmark for post-training language models.")
+    commands = p.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a method on a stream")
+    run.add_argument("--stream", required=True, help="name of a shipped stream, or a .yaml file")
+    run.add_argument("--method", required=True)
+    run.add_argument("--preset", default="tiny")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--model", help="a path or hub id, instead of the preset's model")
+    run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. slow.cap=4 (repeatable)")
+    run.add_argument("--out", type=Path, default=Path("runs"))
+    run.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the estimated cost")
+    run.set_defaults(do=do_run)
+
+    resume = commands.add_parser("resume", help="continue a killed run")
+    resume.add_argument("run", type=Path)
+    resume.set_defaults(do=do_resume)
+
+    report = commands.add_parser("report", help="write report.html of a run anew")
+    report.add_argument("run", type=Path)
+    report.set_defaults(do=do_report)
+
+    listing = commands.add_parser("list", help="streams, methods, tasks, presets or runs")
+    listing.add_argument("kind", choices=("streams", "methods", "tasks", "presets", "runs"))
+    listing.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
+    listing.set_defaults(do=do_list)
+
+    show = commands.add_parser("show", help="one stream, method, task, preset or run in full")
+    show.add_argument("kind", choices=("stream", "method", "task", "preset", "run"))
+    show.add_argument("name")
+    show.set_defaults(do=do_show)
+
+    validate = commands.add_parser("validate", help="prove that streams, tasks or a run are sound")
+    validate.add_argument("kind", choices=("streams", "tasks", "run"))
+    validate.add_argument("name", nargs="?", help="a run directory; one stream or task")
+    validate.set_defaults(do=do_validate)
+
+    for command in (run, resume, report, listing, show, validate):
+        command.add_argument("--json", action="store_true", help="last line of output is one JSON object")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        result = args.do(args)
+    except ValueError as error:
+        print(f"fst-bench: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"fst-bench: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fst-bench: stopped; fst-bench resume RUN goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    if args.json:
+        print(json.dumps(result))
+    return 0 if result.get("ok", True) else 1
+
+
+def watcher(args: argparse.Namespace) -> Any:
+    from rich.console import Console
+
+    from fst_bench.display import Display
+
+    console = Console()
+    return Display(console, live=console.is_terminal and not args.json)
+
+
+def finished(run: Any) -> dict[str, Any]:
+    """Tell where the report is, and what came out."""
+    for stage in run.metrics["stages"]:
+        kl = stage["kl"]["system"]
+        print(
+            f"stage {stage['stage']} {stage['task']:<11} base {stage['base']['system']:.2f}  end {stage['end']['system']:.2f}  "
+            f"end of stream {stage['final']['system']:.2f}  weights only {stage['final']['seed']:.2f}  KL {kl:.3f}"
+        )
+    print(f"report: {run.path / 'report.html'}")
+    return {"run": str(run.path), "report": str(run.path / "report.html"), "final_average": run.metrics["final_average"]}
+
+
+def do_run(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.config import parse_setting
+
+    settings = dict(parse_setting(text) for text in args.set)
+    if args.model:
+        settings["model"] = args.model
+    if args.dry_run:
+        return dry_run(args, settings)
+    from fst_bench.bench import run
+
+    return finished(run(args.stream, args.method, args.out, args.seed, args.preset, watcher(args), **settings))
+
+
+def dry_run(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    """The resolved configuration, and what the run would spend at most."""
+    import yaml
+
+    from fst_bench.bench import described
+    from fst_bench.config import resolve
+    from fst_bench.cost import estimate
+
+    config, spec = resolve(args.stream, args.method, args.preset, args.seed, settings)
+    cost = estimate(config, spec)
+    print(yaml.safe_dump(described(config, spec)["config"], sort_keys=False).rstrip())
+    print("# estimated cost")
+    for key, value in cost.items():
+        print(f"# {key.replace('_', ' ')}: {value:,}")
+    return {"config": described(config, spec), "cost": cost}
+
+
+def do_resume(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.bench import resume
+
+    return finished(resume(args.run, watcher(args)))
+
+
+def do_report(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.report import write_report
+    from fst_bench.store import Store
+
+    Store(args.run).read("config")
+    path = write_report(args.run)
+    if (args.run / "manifest.json").exists():
+        Store(args.run).seal()
+    print(f"report: {path}")
+    return {"run": str(args.run), "report": str(path)}
+
+
+def do_list(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.catalogue import CATALOGUE, runs
+
+    entries = runs(args.out) if args.kind == "runs" else CATALOGUE[args.kind]()
+    width = max(map(len, entries), default=0)
+    for name, text in entries.items():
+        print(f"{name:<{width}}  {text}")
+    return {args.kind: entries}
+
+
+def do_show(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.catalogue import show
+
+    text, facts = show(args.kind, args.name)
+    print(text)
+    return facts
+
+
+def do_validate(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.validate import VALIDATE
+
+    problems = []
+    for name, complaint in VALIDATE[args.kind](args.name):
+        print(f"{'ok ' if complaint is None else 'BAD'} {name}" + (f": {complaint}" if complaint else ""))
+        problems += [f"{name}: {complaint}"] if complaint else []
+    return {"ok": not problems, "problems": problems}

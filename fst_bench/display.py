@@ -1,0 +1,121 @@
+"""What a person sees while a run goes on: a live panel in a terminal, plain lines elsewhere."""
+
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fst_bench.config import Config
+from fst_bench.ledger import Ledger
+from fst_bench.stream import Stream
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+class Display:
+    """A watcher of the run loop. `live` draws a panel that is redrawn in place; otherwise each event is one line."""
+
+    def __init__(self, console: Console, live: bool):
+        self.console, self.use_live = console, live
+        self.live: Live | None = None
+        self.rewards: deque[float] = deque(maxlen=40)
+        self.accuracy: dict[str, dict[str, Any]] = {}
+        self.prompt, self.score, self.row = "", None, dict[str, Any]()
+        self.speed = 0.0
+
+    def begin(self, config: Config, stream: Stream, path: Path, step: int) -> None:
+        self.config, self.stream, self.path, self.first = config, stream, path, step
+        self.steps = -(-stream.total // config.batch)
+        self.prompt, self.started, self.tokens = config.seed_prompt, time.perf_counter(), 0
+        plan = " -> ".join(f"{s.task} ({s.end - s.start})" for s in stream.stages)
+        self.console.print(f"{config.method} on {config.stream}, preset {config.preset}, seed {config.seed}: {plan}", highlight=False)
+        self.console.print(f"run: {path}" + (f" (resumed after step {step})" if step else ""), highlight=False, soft_wrap=True)
+        if self.use_live:
+            self.live = Live(self.panel(), console=self.console, refresh_per_second=4)
+            self.live.start()
+
+    def step(self, row: dict[str, Any], ledger: Ledger) -> None:
+        self.row = row
+        busy = ledger.seconds["sample"]
+        self.speed = ledger.sampled_tokens / busy if busy else 0.0
+        if row.get("reward") is not None:
+            self.rewards.append(row["reward"])
+        if self.live:
+            self.live.update(self.panel())
+        else:
+            reward = "" if row.get("reward") is None else f"  reward {row['reward']:.2f}"
+            task = self.stream.stages[row["stage"] - 1].task
+            self.line(f"step {row['step']}/{self.steps}  stage {row['stage']} {task}{reward}  {self.speed:.0f} tok/s  {self.left()} left")
+
+    def evaluation(self, rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            self.accuracy.setdefault(row["task"], {})[row["prompt_mode"]] = row
+        if self.live:
+            self.live.update(self.panel())
+        else:
+            shown = "  ".join(f"{r['task']} {r['accuracy']:.2f}" for r in rows if r["prompt_mode"] == "system")
+            self.line(f"eval at {rows[0]['problems']} problems (n={rows[0]['n_problems']}): {shown}")
+
+    def population(self, row: dict[str, Any]) -> None:
+        best = row["population"][0]
+        self.prompt, self.score = best["prompt"], best["score"]
+        if not self.live:
+            failed = f", {row['reflection_failures']} reflections failed" if row["reflection_failures"] else ""
+            self.line(f"prompt ({best['score']:.2f} on the anchor set{failed}): {best['prompt']}")
+
+    def note(self, text: str) -> None:
+        self.console.print(text, style="bold red", highlight=False)
+
+    def end(self) -> None:
+        if self.live:
+            self.live.stop()
+            self.live = None
+
+    def line(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    def left(self) -> str:
+        """Time left, from the mean pace of this session."""
+        done = self.row.get("step", self.first) - self.first
+        if not done:
+            return "?"
+        seconds = (time.perf_counter() - self.started) / done * (self.steps - self.row["step"])
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+    def panel(self) -> Panel:
+        step = self.row.get("step", self.first)
+        number = self.row.get("stage", 1)
+        head = Table.grid(expand=True)
+        head.add_column(ratio=1)
+        head.add_column(justify="right")
+        task = self.stream.stages[number - 1].task
+        head.add_row(
+            Text(f"stage {number}/{len(self.stream.stages)}  {task}   step {step}/{self.steps}"),
+            Text(f"{self.speed:.0f} tok/s   {self.left()} left"),
+        )
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for name in ("task", "own prompt", "seed prompt", "KL"):
+            table.add_column(name, justify="left" if name == "task" else "right", style="bold" if name == "task" else "")
+        for name, modes in self.accuracy.items():
+            style = "green" if name == task else ""
+            own, seed = modes.get("system"), modes.get("seed")
+            cells = [bar(own["accuracy"]) if own else "", f"{seed['accuracy']:.2f}" if seed else "", f"{own['kl']:.3f}" if own else ""]
+            table.add_row(name, *cells, style=style)
+        last = f" {self.rewards[-1]:.2f}" if self.rewards else " none"
+        reward = Text("reward " + "".join(BLOCKS[round(r * 8)] for r in self.rewards) + last)
+        score = "" if self.score is None else f" ({self.score:.2f} on the anchor set)"
+        prompt = Text(f"best prompt{score}: {self.prompt}", style="cyan")
+        body = Group(head, ProgressBar(total=self.steps, completed=step), Text(""), table, Text(""), reward, prompt)
+        return Panel(body, title=f"{self.config.method} on {self.config.stream}", border_style="dim")
+
+
+def bar(value: float, width: int = 12) -> str:
+    """'██████       0.50'"""
+    return "█" * round(value * width) + "·" * (width - round(value * width)) + f" {value:.2f}"

@@ -1,0 +1,72 @@
+"""Proofs that what ships is sound: each check yields (name, None) or (name, complaint)."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fst_bench.config import preset_files, resolve
+from fst_bench.store import Store
+from fst_bench.stream import Stream, load_spec, stream_files
+from fst_bench.tasks import TASKS, load_task
+
+Check = tuple[str, str | None]
+
+
+def tasks(name: str | None) -> Iterator[Check]:
+    """For every task and difficulty: the gold answer earns 1.0, listed wrong answers 0.0."""
+    for task_name in [name] if name else TASKS:
+        ladder = TASKS[task_name].ladder if task_name in TASKS else [load_task(task_name)]
+        for knobs in [*ladder, ladder[1] | {"format_given": True}]:
+            task = load_task(task_name, **knobs)
+            complaint = None
+            for problem in task.problems("train", 0, 50) + task.problems("test", 0, 50):
+                gold = task.verify(problem, task.write(problem.answer))
+                if gold.reward != 1.0:
+                    complaint = f"{problem.id}: the gold answer {problem.answer} earns {gold.reward}: {gold.feedback}"
+                for text in task.wrong_texts(problem):
+                    if task.verify(problem, text).reward != 0.0:
+                        complaint = f"{problem.id}: the wrong answer {text!r} earns a reward"
+            yield f"{task_name} {json.dumps(knobs)}", complaint
+
+
+def streams(name: str | None) -> Iterator[Check]:
+    """Every stream reads, and every preset can run it: difficulties in range, held-out problems to be had."""
+    for stream in [name] if name else stream_files():
+        for preset in preset_files():
+            try:
+                config, spec = resolve(stream, "base", preset)
+                made = Stream(spec, 0, config.difficulty, config.stage_problems)
+                for task in made.held_out().values():
+                    task.problems("test", 0, config.evaluation.boundary)
+                empty = [s.task for s in made.stages if s.start == s.end]
+                yield f"{stream} with preset {preset}", f"empty stages: {empty}" if empty else None
+            except ValueError as error:
+                yield f"{stream} with preset {preset}", str(error)
+
+
+def run(name: str | None) -> Iterator[Check]:
+    """A finished run: its files are those of its manifest, its rewards those of the verifiers, its metrics those of its rows."""
+    from fst_bench.config import Config
+    from fst_bench.metrics import summarise
+    from fst_bench.stream import StreamSpec
+
+    if not name:
+        raise ValueError("validate run wants a run directory")
+    store = Store(Path(name))
+    saved = store.read("config")
+    broken = store.broken()
+    yield "manifest", f"changed since the run: {', '.join(broken)}" if broken else None
+    config, spec = Config.model_validate(saved["config"]), StreamSpec.model_validate(saved["spec"])
+    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
+    problems = {p.id: (task, p) for task in stream.held_out().values() for p in task.problems("test", 0, max(config.evaluation.boundary, config.evaluation.small))}
+    wrong = None
+    for answer in store.rows("evals/answers"):
+        task, problem = problems[answer["problem"]]
+        if task.verify(problem, answer["text"]).reward != answer["reward"]:
+            wrong = f"{answer['problem']} at step {answer['step']} was scored {answer['reward']}"
+    yield "stored answers, scored again", wrong
+    metrics = summarise(store.rows("evals/evals"), [{"number": s.number, "task": s.task} for s in stream.stages], store.read("metrics")["ledger"])
+    yield "metrics, computed again", None if metrics == store.read("metrics") else "metrics.json differs from the evaluation rows"
+
+
+VALIDATE: dict[str, Callable[[str | None], Iterator[Check]]] = {"tasks": tasks, "streams": streams, "run": run}

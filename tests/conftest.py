@@ -1,0 +1,30 @@
+"""What the tests share: the embedded model, and a lab on a small stream. Everything in here is the real thing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from fst_bench.bench import Bench
+from fst_bench.config import resolve
+from fst_bench.policy import TorchPolicy, load_policy
+from fst_bench.policy.torch_backend import PolicySettings
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def policy() -> TorchPolicy:
+    """The embedded model, fresh, with short answers."""
+    return load_policy("embedded:tiny", PolicySettings(max_tokens=24))
+
+
+@pytest.fixture
+def bench() -> Callable[..., Bench]:
+    """A run that has not begun: `bench("single-math", "fst", batch=4)`, smoke preset."""
+
+    def make(stream: str = "single-math", method: str = "base", seed: int = 0, **settings: Any) -> Bench:
+        config, spec = resolve(stream, method, "smoke", seed, settings)
+        return Bench(config, spec)
+
+    return make

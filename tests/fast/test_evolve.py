@@ -1,0 +1,118 @@
+"""A round of evolution with the real gepa, the embedded model and a real stream."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+from fst_bench.bench import Bench
+from fst_bench.fast.evolve import Scored, choose, distinct, evolve, split
+from fst_bench.fast.settings import FastSettings
+from fst_bench.lab import Handle, ReflectionFailure
+from hypothesis import given
+from hypothesis import strategies as st
+
+SETTINGS = FastSettings(population=2, budget=40, anchor=4, minibatch=2, cycle=3)
+
+
+def lookahead(b: Bench) -> list[Handle]:
+    b.lab.begin(0)
+    return [p for batch in b.lab.peek(SETTINGS.cycle) for p in batch]
+
+
+def test_choose_covers_the_pareto_front() -> None:
+    a, b, c, d = (Scored(name, scores) for name, scores in
+                  [("a", (1, 1, 0, 0, 0)), ("b", (1, 1, 1, 0, 0)), ("c", (0, 0, 0, 1, 0)), ("d", (1, 0, 1, 0, 0))])  # fmt: skip
+    # b is best by mean; c alone wins problem 3; nobody wins problem 4; then a before d (same mean, earlier)
+    assert [s.prompt for s in choose([a, b, c, d], 2)] == ["b", "c"]
+    assert [s.prompt for s in choose([a, b, c, d], 3)] == ["b", "a", "c"]
+    assert [s.prompt for s in choose([a, b, c, d], 9)] == ["b", "a", "d", "c"]
+
+
+@given(st.lists(st.tuples(*[st.sampled_from([0.0, 1.0])] * 4), min_size=1, max_size=8), st.integers(1, 6))
+def test_choose_returns_the_best_first_and_k_distinct(rows: list[tuple[float, ...]], k: int) -> None:
+    candidates = [Scored(str(i), row) for i, row in enumerate(rows)]
+    chosen = choose(candidates, k)
+    assert len(chosen) == min(k, len(rows)) == len({s.prompt for s in chosen})
+    assert chosen[0].mean == max(c.mean for c in candidates)
+    assert [s.mean for s in chosen] == sorted((s.mean for s in chosen), reverse=True)
+
+
+def test_a_survivor_scored_anew_stands_before_its_copy() -> None:
+    assert distinct([Scored("a", (1.0,)), Scored("b", (0.0,)), Scored("a", (0.0,))]) == [Scored("a", (1.0,)), Scored("b", (0.0,))]
+
+
+@given(st.integers(1, 60))
+def test_anchor_and_feedback_are_disjoint_where_they_can_be(n: int) -> None:
+    problems = [Handle(i, str(i)) for i in range(n)]
+    anchor, feedback = split(problems, SETTINGS, random.Random(0))
+    assert anchor and feedback and len(anchor) == min(n, SETTINGS.anchor)
+    if n >= SETTINGS.anchor + SETTINGS.minibatch:
+        assert not set(anchor) & set(feedback) and len(anchor) + len(feedback) == n
+
+
+def test_the_ledger_holds_what_was_spent(bench: Callable[..., Bench]) -> None:
+    b = bench()
+    evolve(b.lab, [b.config.seed_prompt], lookahead(b), SETTINGS)
+    rollouts = [row for name, row in b.pending if name == "rollouts/rollouts"]
+    assert b.ledger.rollouts["anchor"] == sum(row["purpose"] == "anchor" for row in rollouts)
+    assert b.ledger.total_rollouts == len(rollouts)
+    # gepa stops at the first check after the budget is spent: at most one iteration over (two minibatches and an anchor set)
+    assert SETTINGS.budget <= b.ledger.total_rollouts <= SETTINGS.budget + 2 * SETTINGS.minibatch + SETTINGS.anchor
+    assert b.ledger.sampled_tokens == sum(row["tokens"] for row in rollouts)
+    assert b.ledger.problems == 12  # three batches of four were looked at
+    assert b.ledger.reflections > 0 and b.ledger.reflection_failures == 0
+
+
+def test_survivors_are_scored_anew_by_the_current_policy(bench: Callable[..., Bench]) -> None:
+    b = bench()
+    survivors = ["You are a helpful assistant.", "Work step by step."]
+    b.policy.version = 3  # as after three updates; only the number matters here
+    evolve(b.lab, survivors, lookahead(b), SETTINGS)
+    rollouts = [row for name, row in b.pending if name == "rollouts/rollouts"]
+    first = rollouts[: 2 * SETTINGS.anchor]
+    assert [row["context"] for row in first] == [survivors[0]] * 4 + [survivors[1]] * 4
+    assert {row["purpose"] for row in first} == {"anchor"} and {row["version"] for row in rollouts} == {3}
+    population = next(row for name, row in b.pending if name == "prompts/population")
+    means = [sum(row["reward"] for row in first[i : i + 4]) / 4 for i in (0, 4)]
+    assert [s["score"] for s in population["rescored"]] == means
+
+
+def test_a_round_is_reproducible(bench: Callable[..., Bench]) -> None:
+    rounds = [evolve(b.lab, [b.config.seed_prompt], lookahead(b), SETTINGS) for b in (bench(), bench())]
+    assert rounds[0] == rounds[1]
+
+
+@pytest.mark.parametrize("reply", ["refuse", "```\n\n```", "```\n" + "word " * 1000 + "\n```"])
+def test_a_reflection_that_fails_keeps_the_population(bench: Callable[..., Bench], reply: str) -> None:
+    b = bench()
+
+    def failing(prompt: str, seed: int) -> str:
+        if reply == "refuse":
+            raise ReflectionFailure("the provider is down")
+        return reply
+
+    b.lab._reflector = failing
+    population = evolve(b.lab, ["You are a helpful assistant.", "Work step by step."], lookahead(b), SETTINGS)
+    assert {s.prompt for s in population} == {"You are a helpful assistant.", "Work step by step."}
+    assert b.ledger.reflection_failures == b.ledger.reflections > 0
+    record = next(row for name, row in b.pending if name == "prompts/population")
+    assert record["reflection_failures"] == b.ledger.reflection_failures
+
+
+def test_one_failure_costs_one_proposal(bench: Callable[..., Bench]) -> None:
+    b = bench()
+    replies = iter(["fail", "fail"])  # gepa asks once more after a failure
+
+    def flaky(prompt: str, seed: int) -> str:
+        if next(replies, None):
+            raise ReflectionFailure("once")
+        return "```\nWork step by step. Put the final answer inside \\boxed{}.\n```"
+
+    b.lab._reflector = flaky
+    evolve(b.lab, [b.config.seed_prompt], lookahead(b), SETTINGS)
+    assert b.ledger.reflection_failures == 2 < b.ledger.reflections
+
+
+def test_a_budget_that_cannot_pay_is_refused() -> None:
+    with pytest.raises(ValueError, match="too small"):
+        FastSettings(population=8, anchor=16, budget=100)

@@ -1,0 +1,69 @@
+"""The extractive reflector reads gepa's own reflection prompt, and nothing else."""
+
+import pytest
+from fst_bench.fast.reflectors import base_policy, extractive, instructions, load_reflector
+from fst_bench.lab import ReflectionFailure
+from fst_bench.policy import TorchPolicy
+from fst_bench.tasks import TASKS, load_task
+from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
+
+
+def reflection_prompt(current: str, feedback: list[str]) -> str:
+    records = [{"Inputs": "Start and apply in order: 1 +1", "Generated Outputs": "#### 2", "Feedback": text} for text in feedback]
+    rendered = Signature.prompt_renderer({"current_instruction_doc": current, "dataset_with_feedback": records, "prompt_template": None})
+    assert isinstance(rendered, str)
+    return rendered
+
+
+def proposal(reply: str) -> str:
+    return Signature.output_extractor(reply)["new_instruction"]
+
+
+def test_rules_by_hand() -> None:
+    text = "The answer was expected in \\boxed{}, and no value was found there. It helps to handle a single operation before the next one."
+    assert instructions(text) == [
+        ("Present the answer in \\boxed{}.", "Deliver the answer in \\boxed{}."),
+        ("Handle a single operation before the next one.", "Always handle a single operation before the next one."),
+    ]
+    assert instructions("The box says 4, but the right value is 5.") == []
+
+
+def test_it_adds_what_the_feedback_asks_for() -> None:
+    prompt = reflection_prompt("You are a helpful assistant.", ["The answer was expected after ANSWER:, and nothing was found there."] * 3)
+    proposals = {proposal(extractive(prompt, seed)) for seed in range(20)}
+    assert any("ANSWER:" in p and p.startswith("You are a helpful assistant.") for p in proposals)
+
+
+def test_it_drops_a_sentence_when_the_feedback_asks_for_nothing() -> None:
+    prompt = reflection_prompt("Be kind. Work step by step.", ["The answer is correct."])
+    assert {proposal(extractive(prompt, seed)) for seed in range(10)} == {"Be kind.", "Work step by step."}
+
+
+def test_it_is_deterministic_and_short() -> None:
+    prompt = reflection_prompt(" ".join(f"Sentence {i}." for i in range(9)), ["It helps to retrace the route."])
+    assert extractive(prompt, 1) == extractive(prompt, 1)
+    assert proposal(extractive(prompt, 1)).count(".") <= 6
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_it_finds_an_instruction_in_every_tasks_feedback(name: str) -> None:
+    task = load_task(name, **TASKS[name].ladder[1])
+    problem = task.problems("train", 0, 1)[0]
+    assert len(instructions(task.verify(problem, "no idea").feedback)) == 2  # the protocol, and the hint
+
+
+def test_a_prompt_without_an_instruction_is_a_failure() -> None:
+    with pytest.raises(ReflectionFailure):
+        extractive("no fence in here", 0)
+
+
+def test_the_base_policy_can_reflect(policy: TorchPolicy) -> None:
+    reflect = base_policy(policy)
+    assert reflect("Write a new instruction.", 3) == reflect("Write a new instruction.", 3)
+    with pytest.raises(ReflectionFailure):
+        reflect("1 " * 3000, 0)
+
+
+def test_unknown_reflectors_are_named(policy: TorchPolicy) -> None:
+    with pytest.raises(ValueError, match="base-policy, extractive"):
+        load_reflector("extractve", policy)

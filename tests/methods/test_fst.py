@@ -1,0 +1,91 @@
+"""FST to the letter of DESIGN section 5, on the embedded model with the real gepa."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from fst_bench.bench import Bench
+from fst_bench.methods.fst import spread
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def test_a_group_of_eight_over_three_prompts() -> None:
+    assert [spread(8, 3, offset) for offset in (0, 1, 2, 3)] == [[3, 3, 2], [2, 3, 3], [3, 2, 3], [3, 3, 2]]
+    assert spread(8, 4, 1) == [2, 2, 2, 2]
+    assert spread(2, 4, 3) == [1, 0, 0, 1]
+
+
+@given(st.integers(1, 32), st.integers(1, 9), st.integers(0, 100))
+def test_the_spread_is_even(group: int, prompts: int, offset: int) -> None:
+    shares = spread(group, prompts, offset)
+    assert sum(shares) == group and max(shares) - min(shares) <= 1
+
+
+def rows(b: Bench, name: str) -> list[dict[str, Any]]:
+    return [row for n, row in b.pending if n == name]
+
+
+def test_lookahead_is_charged_when_it_is_seen(bench: Callable[..., Bench]) -> None:
+    b = bench(method="fst", fast={"cycle": 3})
+    seen = []
+    for step in range(3):
+        b.method.step(b.lab.begin(step))
+        seen.append(b.ledger.problems)
+    assert seen == [12, 12, 12]  # three batches of four at the first step, nothing new after it
+    assert len(rows(b, "prompts/population")) == 1
+
+
+def test_a_cycle_that_straddles_a_switch_is_an_ordinary_cycle(bench: Callable[..., Bench]) -> None:
+    """Stages of 12 problems, batches of 4, cycles of 2: the second cycle holds the last math batch and the first codeio batch."""
+    b = bench("continual-4", "fst")
+    for step in range(4):
+        b.method.step(b.lab.begin(step))
+    second = [row for row in rows(b, "rollouts/rollouts") if row["step"] == 2 and row["purpose"] != "train"]
+    assert {b.stream.stage_of(row["problem"]).task for row in second} == {"math", "codeio"}
+    assert {row["problem"] for row in second} <= set(range(8, 16))
+    assert len(rows(b, "prompts/population")) == 2
+
+
+def test_the_group_is_spread_over_the_population(bench: Callable[..., Bench]) -> None:
+    b = bench(method="fst", slow={"group": 5})
+    b.method.step(b.lab.begin(0))
+    population = [s["prompt"] for s in rows(b, "prompts/population")[0]["population"]]
+    train = [row for row in rows(b, "rollouts/rollouts") if row["purpose"] == "train"]
+    assert b.method.prompts == population and len(population) == 2
+    for problem in range(4):
+        shares = Counter(row["context"] for row in train if row["problem"] == problem)
+        assert set(shares) <= set(population) and sum(shares.values()) == 5 and set(shares.values()) == {2, 3}
+    assert len({tuple(row["context"] for row in train if row["problem"] == p) for p in (0, 1)}) == 2  # the offset moves
+
+
+def test_prompts_stay_within_a_cycle(bench: Callable[..., Bench]) -> None:
+    b = bench(method="fst", fast={"cycle": 2})
+    prompts = []
+    for step in range(4):
+        b.method.step(b.lab.begin(step))
+        prompts.append(list(b.method.prompts))
+    assert prompts[0] == prompts[1] and prompts[2] == prompts[3]
+    assert b.method.context_for("anything") == prompts[3][0]
+
+
+@pytest.mark.parametrize("method", ["base", "rl", "gepa", "fst"])
+def test_state_is_all_a_method_remembers(bench: Callable[..., Bench], method: str) -> None:
+    """A method rebuilt from its state does the same step."""
+    first, second = bench(method=method), bench(method=method)
+    first.method.step(first.lab.begin(0))
+    second.method.step(second.lab.begin(0))
+    second.method = type(second.method)(second.lab, second.method.config)
+    second.method.load(first.method.state())
+    for b in (first, second):
+        b.method.step(b.lab.begin(1))
+    assert rows(first, "rollouts/rollouts") == rows(second, "rollouts/rollouts")
+
+
+def test_gepa_changes_no_weight_and_rl_no_prompt(bench: Callable[..., Bench]) -> None:
+    g, r = bench(method="gepa"), bench(method="rl")
+    for b in (g, r):
+        b.method.step(b.lab.begin(0))
+    assert g.policy.version == 0 and "train" not in g.ledger.rollouts
+    assert set(r.ledger.rollouts) == {"train"} and r.method.context_for("x") == r.config.seed_prompt

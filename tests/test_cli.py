@@ -1,0 +1,99 @@
+"""Bad input: one clear line, no traceback, exit code 2, nothing lost."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fst_bench.cli import main
+
+RUN = ["run", "--stream", "single-math", "--method", "rl", "--preset", "smoke", "--set", "stage_problems=4"]
+
+
+def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code == 2 and err.count("\n") == 1 and err.startswith("fst-bench: ") and not out
+    return err
+
+
+def test_bad_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "typo.yaml").write_text("name: x\nversion: 1\ndescription: d\nstages: [{taks: math, problems: 9}]\n")
+    (tmp_path / "file").write_text("")
+    cases = [
+        (["run", "--stream", str(tmp_path / "typo.yaml"), "--method", "fst"], "did you mean task"),
+        (["run", "--stream", str(tmp_path / "none.yaml"), "--method", "fst"], "No such file"),
+        (["run", "--stream", "continual-4", "--method", "fts"], "did you mean fst? There are base, fst, gepa, rl"),
+        ([*RUN, "--set", "difficulty.math.operations=0"], "operations"),
+        ([*RUN, "--set", "cap"], "key=value"),
+        ([*RUN, "--set", "seed=x"], "seed"),
+        ([*RUN, "--out", str(tmp_path / "file")], "cannot write"),
+        ([*RUN, "--model", str(tmp_path)], "cannot load the model"),
+        (["resume", str(tmp_path)], "is no run"),
+        (["report", str(tmp_path)], "is no run"),
+        (["validate", "run", str(tmp_path)], "is no run"),
+        (["show", "method", "rll"], "did you mean rl"),
+        (["show", "stream", "single-maths"], "did you mean single-math"),
+        (["list", "things"], "streams"),
+        (["rum"], "run"),
+    ]
+    for arguments, expected in cases:
+        assert expected in complaint(arguments, capsys), arguments
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "typo.yaml"]
+
+
+def test_a_truncated_checkpoint_loses_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main([*RUN, "--set", "checkpoint.every=1", "--out", str(tmp_path), "--json"]) == 0
+    run = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["run"])
+    (run / "manifest.json").unlink()  # as if it had been killed at the very end
+    weights = sorted(run.glob("checkpoints/*/weights.safetensors"))[-1]
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    events = (run / "events.jsonl").read_bytes()
+    assert "is damaged" in complaint(["resume", str(run)], capsys)
+    assert (run / "events.jsonl").read_bytes() == events
+    weights.write_bytes(whole)
+    assert main(["resume", str(run)]) == 0
+
+
+def test_dry_run_costs_nothing_and_says_what_it_would(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["run", "--stream", "continual-4", "--method", "fst", "--out", str(tmp_path / "runs"), "--dry-run", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert facts["cost"]["training_rollouts"] == 8 * facts["cost"]["problems"]
+    assert facts["config"]["config"]["fast"]["cycle"] == 5
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["streams", "methods", "tasks", "presets", "runs"])
+def test_list(kind: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["list", kind, "--out", str(tmp_path), "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out.splitlines()[-1])[kind]
+    assert (kind == "runs") != bool(entries)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("stream", "paper-3"), ("method", "fst"), ("task", "star-graph"), ("preset", "tiny")])
+def test_show(kind: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", kind, name]) == 0
+    assert len(capsys.readouterr().out) > 100
+
+
+def test_validate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "streams"]) == 0
+    assert main(["validate", "tasks", "star-graph"]) == 0
+    assert "BAD" not in capsys.readouterr().out
+
+
+def test_a_finished_run_is_valid_until_someone_edits_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main([*RUN, "--out", str(tmp_path), "--json"]) == 0
+    run = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["run"])
+    assert main(["validate", "run", str(run)]) == 0
+    answers = run / "evals/answers.jsonl"
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    rows[0]["reward"] = 1.0 - rows[0]["reward"]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["validate", "run", str(run)]) == 1
+    assert main(["show", "run", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "was scored" in out and "changed since the run: evals/answers.jsonl" in out

@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import pytest
+from fst_bench.config import merge, parse_setting, resolve
+
+
+def test_layers_go_over_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "name: s\nversion: 1\ndescription: d\nsettings: {slow: {cap: 3.0}, fast: {cycle: 7}}\nstages: [{task: math, problems: 16}]\n"
+    )
+    config, _ = resolve(str(path), "fst", "tiny", 0, {"fast.cycle": 9})
+    assert config.slow.anchor == "sampler"  # the default
+    assert config.policy.max_tokens == 72  # the preset
+    assert config.slow.cap == 3.0  # the stream
+    assert config.fast.cycle == 9  # --set
+
+
+def test_merge_goes_section_by_section() -> None:
+    assert merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 9}}) == {"a": {"b": 9, "c": 2}, "d": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("slow.cap=4", ("slow.cap", 4)), ("model=a/b", ("model", "a/b")), ("seed_prompt=", ("seed_prompt", None)), ("x={a: 1}", ("x", {"a": 1}))],
+)
+def test_set_values_are_yaml(text: str, expected: tuple[str, object]) -> None:
+    assert parse_setting(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("continual-5", "fst", "tiny", 0, {}), "did you mean continual-4"),
+        (("continual-4", "fts", "tiny", 0, {}), "did you mean fst"),
+        (("continual-4", "fst", "tinny", 0, {}), "did you mean tiny"),
+        (("continual-4", "fst", "tiny", 0, {"slwo.cap": 1}), "did you mean slow"),
+        (("continual-4", "fst", "tiny", 0, {"slow.kap": 1}), "did you mean cap"),
+        (("continual-4", "fst", "tiny", 0, {"slow.cap": -1}), "slow.cap"),
+        (("continual-4", "fst", "tiny", 0, {"slow.cap": "high"}), "slow.cap"),
+        (("continual-4", "fst", "tiny", 0, {"slow": 3}), "slow"),
+        (("continual-4", "fst", "tiny", 0, {"difficulty.math.operations": 0}), "operations"),
+        (("continual-4", "fst", "tiny", 0, {"difficulty.maths.operations": 1}), "did you mean math"),
+        (("continual-4", "fst", "tiny", 0, {"settings.x": 1}), "unknown key 'x'"),
+        (("continual-4", "fst", "tiny", 0, {"fast.budget": 3}), "too small"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_what_exists(arguments: tuple, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint) as error:
+        resolve(*arguments)
+    assert "\n" not in str(error.value)
