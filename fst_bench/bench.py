@@ -1,11 +1,12 @@
 """THE loop: stream -> method.step -> evaluate -> checkpoint, and back again after a kill.
 
-    run = fst_bench.run(stream="continual-4", method="fst", seed=0)
-    run.evals, run.metrics, run.ledger
+run = fst_bench.run(stream="continual-4", method="fst", seed=0)
+run.evals, run.metrics, run.ledger
 """
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -197,7 +198,7 @@ class Bench:
                 stage = s.number
         own = Frozen(self.method, state)
         memories = {task: Frozen(self.method, remembered) for task, remembered in self.recalled.items()}
-        contexts = {}
+        contexts: dict[tuple[str, str], Callable[[str], str]] = {}
         for task in self.stream.held_out():
             for mode in e.boundary_modes if boundary else e.small_modes:
                 if mode == "system":

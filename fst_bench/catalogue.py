@@ -73,7 +73,7 @@ def show(kind: str, name: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(unknown("method", name, METHODS))
     method = METHODS[name]
     schema = method.Settings.model_json_schema().get("properties", {})
-    return f"{inspect.getsource(inspect.getmodule(method))}\nsettings: {schema or 'none of its own'}", {"settings": schema}
+    return f"{Path(inspect.getfile(method)).read_text()}\nsettings: {schema or 'none of its own'}", {"settings": schema}
 
 
 def first_line(thing: Any) -> str:

@@ -103,9 +103,7 @@ def load_preset(name: str) -> dict[str, Any]:
     return read_yaml(files[name])
 
 
-def resolve(
-    stream: str, method: str, preset: str = "tiny", seed: int = 0, overrides: Mapping[str, Any] | None = None
-) -> tuple[Config, StreamSpec]:
+def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overrides: Mapping[str, Any] | None = None) -> tuple[Config, StreamSpec]:
     """The run's configuration, all layers merged and checked. ValueError in one line for anything wrong.
 
     `overrides` maps dotted names ("slow.cap") or section names to values.
@@ -141,6 +139,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ValueError(f"--set wants key=value, got {text!r}")
+    if key in ("stream", "method", "preset", "seed"):
+        raise ValueError(f"--set {key} is --{key}")
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:

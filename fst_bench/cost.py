@@ -27,4 +27,3 @@ def estimate(config: Config, spec: StreamSpec) -> dict[str, Any]:
         "evaluation_rollouts": evaluation,
         "sampled_tokens": (train + evolve + evaluation) * config.policy.max_tokens,
     }
-

@@ -74,7 +74,9 @@ def evaluate(
     ]  # fmt: skip
     groups = policy.sample(asks, temperature=temperature)  # one call: the more rows at a time, the faster
     divergence = iter(policy.kl_to_base([s for group in groups for s in group]))
-    rest, rows, answers = iter(groups), [], []
+    rest = iter(groups)
+    rows: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     for (name, used), modes in wanted.items():
         flat = [(p, s, next(divergence)) for p in problems[name] for s in next(rest)]
         verdicts = [tasks[name].verify(p, s.text) for p, s, _ in flat]

@@ -91,7 +91,10 @@ class Lab:
         """Sampled and verified rollouts, `attempt.n` for each attempt; charged under `purpose`."""
         self._calls += 1
         conversations = [conversation(a.context, a.problem.prompt) for a in attempts]
-        asks = [Ask(c, seed_for(self._seed, "sample", self._step, self._calls, i), a.n) for i, (a, c) in enumerate(zip(attempts, conversations, strict=True))]
+        asks = [
+            Ask(c, seed_for(self._seed, "sample", self._step, self._calls, i), a.n)
+            for i, (a, c) in enumerate(zip(attempts, conversations, strict=True))
+        ]
         with self.ledger.timed("sample"):
             answers = self._policy.sample(asks, temperature=temperature)
         with self.ledger.timed("verify"):

@@ -1,7 +1,7 @@
 """What a run has spent, charged by the lab at the moment it is spent."""
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Ledger:
     reflection_failures: int = 0
     reflection_characters: int = 0
     optimizer_steps: int = 0
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @property
     def total_rollouts(self) -> int:
@@ -38,11 +38,14 @@ class Ledger:
 
     def counts(self) -> dict[str, Any]:
         """Everything that is the same on every machine: all but the seconds."""
-        return {key: dict(sorted(value.items())) if isinstance(value, Counter) else value for key, value in vars(self).items() if key != "seconds"}
+        return {key: dict(sorted(value.items())) if isinstance(value, dict) else value for key, value in vars(self).items() if key != "seconds"}
 
     def to_dict(self) -> dict[str, Any]:
         return self.counts() | {"seconds": {part: round(s, 3) for part, s in sorted(self.seconds.items())}}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Ledger":
-        return cls(**{key: Counter(value) if isinstance(value, dict) else value for key, value in values.items()})
+        ledger = cls(**{key: value for key, value in values.items() if not isinstance(value, dict)})
+        ledger.rollouts.update(values["rollouts"])
+        ledger.seconds.update(values["seconds"])
+        return ledger

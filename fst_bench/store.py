@@ -98,7 +98,9 @@ class Store:
         damaged = ValueError(f"checkpoint {folder} is damaged; nothing was changed: remove that folder to resume from the one before it")
         try:
             hashes = json.loads((folder / MARKER).read_text())
-            if not isinstance(hashes, dict) or any(not (folder / name).is_file() or sha256(folder / name) != digest for name, digest in hashes.items()):
+            if not isinstance(hashes, dict) or any(
+                not (folder / name).is_file() or sha256(folder / name) != digest for name, digest in hashes.items()
+            ):
                 raise damaged
             return folder, json.loads((folder / "state.json").read_text())
         except (OSError, ValueError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fst_bench.config import preset_files, resolve
 from fst_bench.store import Store
-from fst_bench.stream import Stream, load_spec, stream_files
+from fst_bench.stream import Stream, stream_files
 from fst_bench.tasks import TASKS, load_task
 
 Check = tuple[str, str | None]
@@ -15,7 +15,7 @@ Check = tuple[str, str | None]
 def tasks(name: str | None) -> Iterator[Check]:
     """For every task and difficulty: the gold answer earns 1.0, listed wrong answers 0.0."""
     for task_name in [name] if name else TASKS:
-        ladder = TASKS[task_name].ladder if task_name in TASKS else [load_task(task_name)]
+        ladder = type(load_task(task_name)).ladder
         for knobs in [*ladder, ladder[1] | {"format_given": True}]:
             task = load_task(task_name, **knobs)
             complaint = None
@@ -58,7 +58,11 @@ def run(name: str | None) -> Iterator[Check]:
     yield "manifest", f"changed since the run: {', '.join(broken)}" if broken else None
     config, spec = Config.model_validate(saved["config"]), StreamSpec.model_validate(saved["spec"])
     stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
-    problems = {p.id: (task, p) for task in stream.held_out().values() for p in task.problems("test", 0, max(config.evaluation.boundary, config.evaluation.small))}
+    problems = {
+        p.id: (task, p)
+        for task in stream.held_out().values()
+        for p in task.problems("test", 0, max(config.evaluation.boundary, config.evaluation.small))
+    }
     wrong = None
     for answer in store.rows("evals/answers"):
         task, problem = problems[answer["problem"]]

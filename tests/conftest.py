@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from fst_bench.bench import Bench
 from fst_bench.config import resolve
 from fst_bench.policy import TorchPolicy, load_policy

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from fst_bench.cli import main
 
 RUN = ["run", "--stream", "single-math", "--method", "rl", "--preset", "smoke", "--set", "stage_problems=4"]

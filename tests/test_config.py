@@ -1,14 +1,13 @@
 from pathlib import Path
 
 import pytest
+
 from fst_bench.config import merge, parse_setting, resolve
 
 
 def test_layers_go_over_each_other(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
-    path.write_text(
-        "name: s\nversion: 1\ndescription: d\nsettings: {slow: {cap: 3.0}, fast: {cycle: 7}}\nstages: [{task: math, problems: 16}]\n"
-    )
+    path.write_text("name: s\nversion: 1\ndescription: d\nsettings: {slow: {cap: 3.0}, fast: {cycle: 7}}\nstages: [{task: math, problems: 16}]\n")
     config, _ = resolve(str(path), "fst", "tiny", 0, {"fast.cycle": 9})
     assert config.slow.anchor == "sampler"  # the default
     assert config.policy.max_tokens == 72  # the preset

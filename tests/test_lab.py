@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
+
 from fst_bench.bench import Bench
 from fst_bench.evaluate import NO_LAB, Frozen
 from fst_bench.lab import Attempt, Lab, Method
@@ -17,13 +19,19 @@ def reachable(root: Any) -> list[Any]:
     work = [root]
     while work:
         thing = work.pop()
-        if id(thing) in seen or isinstance(thing, int | float | bytes | type | type(pytest)) or type(thing).__module__.startswith(("torch", "transformers", "tokenizers")):
+        if (
+            id(thing) in seen
+            or isinstance(thing, int | float | bytes | type | type(pytest))
+            or type(thing).__module__.startswith(("torch", "transformers", "tokenizers"))
+        ):
             continue
         seen[id(thing)] = thing
         if isinstance(thing, dict):
             work += [*thing.keys(), *thing.values()]
         elif isinstance(thing, list | tuple | set | frozenset):
             work += list(thing)
+        elif isinstance(thing, BaseModel):
+            work.append(dict(thing))
         elif not isinstance(thing, str):
             work += [getattr(thing, name, None) for name in dir(thing) if not (name.startswith("__") and name.endswith("__"))]
     return list(seen.values())

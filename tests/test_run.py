@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import fst_bench
 import pytest
+
+import fst_bench
 from fst_bench.store import Store
 
 COMMAND = [sys.executable, "-m", "fst_bench", "run", "--stream", "single-math", "--preset", "smoke", "--set", "stage_problems=24"]
@@ -63,9 +64,7 @@ def test_a_killed_run_ends_the_same(uninterrupted: Path, tmp_path: Path, attempt
 def test_the_evaluation_interval_changes_no_training_number(tmp_path: Path) -> None:
     texts = []
     for interval in (4, 24):
-        run = fst_bench.run(
-            stream="single-math", method="rl", preset="smoke", out=tmp_path, stage_problems=12, evaluation={"interval": interval}
-        )
+        run = fst_bench.run(stream="single-math", method="rl", preset="smoke", out=tmp_path, stage_problems=12, evaluation={"interval": interval})
         texts.append((run.path / "rollouts/rollouts.jsonl").read_text())
     assert texts[0] == texts[1] and len(texts[0].splitlines()) == 12 * 4
 
@@ -77,7 +76,7 @@ def test_a_run_of_every_method(tmp_path: Path, method: str) -> None:
     stream.write_text("name: two\nversion: 3\ndescription: d\nstages: [{task: math, problems: 8}, {task: physics, problems: 10}]\n")
     run = fst_bench.run(stream=str(stream), method=method, preset="smoke", out=tmp_path, seed=1, stage_problems=None)
     assert run.path.parent == tmp_path / "two@3" / method
-    columns = "step stage task prompt_mode problems rollouts accuracy n_problems n_samples kl boundary".split()
+    columns = ["step", "stage", "task", "prompt_mode", "problems", "rollouts", "accuracy", "n_problems", "n_samples", "kl", "boundary"]
     assert set(columns) <= set(run.evals.columns)
     points = run.evals[run.evals.boundary][["stage", "step", "problems"]].drop_duplicates().values.tolist()
     assert points == [[0, 0, 0], [1, 2, 8], [2, 5, 18]]  # batches of 4: the last one has 2 problems

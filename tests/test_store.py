@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from fst_bench.store import Store
 
 
@@ -14,7 +15,7 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     store.append("events", [{"a": 1}, {"a": "\u00e9\ud800"}])
     with store.file("events").open("ab") as f:
         f.write(b'{"a": 3, "b')
-    assert [row["a"] for row in store.rows("events")][0] == 1 and len(store.rows("events")) == 2
+    assert next(row["a"] for row in store.rows("events")) == 1 and len(store.rows("events")) == 2
 
 
 def test_rewind_cuts_records_back_to_the_checkpoint(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_rewind_cuts_records_back_to_the_checkpoint(tmp_path: Path) -> None:
     save(store, 1)
     store.append("events", [{"step": 2}])
     store.append("evals/evals", [{"step": 2}])
-    folder, state = store.latest() or (None, {})
+    _folder, state = store.latest() or (None, {})
     assert state["step"] == state["n"] == 1
     store.rewind(state["records"])
     assert store.rows("events") == [{"step": 1}] and store.rows("evals/evals") == []

@@ -1,10 +1,12 @@
+import itertools
 from pathlib import Path
 
 import pytest
-from fst_bench.config import preset_files, resolve
-from fst_bench.stream import GRANULE, Stream, load_spec, stream_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fst_bench.config import preset_files, resolve
+from fst_bench.stream import GRANULE, Stream, load_spec, stream_files
 
 DIFFICULTY = resolve("continual-4", "base", "tiny")[0].difficulty
 
@@ -32,7 +34,7 @@ def test_stages_follow_each_other_and_are_jittered(seed: int) -> None:
     spec = load_spec("continual-4")
     stages = Stream(spec, seed, DIFFICULTY).stages
     assert [s.task for s in stages] == ["math", "codeio", "hover", "star-graph"]
-    assert stages[0].start == 0 and all(a.end == b.start for a, b in zip(stages, stages[1:], strict=False))
+    assert stages[0].start == 0 and all(a.end == b.start for a, b in itertools.pairwise(stages))
     assert all(abs(s.end - s.start - 336) <= spec.jitter and (s.end - s.start) % GRANULE == 0 for s in stages)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gepa
-from gepa.core.adapter import EvaluationBatch
+from gepa.core.adapter import EvaluationBatch, GEPAAdapter
 from gepa.strategies.instruction_proposal import InstructionProposalSignature
 
 from fst_bench.lab import Attempt, Handle, Lab, ReflectionFailure, Rollout
@@ -39,7 +39,7 @@ def evolve(lab: Lab, survivors: Sequence[str], lookahead: Sequence[Handle], sett
     adapter = Adapter(lab, anchor)
     rescored = adapter.rescore(survivors)
     best = max(rescored, key=lambda s: s.mean)
-    result = gepa.optimize(
+    result: gepa.GEPAResult[str, int] = gepa.optimize(
         seed_candidate={COMPONENT: best.prompt},
         trainset=feedback,
         valset=anchor,
@@ -109,7 +109,7 @@ def reflect(lab: Lab, prompt: Any, max_characters: int) -> str:
     return reply
 
 
-class Adapter:
+class Adapter(GEPAAdapter[Handle, Rollout, str]):
     """gepa's view of the policy: a candidate is a system prompt, an example is a problem handle."""
 
     propose_new_texts = None  # gepa's own proposer writes the reflection prompt

@@ -29,5 +29,7 @@ class FastSettings(BaseModel):
     def affordable(self) -> Self:
         need = self.anchor * self.population + 2 * self.minibatch
         if self.budget < need:
-            raise ValueError(f"budget {self.budget} is too small: {self.population} survivors on {self.anchor} anchors and one reflection need {need}")
+            raise ValueError(
+                f"budget {self.budget} is too small: {self.population} survivors on {self.anchor} anchors and one reflection need {need}"
+            )
         return self

@@ -196,7 +196,12 @@ def pretrain(recipe: Recipe, out: Path, threads: int, log: Any = print) -> Path:
             total, count = sums.get(document.task, (0.0, 0))
             sums[document.task] = (total + float(loss.sum()), count + len(y))
         if step % recipe.checkpoint_every == 0 or step == recipe.steps:
-            row = {"step": step, "tokens": tokens, "seconds": round(time.time() - started, 1), "loss": {t: round(s / c, 4) for t, (s, c) in sorted(sums.items())}}
+            row = {
+                "step": step,
+                "tokens": tokens,
+                "seconds": round(time.time() - started, 1),
+                "loss": {t: round(s / c, 4) for t, (s, c) in sorted(sums.items())},
+            }
             with (out / "log.jsonl").open("a") as f:
                 f.write(json.dumps(row) + "\n")
             log(json.dumps(row), flush=True)

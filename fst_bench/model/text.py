@@ -10,6 +10,7 @@ greedy decoding, which is the room that RL has. Nothing here knows of a learning
 is one that a verifier's feedback uses (tested).
 """
 
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,8 +54,8 @@ class Document:
 
 # --- the language of instruction ---------------------------------------------------------------------------
 
-VERBS = "Put Write Give State Return Place Report Enter Show Express Print Supply".split()
-ANSWERS = "the answer;the result;the final answer;the final result;your answer;the final value;your result;the solution".split(";")
+VERBS = ["Put", "Write", "Give", "State", "Return", "Place", "Report", "Enter", "Show", "Express", "Print", "Supply"]
+ANSWERS = ["the answer", "the result", "the final answer", "the final result", "your answer", "the final value", "your result", "the solution"]
 FORMATS: dict[str, list[str]] = {
     "boxed": ["{v} {o} {in} \\boxed{{}}", "Use \\boxed{{}} for {o}", "{O} must be in \\boxed{{}}", "Box {o} with \\boxed{{}}",
               "Only \\boxed{{}} counts for {o}", "{O} goes inside \\boxed{{}}", "Answer with \\boxed{{}}", "{v} \\boxed{{}}"],
@@ -198,7 +199,7 @@ def work_hover(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple
 
 
 def work_star_graph(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
-    parent = {v: u for arm in data["arms"] for u, v in zip(arm, arm[1:], strict=False)}
+    parent = {v: u for arm in data["arms"] for u, v in itertools.pairwise(arm)}
     nodes, path = [*parent, data["path"][0]], data["path"]
     back = [path[-1]]
     while back[-1] != path[0] and len(back) < len(path) + 2:
@@ -255,7 +256,7 @@ def list_everything(problem: Problem, name: str, rng: random.Random) -> tuple[st
     """A dense lookup document: every fact, or every path, in random order."""
     if name == "hover":
         chains = rng.sample(problem.data["chains"], len(problem.data["chains"]))
-        facts = ";".join(f" {title}: {value}" for chain in chains for title, value in zip(chain, chain[1:], strict=False))
+        facts = ";".join(f" {title}: {value}" for chain in chains for title, value in itertools.pairwise(chain))
         return problem.prompt.split("\n")[0] + "\nList all facts.", facts
     arms = rng.sample(problem.data["arms"], len(problem.data["arms"]))
     return problem.prompt.split("\n")[0] + "\nList all paths.", ";".join("<-".join(arm[::-1]) for arm in arms)

@@ -63,7 +63,8 @@ def load_policy(name: str, settings: PolicySettings) -> "TorchPolicy":
         raise ValueError(f"cannot load the model {name!r}: {reason[:200]}") from None
     if not tokenizer.chat_template:
         raise ValueError(f"the model {name!r} has no chat template")
-    return TorchPolicy(model.to(settings.device), tokenizer, settings)
+    torch.nn.Module.to(model, settings.device)
+    return TorchPolicy(model, tokenizer, settings)
 
 
 class TorchPolicy:
@@ -73,9 +74,7 @@ class TorchPolicy:
         self.model, self.tokenizer, self.settings = model.eval(), tokenizer, settings
         self.base = copy.deepcopy(model).requires_grad_(False)
         self.version = 0
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
         stops = model.generation_config.eos_token_id if model.generation_config else None
         self.end = set(stops if isinstance(stops, list) else [stops]) - {None} | {tokenizer.eos_token_id}
         self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -4,12 +4,13 @@ import random
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from fst_bench.bench import Bench
 from fst_bench.fast.evolve import Scored, choose, distinct, evolve, split
 from fst_bench.fast.settings import FastSettings
 from fst_bench.lab import Handle, ReflectionFailure
-from hypothesis import given
-from hypothesis import strategies as st
 
 SETTINGS = FastSettings(population=2, budget=40, anchor=4, minibatch=2, cycle=3)
 

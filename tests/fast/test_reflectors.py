@@ -1,11 +1,12 @@
 """The extractive reflector reads gepa's own reflection prompt, and nothing else."""
 
 import pytest
+from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
+
 from fst_bench.fast.reflectors import base_policy, extractive, instructions, load_reflector
 from fst_bench.lab import ReflectionFailure
 from fst_bench.policy import TorchPolicy
 from fst_bench.tasks import TASKS, load_task
-from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 
 
 def reflection_prompt(current: str, feedback: list[str]) -> str:

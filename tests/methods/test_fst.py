@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fst_bench.bench import Bench
 from fst_bench.methods.fst import spread
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fst_bench.bench import Bench
 
 
 def test_a_group_of_eight_over_three_prompts() -> None:
@@ -49,19 +50,19 @@ def test_a_cycle_that_straddles_a_switch_is_an_ordinary_cycle(bench: Callable[..
 
 
 def test_the_group_is_spread_over_the_population(bench: Callable[..., Bench]) -> None:
-    b = bench(method="fst", slow={"group": 5})
+    b = bench(method="fst", slow={"group": 5}, fast={"cycle": 2})
+    b.method.load({"steps": 1, "prompts": ["Work step by step.", "Answer directly."]})  # inside a cycle: no evolution
     b.method.step(b.lab.begin(0))
-    population = [s["prompt"] for s in rows(b, "prompts/population")[0]["population"]]
-    train = [row for row in rows(b, "rollouts/rollouts") if row["purpose"] == "train"]
-    assert b.method.prompts == population and len(population) == 2
+    train = rows(b, "rollouts/rollouts")
+    assert {row["purpose"] for row in train} == {"train"}
     for problem in range(4):
         shares = Counter(row["context"] for row in train if row["problem"] == problem)
-        assert set(shares) <= set(population) and sum(shares.values()) == 5 and set(shares.values()) == {2, 3}
+        assert set(shares) == set(b.method.prompts) and sorted(shares.values()) == [2, 3]
     assert len({tuple(row["context"] for row in train if row["problem"] == p) for p in (0, 1)}) == 2  # the offset moves
 
 
 def test_prompts_stay_within_a_cycle(bench: Callable[..., Bench]) -> None:
-    b = bench(method="fst", fast={"cycle": 2})
+    b = bench(method="fst", fast={"cycle": 2}, stage_problems=16)
     prompts = []
     for step in range(4):
         b.method.step(b.lab.begin(step))

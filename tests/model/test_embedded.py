@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from fst_bench.policy.torch_backend import model_folder
 from fst_bench.store import sha256
 from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 FOLDER = Path(model_folder("embedded:tiny"))
 

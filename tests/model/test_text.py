@@ -1,15 +1,17 @@
 """The pretraining text obeys its own instructions, and shares nothing with the benchmark."""
 
+import itertools
+import random
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from fst_bench.config import load_preset
 from fst_bench.fast.reflectors import RULES, instructions
 from fst_bench.model.text import DIRECT, LEVELS, OWN_FORMATS, WORK, Writer, format_sentence, list_everything, render, strategy_sentence
 from fst_bench.tasks import TASKS, load_task
-from hypothesis import given, settings
-from hypothesis import strategies as st
-import random
 
 DIFFICULTY = load_preset("tiny")["difficulty"]
 
@@ -101,7 +103,7 @@ def test_lookup_documents_list_everything(name: str) -> None:
     else:
         edges = set(user.split("\n")[0].removeprefix("Edges:").split(";"))
         nodes = [path.split("<-") for path in response.split(";")]
-        assert {f"{a}<-{b}" for path in nodes for a, b in zip(path, path[1:], strict=False)} == edges
+        assert {f"{a}<-{b}" for path in nodes for a, b in itertools.pairwise(path)} == edges
 
 
 def test_render_knows_every_format() -> None:

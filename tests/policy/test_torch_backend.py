@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from fst_bench.policy import Ask, TorchPolicy, load_policy
 from fst_bench.policy.torch_backend import PolicySettings
 from fst_bench.slow.losses import cispo

@@ -1,9 +1,10 @@
 import math
 
 import pytest
-from fst_bench.slow.advantages import group_advantages, token_weights
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fst_bench.slow.advantages import group_advantages, token_weights
 
 
 def test_two_of_four() -> None:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from fst_bench.slow.losses import cispo
 
 LOGITS = [0.2, -0.1, 0.4]

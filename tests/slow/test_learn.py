@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from fst_bench.bench import Bench
 from fst_bench.lab import Attempt, Rollout
 from fst_bench.slow import SlowSettings, learn

@@ -9,15 +9,16 @@ from typing import Any, get_args
 import networkx as nx
 import pint
 import pytest
-from fst_bench.tasks import TASKS, Problem, load_task
-from fst_bench.tasks.base import SPLIT_SHARE, Split
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fst_bench.tasks import TASKS, Problem, load_task
+from fst_bench.tasks.base import SPLIT_SHARE, Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 EMBEDDED = {name: task.ladder[1] for name, task in TASKS.items()}
 """The difficulties of the embedded model's streams."""
-UNITS = pint.UnitRegistry()
+UNITS: pint.UnitRegistry = pint.UnitRegistry()
 
 
 # --- a second solver for each task, which knows only the prompt ----------------------------------------------
@@ -210,7 +211,7 @@ def test_a_wrong_name_or_knob_gets_one_line_that_helps(name: str, difficulty: di
 def test_an_unknown_split_is_named() -> None:
     with pytest.raises(ValueError, match="unknown split 'tset': did you mean test\\? There are pretrain, test, train"):
         load_task("math").problem("tset", 0, 0)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="'pretrain'.*There are test, train"):
+    with pytest.raises(ValueError, match=r"'pretrain'.*There are test, train"):
         load_task("math").problems("pretrain")
 
 

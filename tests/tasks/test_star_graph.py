@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import networkx as nx
 import pytest
+
 from fst_bench.tasks import Problem, load_task
 
 DEGREE, LENGTH, POOL, N = 25, 20, 500, 200
@@ -46,7 +48,7 @@ def layers(problem: Problem) -> Iterator[tuple[int, int, bool]]:
     """Of each edge: its place in the text, its distance from the source, whether it is on the path."""
     edges, source, _ = parse(problem)
     depth = nx.single_source_shortest_path_length(nx.DiGraph(edges), source)
-    gold = set(zip(problem.answer.split("->"), problem.answer.split("->")[1:], strict=False))
+    gold = set(pairwise(problem.answer.split("->")))
     return ((place, depth[u], (u, v) in gold) for place, (u, v) in enumerate(edges))
 
 
@@ -62,7 +64,7 @@ def test_edges_are_shuffled_uniformly(instances: list[Problem]) -> None:
         first_layers.append(rows[0][1])
         first_gold += rows[0][2]
         edges = parse(problem)[0]
-        followers += sum(a[1] == b[0] for a, b in zip(edges, edges[1:], strict=False))
+        followers += sum(a[1] == b[0] for a, b in pairwise(edges))
     steps = LENGTH - 1
     place_variance = (EDGES**2 - 1) / 12 / steps * (EDGES - steps) / (EDGES - 1)  # of a mean of 19 places without replacement
     assert within(sum(gold_places) / len(gold_places), (EDGES - 1) / 2, math.sqrt(place_variance / N))
