@@ -24,7 +24,7 @@ SEED_PROMPT = "You are a helpful assistant. Solve the problem."
 """What every method starts from: task-agnostic, as in the paper."""
 
 WEIGHTS = {"math": 1.0, "codeio": 1.3, "hover": 1.7, "star-graph": 1.5, "physics": 0.8}
-NOISE = {"math": 0.07, "codeio": 0.07, "hover": 0.10, "star-graph": 0.10, "physics": 0.12}
+NOISE = {"math": 0.07, "codeio": 0.05, "hover": 0.04, "star-graph": 0.10, "physics": 0.12}
 VAGUE_NOISE = 1.6
 """Factor on the noise where no sentence names the task's own strategy."""
 

@@ -222,6 +222,8 @@ def test_codeio_rules(gold: str, output: str, right: bool) -> None:
         ('{"Output": [7]}', "unparseable"),
         ('[{"output": [7]}]', "ok"),
         ('"output": [7]', "unparseable"),
+        ('{"output": NaN}', "unparseable"),
+        ('{"output": [7], "x": Infinity}', "unparseable"),
         ('{"output": [7]', "unparseable"),
         ('f = {x {"output": [7]} }}', "ok"),
         ('{"output": [7]} ' + "{" * 5_000, "unparseable"),
