@@ -35,8 +35,8 @@ class Display:
         self.steps = -(-stream.total // config.batch)
         self.prompt, self.started, self.tokens = config.seed_prompt, time.perf_counter(), 0
         plan = " -> ".join(f"{s.task} ({s.end - s.start})" for s in stream.stages)
-        self.console.print(f"{config.method} on {config.stream}, preset {config.preset}, seed {config.seed}: {plan}", highlight=False)
-        self.console.print(f"run: {path}" + (f" (resumed after step {step})" if step else ""), highlight=False, soft_wrap=True)
+        self.line(f"{config.method} on {config.stream}, preset {config.preset}, seed {config.seed}: {plan}")
+        self.line(f"run: {path}" + (f" (resumed after step {step})" if step else ""))
         if self.use_live:
             self.live = Live(self.panel(), console=self.console, refresh_per_second=4)
             self.live.start()
@@ -71,7 +71,7 @@ class Display:
             self.line(f"prompt ({best['score']:.2f} on the anchor set{failed}): {best['prompt']}")
 
     def note(self, text: str) -> None:
-        self.console.print(text, style="bold red", highlight=False)
+        self.console.print(text, style="bold red", highlight=False, markup=False)
 
     def end(self) -> None:
         if self.live:

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-
 DROP_BELOW = 0.75
 """Finished rows are dropped once the unfinished ones are fewer than this share: each drop copies the cache."""
 
@@ -131,9 +130,9 @@ def _decode_rows(
             token, seen, position = token[index], seen[index], position[index]
         position = position + 1
         seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
-        logits = model(
-            input_ids=token[:, None], attention_mask=seen, position_ids=position[:, None], past_key_values=cache, use_cache=True
-        ).logits[:, -1]
+        logits = model(input_ids=token[:, None], attention_mask=seen, position_ids=position[:, None], past_key_values=cache, use_cache=True).logits[
+            :, -1
+        ]
     return [Decoded(t, lp, f) for t, lp, f in zip(tokens, logprobs, finished, strict=True)]
 
 

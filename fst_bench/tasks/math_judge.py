@@ -43,7 +43,7 @@ REFUSED = re.compile(
     r"|\d\s*E"  # 9E99999999 has more digits than memory holds
     r"|\d\s+\d"  # two numbers, which math-verify would add: "3 4" would be 7
     r"|sqrt\s*\[(?!\d\])"  # a root's index can be a power in disguise
-    r"|\^[\s{(+-]*\d{5}"
+    r"|\^[\s(+-]*\d{5}|\^\s*\{(?:[^}]*\d){5}"  # an exponent of five digits
     r"|\^\s*\{[^}]*\^"  # a tower of powers
     r"|\|.*\|.*\|"  # bars have no direction: the grammar would try every pairing
 )
@@ -133,7 +133,7 @@ def max_depth(text: str) -> int:
 def _serve() -> None:
     from math_verify import LatexExtractionConfig, parse, verify
     from math_verify.grader import is_relation, take_last_relation
-    from sympy import Basic, Expr, Number, Pow, UnevaluatedExpr, nan, oo, preorder_traversal, zoo
+    from sympy import Basic, Expr, Number, Pow, Set, UnevaluatedExpr, nan, oo, preorder_traversal, zoo
     from sympy.core.random import seed
 
     def read(text: str) -> list[Any]:
@@ -157,7 +157,9 @@ def _serve() -> None:
             return False  # UnevaluatedExpr is how percentages are read, which equal their number
         if value.free_symbols:
             return True
-        if not (isinstance(right, Expr) and isinstance(value, Expr) and value.is_number and right.is_finite):
+        if not isinstance(right, Expr) or not isinstance(value, Expr):
+            return isinstance(right, Expr)  # several values are not one
+        if not (value.is_number and right.is_finite):
             return False
         return bool(abs(value.evalf(20) - right.evalf(20)) > 2e-6 + 1e-12 * abs(right))  # verify rounds to six decimals
 
@@ -168,6 +170,7 @@ def _serve() -> None:
         if not isinstance(value, Basic):
             return "ok" if verify(right, given, timeout_seconds=None) else "unparseable"
         value = take_last_relation(value).rhs if is_relation(value) else value
+        value = value.args[0] if isinstance(value, Set) and len(value.args) == 1 else value
         if not tame(value):
             return "unparseable"
         if isinstance(right[0], Basic) and apart(right[0], value):

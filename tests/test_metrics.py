@@ -1,0 +1,36 @@
+"""metrics.json from rows written by hand."""
+
+import pytest
+
+from fst_bench.metrics import summarise
+
+STAGES = [{"number": 1, "task": "a"}, {"number": 2, "task": "b"}]
+
+
+def row(stage: int, task: str, mode: str, accuracy: float, kl: float = 0.0, boundary: bool = True) -> dict:
+    return {"stage": stage, "task": task, "prompt_mode": mode, "accuracy": accuracy, "kl": kl, "kl_per_answer": 10 * kl, "boundary": boundary}
+
+
+SYSTEM = {(0, "a"): 0.1, (0, "b"): 0.2, (1, "a"): 0.7, (1, "b"): 0.1, (2, "a"): 0.3, (2, "b"): 0.9}
+ROWS = [row(s, t, "system", v, kl=s / 100) for (s, t), v in SYSTEM.items()]
+ROWS += [row(s, t, "seed", v / 2) for (s, t), v in SYSTEM.items()]
+ROWS += [row(1, "a", "recalled", 0.7), row(2, "a", "recalled", 0.6), row(2, "b", "recalled", 0.9)]
+ROWS += [row(1, "a", "system", 0.0, boundary=False)]  # a small evaluation is no cell of the matrix
+
+
+def test_the_matrix_and_each_stages_own_task() -> None:
+    m = summarise(ROWS, STAGES, {"problems": 5})
+    assert m["matrix"]["system"] == {"0": {"a": 0.1, "b": 0.2}, "1": {"a": 0.7, "b": 0.1}, "2": {"a": 0.3, "b": 0.9}}
+    assert m["matrix"]["seed"]["2"] == {"a": 0.15, "b": 0.45}
+    assert m["stages"][0]["base"] == {"system": 0.1, "seed": 0.05}
+    assert m["stages"][0]["end"] == {"system": 0.7, "seed": 0.35, "recalled": 0.7}
+    assert m["stages"][0]["final"] == {"system": 0.3, "seed": 0.15, "recalled": 0.6}
+    assert (m["stages"][1]["kl"]["system"], m["stages"][1]["kl_per_answer"]["system"]) == (0.02, 0.2)
+    assert m["final_average"] == pytest.approx({"system": 0.6, "seed": 0.3, "recalled": 0.75})
+    assert m["ledger"] == {"problems": 5}
+
+
+def test_a_missing_cell_is_an_error_that_names_it() -> None:
+    rows = [r for r in ROWS if (r["stage"], r["task"], r["prompt_mode"]) != (2, "b", "seed")]
+    with pytest.raises(ValueError, match=r"no boundary evaluation of b \(seed\) at the end of stage 2"):
+        summarise(rows, STAGES, {})
