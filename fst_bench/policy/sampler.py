@@ -37,7 +37,7 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        assert self.room is not None
+        assert self.room is not None and self.keys is not None and self.values is not None
         length = self.get_seq_length()
         fresh = tuple(self._empty(room, len(indices)) for room in self.room)
         for new, old in zip(fresh, (self.keys, self.values), strict=True):
