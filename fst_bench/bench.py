@@ -64,7 +64,7 @@ class Run:
     @cached_property
     def evals(self) -> pd.DataFrame:
         """One row per (evaluation point, task, prompt mode)."""
-        return pd.DataFrame(self.store.rows("evals/evals"))
+        return pd.DataFrame(self.store.rows("evals"))
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -178,7 +178,7 @@ class Bench:
 
     def _flush(self, store: Store, watcher: Watcher, row: dict[str, Any]) -> None:
         for name, record in self.pending:
-            if name == "prompts/population":
+            if name == "prompts":
                 record["stage"] = row["stage"]  # known on this side of the lab only
                 watcher.population(record)
         for name in dict.fromkeys(name for name, _ in self.pending):
@@ -215,8 +215,8 @@ class Bench:
             )  # fmt: skip
         for frozen in (own, *memories.values()):
             frozen.check()
-        store.append("evals/evals", rows)
-        store.append("evals/answers", answers)
+        store.append("evals", rows)
+        store.append("answers", answers)
         watcher.evaluation(rows)
 
     def _checkpoint(self, store: Store, step: int) -> None:
@@ -240,7 +240,7 @@ class Bench:
 
     def _finish(self, store: Store, watcher: Watcher) -> Run:
         stages = [{"number": s.number, "task": s.task} for s in self.stream.stages]
-        store.write("metrics", summarise(store.rows("evals/evals"), stages, self.ledger.counts()))
+        store.write("metrics", summarise(store.rows("evals"), stages, self.ledger.counts()))
         store.write("ledger", self.ledger.to_dict())
         if self.ledger.reflections and self.ledger.reflection_failures >= self.ledger.reflections:
             watcher.note(f"EVERY reflection of this run failed ({self.ledger.reflection_failures}): no prompt was ever proposed")

@@ -107,7 +107,7 @@ class Lab:
                 self.ledger.rollouts[purpose] += 1
                 self.ledger.prompt_tokens += len(r.sample.tokens) - r.sample.sampled
                 self.ledger.sampled_tokens += r.sample.sampled
-                self._record("rollouts/rollouts", {
+                self._record("rollouts", {
                     "step": self._step, "purpose": purpose, "problem": r.problem.index, "context": r.context, "text": r.sample.text,
                     "reward": r.verdict.reward, "status": r.verdict.status, "tokens": r.sample.sampled, "version": r.version,
                 })  # fmt: skip

@@ -1,7 +1,12 @@
 """The run directory: records that are only appended to, atomic checkpoints, and what a resume needs.
 
     <out>/<stream>@<version>/<method>/<run_id>/
-      config.json env.json events.jsonl rollouts/ evals/ prompts/ checkpoints/ metrics.json ledger.json report.html manifest.json
+      config.json env.json                    what was run, and on what
+      events.jsonl rollouts.jsonl             each step; each answer that learning saw
+      evals.jsonl answers.jsonl               the rows every metric comes from; each answer behind them
+      prompts.jsonl                           each cycle's population
+      checkpoints/step-NNNNNN/
+      metrics.json ledger.json report.html manifest.json    at the end; the manifest last
 
 A record is a whole line. A checkpoint says how long each record file was when it was taken; `rewind` cuts the files
 back to that, so a torn last line or an unsaved step is work owed, never an error.
@@ -15,7 +20,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-RECORDS = ("events", "rollouts/rollouts", "evals/evals", "evals/answers", "prompts/population")
+RECORDS = ("events", "rollouts", "evals", "answers", "prompts")
 MARKER = "COMPLETE.json"
 
 
@@ -47,9 +52,7 @@ class Store:
         """Append whole lines to a record file."""
         assert name in RECORDS, name
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path = self.file(name)
-        path.parent.mkdir(exist_ok=True)
-        with path.open("ab") as f:
+        with self.file(name).open("ab") as f:
             f.write(text.encode("utf-8", "backslashreplace"))
 
     def rows(self, name: str) -> list[dict[str, Any]]:

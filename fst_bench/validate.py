@@ -64,12 +64,12 @@ def run(name: str | None) -> Iterator[Check]:
         for p in task.problems("test", 0, max(config.evaluation.boundary, config.evaluation.small))
     }
     wrong = None
-    for answer in store.rows("evals/answers"):
+    for answer in store.rows("answers"):
         task, problem = problems[answer["problem"]]
         if task.verify(problem, answer["text"]).reward != answer["reward"]:
             wrong = f"{answer['problem']} at step {answer['step']} was scored {answer['reward']}"
     yield "stored answers, scored again", wrong
-    metrics = summarise(store.rows("evals/evals"), [{"number": s.number, "task": s.task} for s in stream.stages], store.read("metrics")["ledger"])
+    metrics = summarise(store.rows("evals"), [{"number": s.number, "task": s.task} for s in stream.stages], store.read("metrics")["ledger"])
     yield "metrics, computed again", None if metrics == store.read("metrics") else "metrics.json differs from the evaluation rows"
 
 

@@ -90,11 +90,11 @@ def test_a_finished_run_is_valid_until_someone_edits_it(capsys: pytest.CaptureFi
     assert main([*RUN, "--out", str(tmp_path), "--json"]) == 0
     run = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["run"])
     assert main(["validate", "run", str(run)]) == 0
-    answers = run / "evals/answers.jsonl"
+    answers = run / "answers.jsonl"
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     rows[0]["reward"] = 1.0 - rows[0]["reward"]
     answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["validate", "run", str(run)]) == 1
     assert main(["show", "run", str(run)]) == 0
     out = capsys.readouterr().out
-    assert "was scored" in out and "changed since the run: evals/answers.jsonl" in out
+    assert "was scored" in out and "changed since the run: answers.jsonl" in out

@@ -14,7 +14,7 @@ import fst_bench
 from fst_bench.store import Store
 
 COMMAND = [sys.executable, "-m", "fst_bench", "run", "--stream", "single-math", "--preset", "smoke", "--set", "stage_problems=24"]
-COMPARED = ["metrics.json", "evals/evals.jsonl", "evals/answers.jsonl", "rollouts/rollouts.jsonl"]
+COMPARED = ["metrics.json", "evals.jsonl", "answers.jsonl", "rollouts.jsonl"]
 
 
 def only_run(out: Path) -> Path:
@@ -65,7 +65,7 @@ def test_the_evaluation_interval_changes_no_training_number(tmp_path: Path) -> N
     texts = []
     for interval in (4, 24):
         run = fst_bench.run(stream="single-math", method="rl", preset="smoke", out=tmp_path, stage_problems=12, evaluation={"interval": interval})
-        texts.append((run.path / "rollouts/rollouts.jsonl").read_text())
+        texts.append((run.path / "rollouts.jsonl").read_text())
     assert texts[0] == texts[1] and len(texts[0].splitlines()) == 12 * 4
 
 

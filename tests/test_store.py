@@ -23,11 +23,11 @@ def test_rewind_cuts_records_back_to_the_checkpoint(tmp_path: Path) -> None:
     store.append("events", [{"step": 1}])
     save(store, 1)
     store.append("events", [{"step": 2}])
-    store.append("evals/evals", [{"step": 2}])
+    store.append("evals", [{"step": 2}])
     _folder, state = store.latest() or (None, {})
     assert state["step"] == state["n"] == 1
     store.rewind(state["records"])
-    assert store.rows("events") == [{"step": 1}] and store.rows("evals/evals") == []
+    assert store.rows("events") == [{"step": 1}] and store.rows("evals") == []
     store.file("events").write_text("")
     with pytest.raises(ValueError, match="shorter"):
         store.rewind(state["records"])
@@ -86,9 +86,9 @@ def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
 
 def test_the_manifest_notices_a_change(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.append("evals/evals", [{"accuracy": 0.5}])
+    store.append("evals", [{"accuracy": 0.5}])
     store.write("metrics", {"a": 1})
     store.seal()
     assert store.broken() == []
-    store.file("evals/evals").write_text(json.dumps({"accuracy": 0.9}) + "\n")
-    assert store.broken() == ["evals/evals.jsonl"]
+    store.file("evals").write_text(json.dumps({"accuracy": 0.9}) + "\n")
+    assert store.broken() == ["evals.jsonl"]

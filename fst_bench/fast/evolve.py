@@ -56,7 +56,7 @@ def evolve(lab: Lab, survivors: Sequence[str], lookahead: Sequence[Handle], sett
         for candidate, scores in zip(result.candidates, result.val_subscores, strict=True)
     ]
     population = choose(distinct([*rescored, *found]), settings.population)
-    lab.record("prompts/population", {
+    lab.record("prompts", {
         "population": [{"prompt": s.prompt, "score": s.mean} for s in population],
         "rescored": [{"prompt": s.prompt, "score": s.mean} for s in rescored],
         "candidates": len(found), "rollouts": lab.ledger.total_rollouts - spent,

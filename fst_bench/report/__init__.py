@@ -55,7 +55,7 @@ def write_report(run_dir: Path) -> Path:
 
 def load(run_dir: Path) -> Run:
     """Read the records of a run; a file that is not there yet reads as empty."""
-    evals = pd.DataFrame(read_lines(run_dir / "evals" / "evals.jsonl"), columns=EVAL_COLUMNS)
+    evals = pd.DataFrame(read_lines(run_dir / "evals.jsonl"), columns=EVAL_COLUMNS)
     numbers = ["step", "stage", "problems", "accuracy", "n_problems", "n_samples", "kl"]
     evals[numbers] = evals[numbers].apply(pd.to_numeric)
     evals["boundary"] = evals["boundary"].astype(bool)
@@ -66,7 +66,7 @@ def load(run_dir: Path) -> Run:
         env=read_object(run_dir / "env.json"),
         evals=evals.sort_values(["problems", "step", "boundary"], kind="stable", ignore_index=True),
         steps=steps.sort_values("step", kind="stable", ignore_index=True),
-        population=read_lines(run_dir / "prompts" / "population.jsonl"),
+        population=read_lines(run_dir / "prompts.jsonl"),
         ledger=read_object(run_dir / "ledger.json"),
         metrics=read_object(run_dir / "metrics.json"),
     )

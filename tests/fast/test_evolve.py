@@ -54,7 +54,7 @@ def test_anchor_and_feedback_are_disjoint_where_they_can_be(n: int) -> None:
 def test_the_ledger_holds_what_was_spent(bench: Callable[..., Bench]) -> None:
     b = bench()
     evolve(b.lab, [b.config.seed_prompt], lookahead(b), SETTINGS)
-    rollouts = [row for name, row in b.pending if name == "rollouts/rollouts"]
+    rollouts = [row for name, row in b.pending if name == "rollouts"]
     assert b.ledger.rollouts["anchor"] == sum(row["purpose"] == "anchor" for row in rollouts)
     assert b.ledger.total_rollouts == len(rollouts)
     # gepa stops at the first check after the budget is spent: at most one iteration over (two minibatches and an anchor set)
@@ -69,11 +69,11 @@ def test_survivors_are_scored_anew_by_the_current_policy(bench: Callable[..., Be
     survivors = ["You are a helpful assistant.", "Work step by step."]
     b.policy.version = 3  # as after three updates; only the number matters here
     evolve(b.lab, survivors, lookahead(b), SETTINGS)
-    rollouts = [row for name, row in b.pending if name == "rollouts/rollouts"]
+    rollouts = [row for name, row in b.pending if name == "rollouts"]
     first = rollouts[: 2 * SETTINGS.anchor]
     assert [row["context"] for row in first] == [survivors[0]] * 4 + [survivors[1]] * 4
     assert {row["purpose"] for row in first} == {"anchor"} and {row["version"] for row in rollouts} == {3}
-    population = next(row for name, row in b.pending if name == "prompts/population")
+    population = next(row for name, row in b.pending if name == "prompts")
     means = [sum(row["reward"] for row in first[i : i + 4]) / 4 for i in (0, 4)]
     assert [s["score"] for s in population["rescored"]] == means
 
@@ -96,7 +96,7 @@ def test_a_reflection_that_fails_keeps_the_population(bench: Callable[..., Bench
     population = evolve(b.lab, ["You are a helpful assistant.", "Work step by step."], lookahead(b), SETTINGS)
     assert {s.prompt for s in population} == {"You are a helpful assistant.", "Work step by step."}
     assert b.ledger.reflection_failures == b.ledger.reflections > 0
-    record = next(row for name, row in b.pending if name == "prompts/population")
+    record = next(row for name, row in b.pending if name == "prompts")
     assert record["reflection_failures"] == b.ledger.reflection_failures
 
 

@@ -35,7 +35,7 @@ def test_lookahead_is_charged_when_it_is_seen(bench: Callable[..., Bench]) -> No
         b.method.step(b.lab.begin(step))
         seen.append(b.ledger.problems)
     assert seen == [12, 12, 12]  # three batches of four at the first step, nothing new after it
-    assert len(rows(b, "prompts/population")) == 1
+    assert len(rows(b, "prompts")) == 1
 
 
 def test_a_cycle_that_straddles_a_switch_is_an_ordinary_cycle(bench: Callable[..., Bench]) -> None:
@@ -43,17 +43,17 @@ def test_a_cycle_that_straddles_a_switch_is_an_ordinary_cycle(bench: Callable[..
     b = bench("continual-4", "fst")
     for step in range(4):
         b.method.step(b.lab.begin(step))
-    second = [row for row in rows(b, "rollouts/rollouts") if row["step"] == 2 and row["purpose"] != "train"]
+    second = [row for row in rows(b, "rollouts") if row["step"] == 2 and row["purpose"] != "train"]
     assert {b.stream.stage_of(row["problem"]).task for row in second} == {"math", "codeio"}
     assert {row["problem"] for row in second} <= set(range(8, 16))
-    assert len(rows(b, "prompts/population")) == 2
+    assert len(rows(b, "prompts")) == 2
 
 
 def test_the_group_is_spread_over_the_population(bench: Callable[..., Bench]) -> None:
     b = bench(method="fst", slow={"group": 5}, fast={"cycle": 2})
     b.method.load({"steps": 1, "prompts": ["Work step by step.", "Answer directly."]})  # inside a cycle: no evolution
     b.method.step(b.lab.begin(0))
-    train = rows(b, "rollouts/rollouts")
+    train = rows(b, "rollouts")
     assert {row["purpose"] for row in train} == {"train"}
     for problem in range(4):
         shares = Counter(row["context"] for row in train if row["problem"] == problem)
@@ -81,7 +81,7 @@ def test_state_is_all_a_method_remembers(bench: Callable[..., Bench], method: st
     second.method.load(first.method.state())
     for b in (first, second):
         b.method.step(b.lab.begin(1))
-    assert rows(first, "rollouts/rollouts") == rows(second, "rollouts/rollouts")
+    assert rows(first, "rollouts") == rows(second, "rollouts")
 
 
 def test_gepa_changes_no_weight_and_rl_no_prompt(bench: Callable[..., Bench]) -> None:

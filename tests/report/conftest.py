@@ -72,10 +72,10 @@ def build_run(run_dir: Path, *, tasks: list[str] = TASKS, method: str = "fst", s
         end = step * BATCH == stage["end"]
         if end or step % EVERY == 0:
             evals += point(dice, skill, step, stage["stage"], end, stages, best, prompts)
-    lines(run_dir / "evals" / "evals.jsonl", evals)
+    lines(run_dir / "evals.jsonl", evals)
     lines(run_dir / "events.jsonl", [*events, {"kind": "checkpoint", "step": 20}])
     if prompts:
-        lines(run_dir / "prompts" / "population.jsonl", population)
+        lines(run_dir / "prompts.jsonl", population)
     if steps is None:
         seconds = {"sample": 151.2034, "update": 64.0, "evaluate": 40.5}
         rollouts = {"train": total * 128, "anchor": 1280, "feedback": 1520}

@@ -65,7 +65,7 @@ def finished_page(finished_run) -> Page:
 def prompts_only(make_run):
     """A run without figures, which take most of a page's time."""
     run = make_run()
-    (run / "evals" / "evals.jsonl").unlink()
+    (run / "evals.jsonl").unlink()
     (run / "events.jsonl").unlink()
     return run
 
@@ -74,7 +74,7 @@ def test_the_page_is_in_the_run_directory(make_run):
     run = make_run(tasks=["math"])
     assert write_report(run) == run / "report.html"
     assert sorted(path.name for path in run.iterdir()) == sorted(
-        ["config.json", "env.json", "evals", "events.jsonl", "prompts", "ledger.json", "metrics.json", "report.html"]
+        ["config.json", "env.json", "evals.jsonl", "events.jsonl", "prompts.jsonl", "ledger.json", "metrics.json", "report.html"]
     )
 
 
@@ -137,7 +137,7 @@ def test_an_unfinished_run(make_run, steps):
 
 def test_only_the_configuration_is_needed(make_run):
     run = make_run(steps=3)
-    for name in ["env.json", "events.jsonl", "evals/evals.jsonl", "prompts/population.jsonl"]:
+    for name in ["env.json", "events.jsonl", "evals.jsonl", "prompts.jsonl"]:
         (run / name).unlink()
     found = page(run)
     assert "No evaluation has been recorded yet" in found.text and found.tags["svg"] == 0
@@ -149,7 +149,7 @@ def test_only_the_configuration_is_needed(make_run):
 def test_a_torn_last_line_is_left_out(make_run):
     run = make_run(tasks=["math"], steps=11)
     whole = write_report(run).read_bytes()
-    for name in ["events.jsonl", "evals/evals.jsonl", "prompts/population.jsonl"]:
+    for name in ["events.jsonl", "evals.jsonl", "prompts.jsonl"]:
         with (run / name).open("a") as file:
             file.write('{"kind": "step", "st')
     assert write_report(run).read_bytes() == whole
@@ -162,10 +162,10 @@ HOSTILE = '</div></pre><script>alert("x")</script><img src=x onerror=alert(1)> {
 def test_hostile_prompts_are_only_text(prompts_only, prompt):
     run = prompts_only
     plain = page(run).tags
-    rows = [json.loads(line) for line in (run / "prompts" / "population.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / "prompts.jsonl").read_text().splitlines()]
     rows[0]["population"][0]["prompt"] = prompt
     rows[2]["population"][1]["prompt"] = prompt
-    (run / "prompts" / "population.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = page(run)
     assert {**found.tags, "ins": 0, "del": 0, "p": 0} == {**plain, "ins": 0, "del": 0, "p": 0}
     assert not any(name.startswith("on") for name, _ in found.attributes)
@@ -188,14 +188,14 @@ def test_hostile_names_and_settings_are_only_text(make_run):
 def test_reflection_that_always_fails_is_said(prompts_only):
     run = prompts_only
     assert "reflection calls failed" not in page(run).text
-    path = run / "prompts" / "population.jsonl"
+    path = run / "prompts.jsonl"
     path.write_text(path.read_text().replace('"reflection_failures": 1', '"reflection_failures": 12'))
     assert "reflection calls failed" in page(run).text
 
 
 def test_the_summary_takes_the_right_rows(make_run):
     run = load(make_run(tasks=["math", "codeio", "math"]))
-    evals = [json.loads(line) for line in (make_run(tasks=["math", "codeio", "math"]) / "evals" / "evals.jsonl").read_text().splitlines()]
+    evals = [json.loads(line) for line in (make_run(tasks=["math", "codeio", "math"]) / "evals.jsonl").read_text().splitlines()]
 
     def only(task, mode, step):
         (row,) = [row for row in evals if (row["task"], row["prompt_mode"], row["step"]) == (task, mode, step)]
