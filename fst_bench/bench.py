@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pandas as pd
 import torch
@@ -29,19 +29,8 @@ from fst_bench.stream import Stream, StreamSpec
 from fst_bench.tasks import Verdict
 
 
-class Watcher(Protocol):
-    """Whoever looks on: told of each step, evaluation and population; see `display`."""
-
-    def begin(self, config: Config, stream: Stream, path: Path, step: int) -> None: ...
-    def step(self, row: dict[str, Any], ledger: Ledger) -> None: ...
-    def evaluation(self, rows: list[dict[str, Any]]) -> None: ...
-    def population(self, row: dict[str, Any]) -> None: ...
-    def note(self, text: str) -> None: ...
-    def end(self) -> None: ...
-
-
-class Silent:
-    """The watcher of a library call."""
+class Watcher:
+    """Whoever looks on: told of each step, evaluation and population. This one says nothing; see `display`."""
 
     def begin(self, config: Config, stream: Stream, path: Path, step: int) -> None: ...
     def step(self, row: dict[str, Any], ledger: Ledger) -> None: ...
@@ -85,7 +74,7 @@ def run(
     store = Store.create(Path(out), (f"{spec.name}@{spec.version}", method, f"{preset}-s{seed}-{digest}"))
     store.write("config", described(config, spec))
     store.write("env", environment(config.threads))
-    return bench.loop(store, watcher or Silent())
+    return bench.loop(store, watcher or Watcher())
 
 
 def resume(path: str | Path, watcher: Watcher | None = None) -> Run:
@@ -96,7 +85,7 @@ def resume(path: str | Path, watcher: Watcher | None = None) -> Run:
         return Run(store.path)
     config = Config.model_validate(saved["config"])
     spec = StreamSpec.model_validate(saved["spec"])
-    return Bench(config, spec).loop(store, watcher or Silent())
+    return Bench(config, spec).loop(store, watcher or Watcher())
 
 
 def described(config: Config, spec: StreamSpec) -> dict[str, Any]:

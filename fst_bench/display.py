@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fst_bench.bench import Watcher
 from fst_bench.config import Config
 from fst_bench.ledger import Ledger
 from fst_bench.stream import Stream
@@ -19,7 +20,7 @@ from fst_bench.stream import Stream
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-class Display:
+class Display(Watcher):
     """A watcher of the run loop. `live` draws a panel that is redrawn in place; otherwise each event is one line."""
 
     def __init__(self, console: Console, live: bool):

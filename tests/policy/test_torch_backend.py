@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
 
 from fst_bench.policy import Ask, TorchPolicy, load_policy
 from fst_bench.policy.torch_backend import PolicySettings
@@ -108,3 +109,27 @@ def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError) as error:
             load_policy(name, PolicySettings())
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral"])
+def test_any_other_causal_lm_goes_the_same_way(policy: TorchPolicy, tmp_path: Path, architecture: str) -> None:
+    """A random model of another kind (rotary, absolute positions, sliding window), saved to a folder and given as --model."""
+    torch.manual_seed(0)
+    small = {"vocab_size": len(policy.tokenizer), "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
+    rotary = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64}
+    config = {
+        "llama": lambda: LlamaConfig(**small, **rotary, max_position_embeddings=256),
+        "mistral": lambda: MistralConfig(**small, **rotary, max_position_embeddings=256, sliding_window=16),
+        "gpt2": lambda: GPT2Config(**small, n_embd=32, n_layer=2, n_head=2, n_positions=256),
+    }[architecture]()
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    policy.tokenizer.save_pretrained(tmp_path)
+    other = load_policy(str(tmp_path), PolicySettings(max_tokens=24))
+    for ask, group in zip(asks(), other.sample(asks(), temperature=0.0), strict=True):
+        ids = other.tokenizer.apply_chat_template(list(ask.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
+        assert group[0].tokens == other.model.generate(ids, do_sample=False, max_new_tokens=24, pad_token_id=0)[0].tolist()
+    samples = [s for g in other.sample(asks(2)) for s in g]
+    for sample, again in zip(samples, other.logprobs(samples), strict=True):
+        assert sample.logprobs == pytest.approx(again, abs=1e-4)
+    other.update(samples, [1.0] * len(samples), [0.01] * len(samples), cispo)
+    assert all(kl > 0 for kl in other.kl_to_base(samples))
