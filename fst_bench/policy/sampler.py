@@ -5,55 +5,15 @@ rows, cutting the prompts into chunks or sampling others beside it changes no sa
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from .decoders import new_decoder
 
 DROP_BELOW = 0.75
 """Finished rows are dropped once the unfinished ones are fewer than this share: each drop copies the cache."""
-
-
-class RoomyLayer(DynamicLayer):
-    """transformers' growing cache layer with room for the whole answer: a new token is written, not concatenated."""
-
-    def __init__(self, capacity: int):
-        super().__init__()
-        self.capacity = capacity
-        self.room: tuple[Tensor, Tensor] | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if self.room is None:
-            self.room = (self._empty(key_states, len(key_states)), self._empty(value_states, len(value_states)))
-        for room, states in zip(self.room, (key_states, value_states), strict=True):
-            room[:, :, start:end] = states
-        self.keys, self.values = (room[:, :, :end] for room in self.room)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        assert self.room is not None and self.keys is not None and self.values is not None
-        length = self.get_seq_length()
-        fresh = tuple(self._empty(room, len(indices)) for room in self.room)
-        for new, old in zip(fresh, (self.keys, self.values), strict=True):
-            new[:, :, :length] = old[indices]
-        self.room = (fresh[0], fresh[1])
-        self.keys, self.values = (room[:, :, :length] for room in self.room)
-
-    def _empty(self, like: Tensor, rows: int) -> Tensor:
-        return like.new_empty(rows, like.shape[1], self.capacity, like.shape[3])
-
-
-def new_cache(model: PreTrainedModel, capacity: int) -> Cache:
-    """A cache for `capacity` tokens; models with other than full attention keep transformers' own."""
-    if set(getattr(model.config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-        return DynamicCache(config=model.config)
-    return Cache(layers=[RoomyLayer(capacity) for _ in range(model.config.num_hidden_layers)])
 
 
 @dataclass(frozen=True)
@@ -100,14 +60,13 @@ def _decode_rows(
     for i, prompt in enumerate(prompts):
         ids[i, width - len(prompt) :] = torch.tensor(prompt)
         seen[i, width - len(prompt) :] = 1
-    cache = new_cache(model, width + uniforms.shape[1])
-    positions = (seen.cumsum(1) - 1).clamp(min=0)
-    logits = model(input_ids=ids, attention_mask=seen, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-    repeats = torch.tensor(counts, device=device)
+    decoder = new_decoder(model, width + uniforms.shape[1])
+    logits = decoder.prefill(ids, seen)
     alive = torch.arange(len(uniforms))
-    chosen = torch.repeat_interleave(torch.arange(len(prompts), device=device), repeats)
-    cache.batch_select_indices(chosen)
-    logits, seen, position = logits[chosen, -1], seen[chosen], positions[chosen, -1]
+    chosen = torch.repeat_interleave(torch.arange(len(prompts), device=device), torch.tensor(counts, device=device))
+    if len(chosen) > len(prompts):
+        decoder.select(chosen)
+        logits = logits[chosen]
     tokens: list[list[int]] = [[] for _ in uniforms]
     logprobs: list[list[float]] = [[] for _ in uniforms]
     finished = [False] * len(uniforms)
@@ -126,13 +85,9 @@ def _decode_rows(
         if len(keep) < DROP_BELOW * len(alive):
             index = torch.tensor(keep)
             alive, index = alive[index], index.to(device)
-            cache.batch_select_indices(index)
-            token, seen, position = token[index], seen[index], position[index]
-        position = position + 1
-        seen = torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
-        logits = model(input_ids=token[:, None], attention_mask=seen, position_ids=position[:, None], past_key_values=cache, use_cache=True).logits[
-            :, -1
-        ]
+            decoder.select(index)
+            token = token[index]
+        logits = decoder.step(token)
     return [Decoded(t, lp, f) for t, lp, f in zip(tokens, logprobs, finished, strict=True)]
 
 
