@@ -17,6 +17,7 @@ import torch
 
 from fst_bench.config import Config, resolve
 from fst_bench.environment import environment
+from fst_bench.errors import explain
 from fst_bench.evaluate import Frozen, Point, evaluate
 from fst_bench.fast.reflectors import load_reflector
 from fst_bench.lab import Handle, Lab, MethodConfig
@@ -83,8 +84,7 @@ def resume(path: str | Path, watcher: Watcher | None = None) -> Run:
     saved = store.read("config")
     if (store.path / "manifest.json").exists():
         return Run(store.path)
-    config = Config.model_validate(saved["config"])
-    spec = StreamSpec.model_validate(saved["spec"])
+    config, spec = recorded(saved)
     return Bench(config, spec).loop(store, watcher or Watcher())
 
 
@@ -97,6 +97,11 @@ def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
         "stages": [{"stage": s.number, "task": s.task, "start": s.start, "end": s.end} for s in stages],
         "config": config.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
     }  # fmt: skip
+
+
+def recorded(saved: dict[str, Any]) -> tuple[Config, StreamSpec]:
+    """The configuration and the stream of a config.json. ValueError in one line where it is not one of ours."""
+    return explain(Config, saved.get("config", {}), "config.json"), explain(StreamSpec, saved.get("spec", {}), "config.json")
 
 
 class Bench:

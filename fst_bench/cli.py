@@ -139,12 +139,13 @@ def do_resume(args: argparse.Namespace) -> dict[str, Any]:
 
 def do_report(args: argparse.Namespace) -> dict[str, Any]:
     from fst_bench.report import write_report
-    from fst_bench.store import Store
+    from fst_bench.store import Store, sha256
 
-    Store(args.run).read("config")
+    store = Store(args.run)
+    store.read("config")
     path = write_report(args.run)
-    if (args.run / "manifest.json").exists():
-        Store(args.run).seal()
+    if (args.run / "manifest.json").exists():  # the other files keep the hashes they were sealed with
+        store.write("manifest", store.read("manifest") | {path.name: sha256(path)})
     print(f"report: {path}")
     return {"run": str(args.run), "report": str(path)}
 

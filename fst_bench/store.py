@@ -67,11 +67,14 @@ class Store:
         write_atomic(self.path / f"{name}.json", json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def read(self, name: str) -> Any:
-        """A JSON file of the run. ValueError in one line where it is missing or broken."""
+        """A JSON file of the run, a mapping. ValueError in one line where it is missing or broken."""
         try:
-            return json.loads((self.path / f"{name}.json").read_text())
+            value = json.loads((self.path / f"{name}.json").read_text())
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.path} is no run: {name}.json: {getattr(error, 'strerror', None) or 'not JSON'}") from None
+        if not isinstance(value, dict):
+            raise ValueError(f"{self.path} is no run: {name}.json holds no mapping")
+        return value
 
     def checkpoint(self, step: int, state: dict[str, Any], save_policy: Callable[[Path], None], keep: int) -> None:
         """Save everything a resume needs, the marker last, and drop all but the last `keep` checkpoints."""

@@ -46,9 +46,8 @@ def streams(name: str | None) -> Iterator[Check]:
 
 def run(name: str | None) -> Iterator[Check]:
     """A finished run: its files are those of its manifest, its rewards those of the verifiers, its metrics those of its rows."""
-    from fst_bench.config import Config
+    from fst_bench.bench import recorded
     from fst_bench.metrics import summarise
-    from fst_bench.stream import StreamSpec
 
     if not name:
         raise ValueError("validate run wants a run directory")
@@ -56,7 +55,7 @@ def run(name: str | None) -> Iterator[Check]:
     saved = store.read("config")
     broken = store.broken()
     yield "manifest", f"changed since the run: {', '.join(broken)}" if broken else None
-    config, spec = Config.model_validate(saved["config"]), StreamSpec.model_validate(saved["spec"])
+    config, spec = recorded(saved)
     stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
     problems = {
         p.id: (task, p)
@@ -65,6 +64,9 @@ def run(name: str | None) -> Iterator[Check]:
     }
     wrong = None
     for answer in store.rows("answers"):
+        if answer["problem"] not in problems:
+            wrong = f"{answer['problem']} at step {answer['step']} is no problem of this stream"
+            continue
         task, problem = problems[answer["problem"]]
         if task.verify(problem, answer["text"]).reward != answer["reward"]:
             wrong = f"{answer['problem']} at step {answer['step']} was scored {answer['reward']}"

@@ -94,6 +94,7 @@ def test_a_finished_run_is_valid_until_someone_edits_it(capsys: pytest.CaptureFi
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     rows[0]["reward"] = 1.0 - rows[0]["reward"]
     answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["report", str(run)]) == 0  # a new report must not seal what was edited
     assert main(["validate", "run", str(run)]) == 1
     assert main(["show", "run", str(run)]) == 0
     out = capsys.readouterr().out
