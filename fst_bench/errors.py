@@ -31,8 +31,9 @@ def first_line(model: type[BaseModel], error: ValidationError) -> str:
     path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         return unknown("key", path[-1], fields_at(model, path[:-1]))
-    reason = first["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(path)}: {reason} (got {str(first['input'])[:60]})" if path else reason
+    if first["type"] == "value_error":  # our own words, which say what was given
+        return ".".join(path) + ": " * bool(path) + first["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(path)}: {first['msg']} (got {str(first['input'])[:60]})"
 
 
 def fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -31,7 +31,7 @@ def test_bad_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
         ([*RUN, "--set", "cap"], "key=value"),
         ([*RUN, "--set", "seed=x"], "seed"),
         ([*RUN, "--out", str(tmp_path / "file")], "cannot write"),
-        ([*RUN, "--model", str(tmp_path)], "cannot load the model"),
+        ([*RUN, "--model", str(tmp_path)], "the folder has no config.json"),
         (["resume", str(tmp_path)], "is no run"),
         (["report", str(tmp_path)], "is no run"),
         (["validate", "run", str(tmp_path)], "is no run"),

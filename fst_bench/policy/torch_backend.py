@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,6 +20,7 @@ from .sampler import decode
 
 EMBEDDED = "embedded:"
 transformers_logging.disable_progress_bar()
+logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would drown the one line that says what is wrong
 
 
 class PolicySettings(BaseModel):
@@ -55,6 +57,8 @@ def model_folder(name: str) -> str:
 def load_policy(name: str, settings: PolicySettings) -> "TorchPolicy":
     """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model."""
     folder = model_folder(name)
+    if Path(folder).is_dir() and not (Path(folder) / "config.json").exists():
+        raise ValueError(f"cannot load the model {name!r}: the folder has no config.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, settings.dtype))
