@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -12,6 +13,8 @@ from fst_bench.policy import TorchPolicy, load_policy
 from fst_bench.policy.torch_backend import PolicySettings
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("here", deadline=None)  # speed is never asserted
+hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ def test_a_killed_run_ends_the_same(uninterrupted: Path, tmp_path: Path, attempt
     rng = random.Random(f"{attempt}/{time.time_ns()}")
     process = subprocess.Popen([*COMMAND, "--method", "fst", "--out", str(tmp_path)], stdout=subprocess.DEVNULL)
     while not list(tmp_path.glob("*/*/*/env.json")):
+        assert process.poll() is None, "the run died before it had begun"
         time.sleep(0.02)
     time.sleep(rng.uniform(0.0, 4.0))
     process.send_signal(signal.SIGKILL)
