@@ -11,45 +11,11 @@ from pydantic import Field
 
 from .base import CORRECT, TAIL, Difficulty, Draft, Problem, Task, Verdict, clip
 
-PEOPLE = ["Ana", "Bob", "Carl", "Dina", "Eva", "Finn", "Gus", "Hana", "Ivan", "Jill", "Kim", "Leo", "Mia", "Nora", "Omar", "Pia"]
-FIRMS = [
-    "Corvex",
-    "Zentro",
-    "Quillo",
-    "Marlin",
-    "Optix",
-    "Brio",
-    "Tandem",
-    "Vexar",
-    "Lumen",
-    "Nimbo",
-    "Pyxis",
-    "Astra",
-    "Helix",
-    "Rondo",
-    "Sable",
-    "Tycho",
-]
-CITIES = ["Lima", "Oslo", "Cairo", "Paris", "Quito", "Delhi", "Milan", "Tokyo", "Bern", "Riga", "Accra", "Seoul", "Porto", "Hanoi", "Dakar", "Sofia"]
-COUNTRIES = [
-    "Norland",
-    "Sudria",
-    "Estia",
-    "Wesland",
-    "Boria",
-    "Calia",
-    "Dovia",
-    "Elmia",
-    "Faria",
-    "Galdia",
-    "Hestia",
-    "Istria",
-    "Jovia",
-    "Kestia",
-    "Lusia",
-    "Movia",
-]
-RULERS = ["Queen", "King", "Duke", "Count", "Baron", "Prince", "Consul", "Regent", "Emir", "Sultan", "Mayor", "Shah", "Doge", "Rajah", "Khan", "Earl"]
+PEOPLE = "Ana Bob Carl Dina Eva Finn Gus Hana Ivan Jill Kim Leo Mia Nora Omar Pia".split()
+FIRMS = "Corvex Zentro Quillo Marlin Optix Brio Tandem Vexar Lumen Nimbo Pyxis Astra Helix Rondo Sable Tycho".split()
+CITIES = "Lima Oslo Cairo Paris Quito Delhi Milan Tokyo Bern Riga Accra Seoul Porto Hanoi Dakar Sofia".split()
+COUNTRIES = "Norland Sudria Estia Wesland Boria Calia Dovia Elmia Faria Galdia Hestia Istria Jovia Kestia Lusia Movia".split()
+RULERS = "Queen King Duke Count Baron Prince Consul Regent Emir Sultan Mayor Shah Doge Rajah Khan Earl".split()
 LEVELS = [PEOPLE, FIRMS, CITIES, COUNTRIES, RULERS]
 PROSE = ["{} works at {}.", "{} is based in {}.", "{} lies in {}.", "{} is ruled by the {}."]
 CLAIMS = ["{} works at {}.", "{} works in {}.", "{} works in {}.", "{} works under the {}."]
