@@ -113,6 +113,8 @@ class Bench:
         self.config = config
         self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
         self.steps = -(-self.stream.total // config.batch)
+        if len({-(-stage.end // config.batch) for stage in self.stream.stages}) < len(self.stream.stages):
+            raise ValueError(f"a batch of {config.batch} problems would hold the ends of two stages: take a smaller batch or longer stages")
         self.ledger = Ledger()
         self.policy = load_policy(config.model, config.policy)
         stream = self.stream

@@ -7,10 +7,10 @@ they are put together.
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fst_bench.errors import explain, first_line, unknown
 from fst_bench.fast.settings import FastSettings
@@ -39,6 +39,12 @@ class EvaluationSettings(BaseModel):
     temperature: Annotated[float, Field(ge=0)] = 1.0
     small_modes: list[PromptMode] = ["system", "seed"]
     boundary_modes: list[PromptMode] = ["system", "seed", "recalled"]
+
+    @model_validator(mode="after")
+    def published_columns(self) -> Self:
+        if "system" not in self.small_modes or not {"system", "seed"} <= set(self.boundary_modes):
+            raise ValueError("small_modes need system, boundary_modes need system and seed: the published columns")
+        return self
 
 
 class CheckpointSettings(BaseModel):

@@ -29,6 +29,7 @@ def test_bad_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
         (["run", "--stream", "continual-4", "--method", "fts"], "did you mean fst? There are base, fst, gepa, rl"),
         ([*RUN, "--set", "difficulty.math.operations=0"], "operations"),
         ([*RUN, "--set", "cap"], "key=value"),
+        (["run", "--stream", "continual-4", "--method", "rl", "--preset", "smoke", "--set", "stage_problems=1"], "ends of two stages"),
         ([*RUN, "--set", "seed=x"], "seed"),
         ([*RUN, "--out", str(tmp_path / "file")], "cannot write"),
         ([*RUN, "--model", str(tmp_path)], "the folder has no config.json"),

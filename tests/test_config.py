@@ -42,6 +42,8 @@ def test_set_values_are_yaml(text: str, expected: tuple[str, object]) -> None:
         (("continual-4", "fst", "tiny", 0, {"difficulty.maths.operations": 1}), "did you mean math"),
         (("continual-4", "fst", "tiny", 0, {"settings.x": 1}), "unknown key 'x'"),
         (("continual-4", "fst", "tiny", 0, {"fast.budget": 3}), "too small"),
+        (("continual-4", "fst", "tiny", 0, {"evaluation.small_modes": []}), "small_modes need system"),
+        (("continual-4", "fst", "tiny", 0, {"evaluation.boundary_modes": ["system"]}), "need system and seed"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_what_exists(arguments: tuple, complaint: str) -> None:

@@ -30,7 +30,6 @@ class Formula:
 
     name: str
     operand: str
-    operand_unit: str
     unit: str
     asks: str
 
@@ -46,19 +45,19 @@ class Start:
 
 FORMULAS: dict[str, list[tuple[Formula, str]]] = {
     "m": [
-        (Formula("F", "a", "m/s^2", "N", "force"), "accelerates at {} m/s^2"),
-        (Formula("p", "v", "m/s", "kg*m/s", "momentum"), "moves at {} m/s"),
+        (Formula("F", "a", "N", "force"), "accelerates at {} m/s^2"),
+        (Formula("p", "v", "kg*m/s", "momentum"), "moves at {} m/s"),
     ],
-    "F": [(Formula("W", "d", "m", "J", "work"), "over {} m"), (Formula("P", "v", "m/s", "W", "power"), "at {} m/s")],
+    "F": [(Formula("W", "d", "J", "work"), "over {} m"), (Formula("P", "v", "W", "power"), "at {} m/s")],
     "I": [
-        (Formula("V", "R", "ohm", "V", "voltage"), "flows through {} ohm"),
-        (Formula("q", "t", "s", "C", "charge"), "flows for {} s"),
+        (Formula("V", "R", "V", "voltage"), "flows through {} ohm"),
+        (Formula("q", "t", "C", "charge"), "flows for {} s"),
     ],
-    "V": [(Formula("P", "J", "A", "W", "power"), "with {} A drawn")],
-    "P": [(Formula("E", "t", "s", "J", "energy"), "for {} s")],
-    "v": [(Formula("d", "t", "s", "m", "distance"), "is kept for {} s")],
-    "d": [(Formula("W", "F", "N", "J", "work"), "against {} N")],
-    "q": [(Formula("E", "U", "V", "J", "energy"), "across {} V")],
+    "V": [(Formula("P", "J", "W", "power"), "with {} A drawn")],
+    "P": [(Formula("E", "t", "J", "energy"), "for {} s")],
+    "v": [(Formula("d", "t", "m", "distance"), "is kept for {} s")],
+    "d": [(Formula("W", "F", "J", "work"), "against {} N")],
+    "q": [(Formula("E", "U", "J", "energy"), "across {} V")],
 }
 STARTS = [Start("m", "kg", "A mass of {} kg"), Start("I", "A", "A current of {} A"), Start("v", "m/s", "A speed of {} m/s")]
 
