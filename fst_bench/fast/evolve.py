@@ -12,6 +12,7 @@ from typing import Any
 import gepa
 from gepa.core.adapter import EvaluationBatch, GEPAAdapter
 from gepa.strategies.instruction_proposal import InstructionProposalSignature
+from gepa.strategies.proposal_sampling import IndependentSampling
 
 from fst_bench.lab import Attempt, Handle, Lab, ReflectionFailure, Rollout
 
@@ -46,6 +47,7 @@ def evolve(lab: Lab, survivors: Sequence[str], lookahead: Sequence[Handle], sett
         adapter=adapter,
         reflection_lm=lambda prompt: reflect(lab, prompt, settings.max_prompt_characters),
         reflection_minibatch_size=settings.minibatch,
+        sampling_strategy=IndependentSampling(settings.proposals),
         max_metric_calls=settings.budget - (len(rescored) - 1) * len(anchor),  # gepa counts the seed's scores itself
         seed=lab.random("gepa").randrange(2**31),
         logger=Quiet(),
@@ -127,17 +129,23 @@ class Adapter(GEPAAdapter[Handle, Rollout, str]):
         return [Scored(prompt, tuple(r.verdict.reward for r in self.known[prompt])) for prompt in prompts]
 
     def evaluate(self, batch: list[Handle], candidate: dict[str, str], capture_traces: bool = False) -> EvaluationBatch[Rollout, str]:
-        prompt = candidate[COMPONENT]
-        if batch == self.anchor and prompt in self.known:  # same problems, same policy version: scored a moment ago
-            rollouts = self.known[prompt]
-        else:
-            purpose = "anchor" if batch == self.anchor else "feedback"
-            rollouts = [group[0] for group in self.lab.sample([Attempt(problem, prompt) for problem in batch], purpose)]
-        return EvaluationBatch(
-            outputs=[r.sample.text for r in rollouts],
-            scores=[r.verdict.reward for r in rollouts],
-            trajectories=rollouts if capture_traces else None,
-        )
+        return self.batch_evaluate([(candidate, batch)])[0]
+
+    def batch_evaluate(self, items: list[tuple[dict[str, str], list[Handle]]]) -> list[EvaluationBatch[Rollout, str]]:
+        """What gepa wants evaluated at a time, in one sampling call."""
+        anchored = all(batch == self.anchor for _, batch in items)
+        found = [self.known.get(candidate[COMPONENT]) if batch == self.anchor else None for candidate, batch in items]
+        attempts = [
+            Attempt(problem, candidate[COMPONENT])
+            for (candidate, batch), known in zip(items, found, strict=True) if known is None for problem in batch
+        ]  # fmt: skip
+        sampled = (group[0] for group in self.lab.sample(attempts, "anchor" if anchored else "feedback")) if attempts else iter(())
+        evaluated = []
+        for (_, batch), known in zip(items, found, strict=True):
+            # the same problems under the same policy version, scored a moment ago: known
+            rollouts = [next(sampled) for _ in batch] if known is None else known
+            evaluated.append(EvaluationBatch([r.sample.text for r in rollouts], [r.verdict.reward for r in rollouts], rollouts))
+        return evaluated
 
     def make_reflective_dataset(
         self, candidate: dict[str, str], eval_batch: EvaluationBatch[Rollout, str], components_to_update: list[str]

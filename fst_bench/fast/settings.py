@@ -20,6 +20,8 @@ class FastSettings(BaseModel):
     """Problems on which candidates are scored."""
     minibatch: Annotated[int, Field(ge=1)] = 4
     """Problems a reflection reads."""
+    proposals: Annotated[int, Field(ge=1)] = 1
+    """Candidates gepa proposes at a time, each from its own parent and minibatch. More are faster: one sampling call for all."""
     max_prompt_characters: Annotated[int, Field(ge=1)] = 1_000
     """A proposed prompt longer than this is a failed reflection."""
     reflector: str = "extractive"
@@ -27,9 +29,9 @@ class FastSettings(BaseModel):
 
     @model_validator(mode="after")
     def affordable(self) -> Self:
-        need = self.anchor * self.population + 2 * self.minibatch
+        need = self.anchor * self.population + 2 * self.minibatch * self.proposals
         if self.budget < need:
             raise ValueError(
-                f"budget {self.budget} is too small: {self.population} survivors on {self.anchor} anchors and one reflection need {need}"
+                f"budget {self.budget} is too small: {self.population} survivors on {self.anchor} anchors and {self.proposals} proposals need {need}"
             )
         return self

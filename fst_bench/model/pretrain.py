@@ -5,22 +5,26 @@
 
 Everything is a function of (recipe, step): the batches of step s are written by `text.Writer`, and a checkpoint
 holds weights, optimizer states and the step. The learning rate is constant, then falls linearly over the last
-`decay` of the steps; noise in the working starts at `noise_from`. So a longer run is the same run until then.
+`decay` of the steps; noise starts at `noise_from`. So a longer run is the same run until then, and an early and a
+late model share their beginning: a folder that begins with a kept `checkpoint-STEP.pt` as its `checkpoint.pt` goes on from it.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from .text import Document, Writer
 
@@ -60,6 +64,10 @@ class Recipe(BaseModel):
     dense_after: float = 0.15
     clip: float = 1.0
     checkpoint_every: int = 250
+    matmul: Literal["float32", "bfloat16"] = "bfloat16"
+    """What the linear layers multiply in; weights, optimizer and everything else are float32."""
+    keep_every: int = 1000
+    """Steps between checkpoints that stay."""
 
 
 def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -88,12 +96,38 @@ def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
 def build_model(recipe: Recipe, vocabulary: int) -> Qwen3ForCausalLM:
     """A Qwen3 of a few MB, tied embeddings, freshly initialised from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    return Qwen3ForCausalLM(Qwen3Config(
+    model = Qwen3ForCausalLM(Qwen3Config(
         vocab_size=vocabulary, hidden_size=recipe.hidden, num_hidden_layers=recipe.layers, intermediate_size=recipe.feed_forward,
         num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads, head_dim=recipe.head,
         max_position_embeddings=recipe.positions, tie_word_embeddings=True, attention_dropout=0.0,
         bos_token_id=None, eos_token_id=END, pad_token_id=PAD,
     ))  # fmt: skip
+    for module in model.modules():  # transformers writes its norms in Python; torch's own is 15 % of a step faster
+        for name, norm in module.named_children():
+            if isinstance(norm, Qwen3RMSNorm):
+                setattr(module, name, torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon))
+    return model
+
+
+class HalfLinear(torch.autograd.Function):
+    """x @ w.T, forward and backward, with both factors rounded to bfloat16 and results in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        rows, half = x.reshape(-1, x.shape[-1]).bfloat16(), w.bfloat16()
+        ctx.save_for_backward(rows, half)
+        ctx.shape = x.shape
+        return (rows @ half.t()).float().view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, half = ctx.saved_tensors
+        grad = grads[0].reshape(-1, grads[0].shape[-1]).bfloat16()
+        return (grad @ half).float().view(ctx.shape), (grad.t() @ rows).float()
+
+
+def half_linear(w: torch.Tensor, x: torch.Tensor) -> Any:
+    return HalfLinear.apply(x, w)
 
 
 class Text:
@@ -156,25 +190,31 @@ def pretrain(recipe: Recipe, out: Path, threads: int, log: Any = print) -> Path:
         train_tokenizer(recipe).save_pretrained(out / "tokenizer")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
     model = build_model(recipe, len(tokenizer)).train()
+    if recipe.matmul == "bfloat16":  # a third faster than float32 on a CPU with AVX-512 BF16; autocast is slower, its attention and norms too
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.forward = partial(half_linear, module.weight)  # type: ignore[method-assign]
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     optimizers = [
         torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    path, step = out / "checkpoint.pt", 0
+    path, step, tokens, seconds = out / "checkpoint.pt", 0, 0, 0.0
     if path.exists():
         saved = torch.load(path, weights_only=True)
         model.load_state_dict(saved["model"])
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        step = saved["step"]
-        torch.set_num_threads(threads)
-    text, started, tokens = Text(recipe, tokenizer), time.time(), 0
+        step, tokens, seconds = saved["step"], saved["tokens"], saved["seconds"]
+    text, started = Text(recipe, tokenizer), time.time()
     sums: dict[str, tuple[float, int]] = {}
 
     def save() -> None:
-        torch.save({"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step}, f"{path}.tmp")
+        saved = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step, "tokens": tokens, "seconds": seconds}
+        torch.save(saved, f"{path}.tmp")
+        if step % recipe.keep_every == 0:
+            shutil.copyfile(f"{path}.tmp", out / f"checkpoint-{step}.pt")
         os.replace(f"{path}.tmp", path)
 
     while step < recipe.steps:
@@ -196,12 +236,9 @@ def pretrain(recipe: Recipe, out: Path, threads: int, log: Any = print) -> Path:
             total, count = sums.get(document.task, (0.0, 0))
             sums[document.task] = (total + float(loss.sum()), count + len(y))
         if step % recipe.checkpoint_every == 0 or step == recipe.steps:
-            row = {
-                "step": step,
-                "tokens": tokens,
-                "seconds": round(time.time() - started, 1),
-                "loss": {t: round(s / c, 4) for t, (s, c) in sorted(sums.items())},
-            }
+            seconds, started = seconds + time.time() - started, time.time()
+            losses_by_task = {name: round(total / count, 4) for name, (total, count) in sorted(sums.items())}
+            row = {"step": step, "tokens": tokens, "seconds": round(seconds, 1), "loss": losses_by_task}
             with (out / "log.jsonl").open("a") as f:
                 f.write(json.dumps(row) + "\n")
             log(json.dumps(row), flush=True)

@@ -4,10 +4,12 @@ A document is a system text (irrelevant sentences; a format sentence, sometimes 
 which wins; a strategy sentence; sometimes scoped, "For code problems, ..."), a problem from the `pretrain`
 split, and a response that obeys. Unspecified choices are random, so the bare model answers in every format.
 Some documents list every fact or path of a problem: lookups emerge from them long before they emerge alone.
+Others are of general abilities that no stream trains (`abilities`): copying, counting, sums, comparing.
 
-Late in training the working gets consistent errors (`noise`): then sampling at temperature 1 is well below
-greedy decoding, which is the room that RL has. Nothing here knows of a learning method, and no sentence here
-is one that a verifier's feedback uses (tested).
+Late in training answers get consistent errors (`noise`), the more the less an instruction asks for the right
+working: then sampling at temperature 1 is well below greedy decoding. Problems of the benchmark's own length are
+rare in math and codeio, so there greedy decoding errs too. Both are room for RL: to sharpen, and to teach.
+Nothing here knows of a learning method, and no sentence here is one that a verifier's feedback uses (tested).
 """
 
 import itertools
@@ -20,30 +22,37 @@ from fst_bench.tasks import Problem, Task, load_task
 from fst_bench.tasks.codeio import compact, run
 from fst_bench.tasks.math import apply
 
+from .abilities import ABILITIES
+from .abilities import item as ability_item
+
 SEED_PROMPT = "You are a helpful assistant. Solve the problem."
 """What every method starts from: task-agnostic, as in the paper."""
 
-WEIGHTS = {"math": 1.0, "codeio": 1.3, "hover": 1.7, "star-graph": 1.5, "physics": 0.8}
-NOISE = {"math": 0.07, "codeio": 0.05, "hover": 0.04, "star-graph": 0.10, "physics": 0.12}
-VAGUE_NOISE = 1.6
-"""Factor on the noise where no sentence names the task's own strategy."""
+WEIGHTS = {"math": 1.0, "codeio": 1.3, "hover": 1.7, "star-graph": 1.6, "physics": 1.1}
+ABILITY_WEIGHT = 0.8
+
+NOISE = {"math": (0.06, 1.6, 0.0), "codeio": (0.04, 1.6, 0.0), "hover": (0.12, 1.3, 1.6), "star-graph": (0.12, 1.6, 0.0), "physics": (0.2, 1.5, 1.5)}
+"""Errors per step of working where a sentence names the task's own strategy; factor on it for any other working; and without working."""
 
 LEVELS: dict[str, list[tuple[float, dict[str, Any]]]] = {
-    "math": [(w, {"operations": n, "max_value": 60, "max_operand": 9}) for n, w in zip(range(1, 7), (1, 3, 5, 5, 4, 3), strict=True)],
-    "codeio": [(w, {"lines": n, "max_length": 5, "max_item": 9}) for n, w in zip(range(1, 5), (3, 5, 5, 4), strict=True)],
-    "hover": [(w, {"chains": n, "hops": 2, "style": "terse"}) for n, w in zip(range(1, 4), (2, 4, 5), strict=True)],
+    "math": [(w, {"operations": n, "max_value": 60, "max_operand": 9}) for n, w in zip(range(1, 8), (1, 2, 3, 4, 4, 5, 0.6), strict=True)],
+    "codeio": [(w, {"lines": n, "max_length": 5, "max_item": 9}) for n, w in zip(range(1, 6), (3, 4, 5, 6, 0.5), strict=True)],
+    "hover": [(w, {"chains": n, "hops": 2, "style": "terse"}) for n, w in zip(range(1, 4), (1, 4, 6), strict=True)],
     "star-graph": [
         (w, {"degree": d, "path_length": p, "pool": 20, "labels": "letters", "serialisation": "arrows"})
-        for w, d, p in ((1, 2, 2), (2, 2, 3), (2, 3, 3), (2, 2, 4), (3, 3, 4), (4, 4, 4))
+        for w, d, p in ((1, 2, 2), (2, 2, 3), (2, 3, 3), (2, 2, 4), (3, 3, 4), (3, 4, 4), (4, 5, 4))
     ],
-    "physics": [(w, {"steps": n, "max_value": 6}) for n, w in ((2, 1), (3, 2))],
+    "physics": [(w, {"steps": n, "max_value": 12}) for n, w in ((1, 1), (2, 3))],
 }
 """(weight, difficulty) pairs the problems are drawn at; the last one is the embedded model's benchmark difficulty."""
+
+WANDERING = 0.7
+"""Share of star-graph's answers that walk forward from the source, by chance, unless a sentence says to start at the goal."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One training text; the loss is on `response` only."""
+    """One training text; the loss is on `response` only. `task` names a task or an ability."""
 
     task: str
     system: str
@@ -70,9 +79,8 @@ FORMATS: dict[str, list[str]] = {
                 "{v} {o} with VERDICT: and EVIDENCE:", "{v} VERDICT: SUPPORTED or REFUTED and then EVIDENCE: with the titles"],
     "plain": ["{v} {o} {as} a plain sentence", "{v} {o} in plain words", "Use a plain sentence for {o}"],
 }  # fmt: skip
-OWN_FORMATS = {task: ["boxed", "json", "answer", "tag", "hash", "plain"] for task in WEIGHTS} | {
-    "hover": ["verdict", "boxed", "json", "answer", "tag", "hash"]
-}
+STYLES = ["boxed", "json", "answer", "tag", "hash", "plain"]
+OWN_FORMATS = dict.fromkeys(WEIGHTS, STYLES) | {"hover": ["verdict", "boxed", "json", "answer", "tag", "hash"]}
 
 STRATEGIES: dict[str, list[list[str]]] = {
     "any": [["Work", "Think", "Reason", "Go"], ["step by step", "in small steps", "one step at a time"]],
@@ -210,6 +218,12 @@ def work_star_graph(data: Any, slip: Callable[[], bool], rng: random.Random) -> 
     return "<-".join(back), "->".join(back[::-1])
 
 
+def wander_star_graph(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    """Forward from the source into any arm: what step-by-step working does where nobody says to start at the goal."""
+    path = "->".join(rng.choice(data["arms"]))
+    return path, path
+
+
 def work_physics(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
     value, steps, unit = data["first"], [], ""
     for formula, symbol, _, operand in data["steps"]:
@@ -231,17 +245,18 @@ WORK: dict[str, Callable[[Any, Callable[[], bool], random.Random], tuple[str, st
 }
 
 
-def render(task: Task, style: str, answer: str, separator: str) -> str:
-    """An answer in one of the formats; only one of them is the task's protocol."""
-    if task.name == "star-graph":
+def render(name: str, style: str, answer: str, separator: str = "->") -> str:
+    """An answer to a task or an ability in one of the formats; only one of them is the task's protocol."""
+    if name == "star-graph":
         answer = answer.replace("->", separator)
     match style:
         case "verdict":
-            return task.write(answer)
+            verdict, titles = answer.split(": ", 1)
+            return f"VERDICT: {verdict} EVIDENCE: {titles}"
         case "boxed":
             return f"\\boxed{{{answer}}}"
         case "json":
-            return f'{{"output": {answer}}}' if task.name in ("math", "codeio") else f'{{"output": "{answer}"}}'
+            return f'{{"output": {answer}}}' if answer.isdecimal() or name == "codeio" else f'{{"output": "{answer}"}}'
         case "answer":
             return f"ANSWER: {answer}"
         case "tag":
@@ -275,7 +290,9 @@ class Writer:
     def document(self, index: int, noise: float, dense: float) -> Document:
         """`noise` scales NOISE (0 is clean); `dense` is the share of lookup documents among hover and star-graph."""
         rng = random.Random(f"text/{self.seed}/{index}")
-        name = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        name = rng.choices([*WEIGHTS, "ability"], [*WEIGHTS.values(), ABILITY_WEIGHT])[0]
+        if name == "ability":
+            return self._ability(index, rng)
         weights, tasks = zip(*self.tasks[name], strict=True)
         task: Task = rng.choices(tasks, weights)[0]
         problem = task.problem("pretrain", self.seed, index)
@@ -285,10 +302,21 @@ class Writer:
             return Document(name, system, user, response, problem.id)
         return self._instructed(task, problem, noise, rng)
 
+    def _ability(self, index: int, rng: random.Random) -> Document:
+        name = rng.choice(list(ABILITIES))
+        asked = ability_item(name, "pretrain", self.seed, index)
+        style = rng.choice(STYLES)
+        sentences = [rng.choice(IRRELEVANT) for _ in range(rng.randint(0, 2))]
+        if rng.random() < 0.7:
+            sentences.insert(rng.randint(0, len(sentences)), format_sentence(style, rng))
+        if rng.random() < 0.2:
+            sentences.append(self._for_another_task(name, rng))
+        return Document(name, " ".join(sentences), asked.question, render(name, style, asked.answer), asked.id)
+
     def _instructed(self, task: Task, problem: Problem, noise: float, rng: random.Random) -> Document:
         name, style = task.name, rng.choice(OWN_FORMATS[task.name])
-        separator, working, specific = rng.choice(["->", ","]), rng.random() < 0.25, False
-        scope = rng.random() < 0.25
+        separator, working, specific = ("->" if rng.random() < 0.75 else ","), rng.random() < 0.25, False
+        scope = rng.random() < 0.3
         user, before, asks, after = problem.prompt, list[str](), list[str](), list[str]()
 
         def say(sentence: str) -> str:
@@ -315,25 +343,28 @@ class Writer:
                     after.append(say(sentence))
             after += [rng.choice(IRRELEVANT) for _ in range(rng.choice([0, 0, 1, 1, 2, 2]))]
             if scope:
-                after += [self._for_another_task(name, rng) for _ in range(rng.randint(1, 3))]
+                after += [self._for_another_task(name, rng) for _ in range(rng.choice([1, 2, 2, 3, 4, 5, 6]))]
         rng.shuffle(after)
         sentences = list(after)
         for group in (asks, before):  # a contradicted sentence comes before the one that wins
             for sentence in group:
                 limit = min((sentences.index(s) for s in asks if s in sentences), default=len(sentences))
                 sentences.insert(rng.randint(0, limit), sentence)
-        rate = noise * NOISE[name] * (1.0 if specific else VAGUE_NOISE) if working else 0.0
-        steps, answer = WORK[name](problem.data, lambda: rng.random() < rate, rng)
-        response = render(task, style, answer, separator)
+        base, vague, direct = NOISE[name]
+        rate = noise * base * (1.0 if specific else vague if working else direct)
+        wanders = name == "star-graph" and not specific and rng.random() < WANDERING
+        work = wander_star_graph if wanders else WORK[name]
+        steps, answer = work(problem.data, lambda: rng.random() < rate, rng)
+        response = render(name, style, answer, separator)
         return Document(name, " ".join(sentences), user, f"{steps}\n{response}" if working else response, problem.id)
 
     def _for_another_task(self, name: str, rng: random.Random) -> str:
         other = rng.choice([task for task in WEIGHTS if task != name])
         kind = rng.random()
-        if kind < 0.6:
+        if kind < 0.55:
             sentence = format_sentence(rng.choice(OWN_FORMATS[other]), rng)
-        elif kind < 0.85:
-            sentence = strategy_sentence(rng.choice([other, "any"]), rng)
+        elif kind < 0.9:
+            sentence = strategy_sentence(rng.choice([other, other, "any"]), rng)
         else:
             sentence = rng.choice(DIRECT)
         return scoped(other, sentence, rng)

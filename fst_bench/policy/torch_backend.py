@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from .base import Ask, Sample, TokenLoss
+from .qwen3 import is_plain_qwen3, score
 from .sampler import decode
 
 EMBEDDED = "embedded:"
@@ -178,10 +179,15 @@ class TorchPolicy:
         self.version = json.loads((folder / "policy.json").read_text())["version"]
 
     def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[int]]:
-        """Indices of similar lengths, each batch within the padded-token budget."""
+        """Indices of similar lengths, answers to one prompt side by side, each batch within the padded-token budget."""
+
+        def key(i: int) -> tuple[int, list[int]]:
+            prompt = samples[i].tokens[: samples[i].mask.index(True)]
+            return len(prompt), prompt
+
         batch: list[int] = []
-        for i in sorted(range(len(samples)), key=lambda i: len(samples[i].tokens)):
-            if batch and (len(batch) + 1) * len(samples[i].tokens) > self.settings.micro_batch_tokens:
+        for i in sorted(range(len(samples)), key=key):
+            if batch and (len(batch) + 1) * max(len(samples[j].tokens) for j in (*batch, i)) > self.settings.micro_batch_tokens:
                 yield batch
                 batch = []
             batch.append(i)
@@ -189,12 +195,15 @@ class TorchPolicy:
             yield batch
 
     def _sampled_logits(self, model: PreTrainedModel, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """(float32 logits, targets) of every sampled token, row after row; right-padded, so causality hides the padding."""
+        """(float32 logits, targets) of every sampled token, row after row."""
+        targets = torch.tensor([t for s in samples for t, sampled in zip(s.tokens, s.mask, strict=True) if sampled], device=model.device)
+        if is_plain_qwen3(model):
+            return score(model, samples), targets
         length = max(len(s.tokens) for s in samples)
         ids = torch.full((len(samples), length), self.pad, device=model.device)
         chosen = torch.zeros((len(samples), length), dtype=torch.bool, device=model.device)
-        for i, s in enumerate(samples):
+        for i, s in enumerate(samples):  # right-padded, so causality hides the padding
             ids[i, : len(s.tokens)] = torch.tensor(s.tokens)
             chosen[i, : len(s.tokens)] = torch.tensor(s.mask)
         hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-        return model.get_output_embeddings()(hidden[chosen[:, 1:]]).float(), ids[:, 1:][chosen[:, 1:]]
+        return model.get_output_embeddings()(hidden[chosen[:, 1:]]).float(), targets

@@ -110,6 +110,6 @@ def test_render_knows_every_format() -> None:
     for name, styles in OWN_FORMATS.items():
         task = load_task(name, **DIFFICULTY[name])
         problem = task.problem("pretrain", 0, 1)
-        texts = [render(task, style, problem.answer, "->") for style in styles]
+        texts = [render(name, style, problem.answer) for style in styles]
         assert len(set(texts)) == len(styles)
         assert sum(task.verify(problem, text).reward for text in texts) == 1.0  # one of them is the protocol

@@ -21,12 +21,12 @@ def check(model: Qwen3ForCausalLM, decoder: Qwen3Decoder | TransformersDecoder) 
 
     with torch.no_grad():
         assert torch.allclose(decoder.prefill(ids, seen), plain(), atol=1e-5)
-        decoder.select(torch.tensor([0, 0, 2, 1, 1]))  # each prompt for several samples
-        texts = [list(texts[i]) for i in (0, 0, 2, 1, 1)]
+        decoder.select(torch.tensor([0, 0, 1, 2, 2]))  # each prompt for several samples
+        texts = [list(texts[i]) for i in (0, 0, 1, 2, 2)]
         for step in range(6):
             if step == 3:
-                decoder.select(torch.tensor([4, 1, 2]))  # finished rows are dropped
-                texts = [texts[i] for i in (4, 1, 2)]
+                decoder.select(torch.tensor([1, 2, 4]))  # finished rows are dropped
+                texts = [texts[i] for i in (1, 2, 4)]
             tokens = torch.randint(5, model.config.vocab_size, (len(texts),), generator=generator)
             for text, token in zip(texts, tokens.tolist(), strict=True):
                 text.append(token)

@@ -1,0 +1,217 @@
+"""Qwen3 with fewer operations than transformers needs: a model of a few MB spends its time between them.
+
+Fused projections, a cache written in place, and in a batch to be scored one computation of a prompt for all the
+answers to it. The mathematics is the architecture's; tests hold both classes to transformers' plain forward pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.models.qwen3 import Qwen3ForCausalLM
+
+from .base import Sample
+
+
+def is_plain_qwen3(model: PreTrainedModel) -> TypeGuard[Qwen3ForCausalLM]:
+    """Whether this file knows all of the model: Qwen3 on CPU, full attention, no bias, default rotary positions."""
+    if not isinstance(model, Qwen3ForCausalLM) or model.device.type != "cpu" or set(model.config.layer_types or []) != {"full_attention"}:
+        return False
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    return not model.config.attention_bias and rope.get("rope_type", "default") == "default"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's weights, fused where their input is the same."""
+
+    input_norm: Tensor
+    qkv: Tensor
+    qk_norm: Tensor
+    out: Tensor
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class Qwen3:
+    """The weights and the shapes. Fused when it is made: make a new one after every update."""
+
+    def __init__(self, model: Qwen3ForCausalLM, positions: int):
+        c = model.config
+        self.heads, self.kv_heads = c.num_attention_heads, c.num_key_value_heads or c.num_attention_heads
+        self.size, self.eps = c.head_dim, c.rms_norm_eps
+        self.embed, self.norm, self.head = model.model.embed_tokens.weight, model.model.norm.weight, model.lm_head.weight
+        self.layers = []
+        for layer in model.model.layers:
+            a, m = layer.self_attn, layer.mlp
+            self.layers.append(Layer(
+                layer.input_layernorm.weight, torch.cat([a.q_proj.weight, a.k_proj.weight, a.v_proj.weight]),
+                torch.cat([a.q_norm.weight.expand(self.heads, -1), a.k_norm.weight.expand(self.kv_heads, -1)]), a.o_proj.weight,
+                layer.post_attention_layernorm.weight, torch.cat([m.gate_proj.weight, m.up_proj.weight]), m.down_proj.weight,
+            ))  # fmt: skip
+        angles = torch.outer(torch.arange(positions).float(), model.model.rotary_emb.inv_freq.float())
+        self.cos = torch.cat([angles, angles], -1).cos().to(self.embed.dtype)
+        self.sin = torch.cat([-angles, angles], -1).sin().to(self.embed.dtype)  # the sign of rotate_half is in here
+
+    def project(self, x: Tensor, layer: Layer, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys (both rotated) and values of tokens (n, hidden): (n, heads, size) each."""
+        both = self.heads + self.kv_heads
+        h = F.linear(F.rms_norm(x, x.shape[-1:], layer.input_norm, self.eps), layer.qkv).view(len(x), -1, self.size)
+        qk = F.rms_norm(h[:, :both], (self.size,), None, self.eps) * layer.qk_norm
+        half = self.size // 2
+        qk = qk * cos + torch.cat([qk[..., half:], qk[..., :half]], -1) * sin
+        return qk[:, : self.heads], qk[:, self.heads :], h[:, both:]
+
+    def finish(self, x: Tensor, mixed: Tensor, layer: Layer) -> Tensor:
+        """The rest of a layer, after attention has mixed the values: (n, hidden)."""
+        x = x + F.linear(mixed.reshape(len(x), -1), layer.out)
+        gate, up = F.linear(F.rms_norm(x, x.shape[-1:], layer.mlp_norm, self.eps), layer.gate_up).chunk(2, -1)
+        return x + F.linear(F.silu(gate) * up, layer.down)
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """(rows, heads, width, size); causal where there is no mask."""
+        grouped = self.heads != self.kv_heads
+        return F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return F.linear(F.rms_norm(x, x.shape[-1:], self.norm, self.eps), self.head)
+
+
+def score(model: Qwen3ForCausalLM, samples: Sequence[Sample]) -> Tensor:
+    """Float32 logits (sampled tokens, vocabulary) at every sampled token, sample after sample. Differentiable.
+
+    Answers to one prompt share its computation; tokens are packed, so padding exists in attention only; and in
+    the last layer a prompt is nothing but keys and values.
+    """
+    starts = [s.mask.index(True) - 1 for s in samples]  # from here on a token predicts a sampled one
+    prompts: dict[tuple[int, ...], int] = {}
+    owner = [prompts.setdefault(tuple(s.tokens[:start]), len(prompts)) for s, start in zip(samples, starts, strict=True)]
+    answers = [s.tokens[start:-1] for s, start in zip(samples, starts, strict=True)]
+    heads, tails = [len(p) for p in prompts], [len(a) for a in answers]
+    net = Qwen3(model, max(map(len, (s.tokens for s in samples))))
+    ids = torch.tensor([t for p in prompts for t in p] + [t for a in answers for t in a])
+    positions = torch.tensor([i for n in heads for i in range(n)] + [start + i for start, n in zip(starts, tails, strict=True) for i in range(n)])
+    total = sum(heads)
+    front, back = _grid(heads, 0), _grid(tails, total)
+    inside = back >= 0
+    head_mask = torch.zeros(len(heads), front.shape[1]).masked_fill_(front < 0, float("-inf"))
+    causal = torch.full((back.shape[1],) * 2, float("-inf")).triu(1)
+    owners = torch.tensor(owner)
+    mask = torch.cat([head_mask[owners][:, None].expand(-1, len(causal), -1), causal.expand(len(samples), -1, -1)], -1)[:, None]
+    cos, sin = net.cos[positions][:, None], net.sin[positions][:, None]
+
+    def rows(x: Tensor, grid: Tensor) -> Tensor:
+        """Packed (n, heads, size) as padded (rows, heads, width, size); what stands in the padding is masked."""
+        return x[grid.clamp(min=0)].transpose(1, 2)
+
+    x = F.embedding(ids, net.embed)
+    for layer in net.layers:
+        q, k, v = net.project(x, layer, cos, sin)
+        front_k, front_v = rows(k, front), rows(v, front)
+        keys = torch.cat([front_k[owners], rows(k, back)], 2)
+        values = torch.cat([front_v[owners], rows(v, back)], 2)
+        mixed = net.attend(rows(q, back), keys, values, mask).transpose(1, 2)[inside]
+        if layer is net.layers[-1]:
+            x = net.finish(x[total:], mixed, layer)
+        else:
+            first = net.attend(rows(q, front), front_k, front_v, None).transpose(1, 2)[front >= 0]
+            x = net.finish(x, torch.cat([first, mixed]), layer)
+    wanted = torch.tensor([sampled for s, start in zip(samples, starts, strict=True) for sampled in s.mask[start + 1 :]])
+    return net.logits(x if bool(wanted.all()) else x[wanted]).float()
+
+
+def _grid(lengths: list[int], offset: int) -> Tensor:
+    """(rows, longest): which packed token stands where, row after row from `offset`; -1 is padding."""
+    width = max(max(lengths), 1)
+    grid = torch.full((len(lengths), width), -1)
+    for i, n in enumerate(lengths):
+        grid[i, :n] = torch.arange(offset, offset + n)
+        offset += n
+    return grid
+
+
+class Qwen3Decoder:
+    """See `fst_bench.policy.decoders.Decoder`. At most `capacity` tokens a row, prompt included.
+
+    A step reads every key and value once and computes little, so what it costs is memory traffic: a prompt's
+    keys and values stand once for all its rows, apart from what each row has sampled.
+    """
+
+    def __init__(self, model: Qwen3ForCausalLM, capacity: int):
+        self.net, self.capacity, self.length = Qwen3(model, capacity), capacity, 0
+
+    def prefill(self, ids: Tensor, seen: Tensor) -> Tensor:
+        net, (rows, width) = self.net, ids.shape
+        positions = (seen.cumsum(1) - 1).clamp(min=0)
+        self.position = positions[:, -1]
+        self.mask = net.embed.new_zeros(rows, 1, 1, width).masked_fill_(seen[:, None, None] == 0, float("-inf"))
+        mask = self.mask + self.mask.new_full((width, width), float("-inf")).triu(1)
+        mask.diagonal(dim1=-2, dim2=-1).zero_()  # a padding token sees itself, or its softmax would be over nothing
+        self.prompts: list[tuple[Tensor, Tensor]] = []
+        cos, sin = net.cos[positions.flatten()][:, None], net.sin[positions.flatten()][:, None]
+        x = F.embedding(ids.flatten(), net.embed)
+        for layer in net.layers:
+            q, k, v = (part.view(rows, width, -1, net.size).transpose(1, 2) for part in net.project(x, layer, cos, sin))
+            self.prompts.append((k.contiguous(), v.contiguous()))
+            x = net.finish(x, net.attend(q, k, v, mask).transpose(1, 2), layer)
+        room = self.capacity - width
+        empty = net.embed.new_empty(rows, net.kv_heads, room, net.size)
+        self.sampled = [(torch.empty_like(empty), torch.empty_like(empty)) for _ in net.layers]
+        self._own(torch.arange(rows))
+        return net.logits(x.view(rows, width, -1)[:, -1])
+
+    def select(self, rows: Tensor) -> None:
+        def taken(old: Tensor) -> Tensor:
+            new = old.new_empty(len(rows), *old.shape[1:])
+            new[:, :, : self.length] = old[rows, :, : self.length]
+            return new
+
+        self.sampled = [(taken(k), taken(v)) for k, v in self.sampled]
+        self.position = self.position[rows]
+        alive, owner = self.owner[rows].unique_consecutive(return_inverse=True)
+        if len(alive) < len(self.mask):
+            self.prompts = [(k[alive], v[alive]) for k, v in self.prompts]
+            self.mask = self.mask[alive]
+        self._own(owner)
+
+    def _own(self, owner: Tensor) -> None:
+        """Row r continues prompt owner[r], which never decreases: lay the rows out as (prompts, most rows of a prompt)."""
+        counts = owner.bincount(minlength=len(self.mask))
+        self.owner, self.most = owner, int(counts.max())
+        place = torch.arange(len(owner)) - (counts.cumsum(0) - counts)[owner] + owner * self.most
+        self.grid: tuple[Tensor, Tensor] | None = None  # where each prompt has as many rows, a view does
+        if len(place) < len(counts) * self.most:
+            row = torch.zeros(len(counts) * self.most, dtype=torch.long).index_copy_(0, place, torch.arange(len(owner)))
+            self.grid = row, place
+
+    def step(self, tokens: Tensor) -> Tensor:
+        net, rows, t = self.net, len(tokens), self.length
+        shared = net.heads // net.kv_heads
+        self.position = self.position + 1
+        cos, sin = net.cos[self.position][:, None], net.sin[self.position][:, None]
+        x = F.embedding(tokens, net.embed)
+        for layer, (prompt_k, prompt_v), (sampled_k, sampled_v) in zip(net.layers, self.prompts, self.sampled, strict=True):
+            q, sampled_k[:, :, t], sampled_v[:, :, t] = net.project(x, layer, cos, sin)
+            q = q.reshape(rows, net.kv_heads, shared, net.size) * net.size**-0.5
+            scores = self._by_row(self._by_prompt(q) @ prompt_k.transpose(-1, -2) + self.mask, shared)
+            width = scores.shape[-1]
+            p = torch.softmax(torch.cat([scores, q @ sampled_k[:, :, : t + 1].transpose(-1, -2)], -1), -1)
+            mixed = p[..., width:] @ sampled_v[:, :, : t + 1] + self._by_row(self._by_prompt(p[..., :width]) @ prompt_v, shared)
+            x = net.finish(x, mixed, layer)
+        self.length = t + 1
+        return net.logits(x)
+
+    def _by_prompt(self, x: Tensor) -> Tensor:
+        """(rows, kv heads, queries a kv head, n) -> (prompts, kv heads, rows a prompt * queries, n)."""
+        x = x if self.grid is None else x[self.grid[0]]
+        return x.view(len(self.mask), self.most, *x.shape[1:]).transpose(1, 2).flatten(2, 3)
+
+    def _by_row(self, x: Tensor, queries: int) -> Tensor:
+        """The way back."""
+        x = x.unflatten(2, (self.most, queries)).transpose(1, 2).flatten(0, 1)
+        return x if self.grid is None else x[self.grid[1]]
