@@ -71,11 +71,16 @@ def run(
     """Run a method on a stream from the start; `settings` are sections or values, as in slow={"cap": 4.0}, batch=8."""
     config, spec = resolve(stream, method, preset, seed, settings)
     bench = Bench(config, spec)  # whatever is wrong with the settings is said before a directory is made
-    digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:6]
-    store = Store.create(Path(out), (f"{spec.name}@{spec.version}", method, f"{preset}-s{seed}-{digest}"))
-    store.write("config", described(config, spec))
+    store = Store.create(Path(out), run_parts(config, spec))
     store.write("env", environment(config.threads))
+    store.write("config", described(config, spec))  # last: with it the directory is a run
     return bench.loop(store, watcher or Watcher())
+
+
+def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
+    """The run directory below <out>: stream, method, and an id in which every setting counts."""
+    digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:6]
+    return f"{spec.name}@{spec.version}", config.method, f"{config.preset}-s{config.seed}-{digest}"
 
 
 def resume(path: str | Path, watcher: Watcher | None = None) -> Run:

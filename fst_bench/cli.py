@@ -34,9 +34,23 @@ def parser() -> Parser:
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the estimated cost")
     run.set_defaults(do=do_run)
 
+    sweep = commands.add_parser("sweep", help="methods x seeds on a stream; the same command again goes on where it stopped")
+    sweep.add_argument("--stream", required=True)
+    sweep.add_argument("--methods", required=True, help="comma-separated")
+    sweep.add_argument("--seeds", default="0-4")
+    sweep.add_argument("--preset", default="tiny")
+    sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    sweep.add_argument("--out", type=Path, default=Path("runs"))
+    sweep.add_argument("--jobs", type=int, help="runs at a time (default: what the cores hold)")
+    sweep.set_defaults(do=do_sweep)
+
     resume = commands.add_parser("resume", help="continue a killed run")
     resume.add_argument("run", type=Path)
     resume.set_defaults(do=do_resume)
+
+    compare = commands.add_parser("compare", help="finished runs of one stream in one table, with intervals over seeds")
+    compare.add_argument("runs", type=Path, nargs="+", help="run directories, or folders that hold them")
+    compare.set_defaults(do=do_compare)
 
     report = commands.add_parser("report", help="write report.html of a run anew")
     report.add_argument("run", type=Path)
@@ -57,7 +71,7 @@ def parser() -> Parser:
     validate.add_argument("name", nargs="?", help="a run directory; one stream or task")
     validate.set_defaults(do=do_validate)
 
-    for command in (run, resume, report, listing, show, validate):
+    for command in (run, sweep, resume, compare, report, listing, show, validate):
         command.add_argument("--json", action="store_true", help="last line of output is one JSON object")
     return p
 
@@ -114,6 +128,20 @@ def do_run(args: argparse.Namespace) -> dict[str, Any]:
     return finished(run(args.stream, args.method, args.out, args.seed, args.preset, watcher(args), **settings))
 
 
+def do_sweep(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.config import parse_setting
+    from fst_bench.sweep import parse_seeds, sweep
+
+    if args.jobs is not None and args.jobs < 1:
+        raise ValueError(f"--jobs wants 1 or more, got {args.jobs}")
+    settings = dict(parse_setting(text) for text in args.set)
+    methods = [name.strip() for name in args.methods.split(",")]
+    done = sweep(args.stream, methods, parse_seeds(args.seeds), args.out, args.preset, settings, args.jobs, lambda line: print(line, flush=True))
+    failed = {str(path): why for path, why in done.items() if why}
+    print(f"{len(done) - len(failed)} of {len(done)} runs are finished" + "".join(f"\nFAILED {path}: {why}" for path, why in failed.items()))
+    return {"ok": not failed, "runs": [str(path) for path in done], "failed": failed}
+
+
 def dry_run(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """The resolved configuration, and what the run would spend at most."""
     import yaml
@@ -135,6 +163,14 @@ def do_resume(args: argparse.Namespace) -> dict[str, Any]:
     from fst_bench.bench import resume
 
     return finished(resume(args.run, watcher(args)))
+
+
+def do_compare(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.compare import compare, load
+
+    table = compare(load(args.runs))
+    print(table)
+    return {"table": table}
 
 
 def do_report(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,23 +1,29 @@
-"""The model card's table: what a model does under prompts written by hand.
+"""The model card's tables: what a model does under prompts written by hand, and what no stream trains.
 
-    python -m fst_bench.model.probe --model embedded:tiny --n 192
+    python -m fst_bench.model.probe --model embedded:tiny --n 400
 
-For each task at a preset's difficulty: the seed prompt, the right format sentence, and format with strategy, each
-sampled at temperature 1 and (the last one) greedy. The sentences are of the pretraining language, so this is what
-a prompt can do at best for the model, not what a method will find.
+Tasks, at a preset's difficulty: the seed prompt, the right format sentence, and format with strategy, sampled at
+temperature 1, and the last one greedy. The sentences are of the pretraining language, so this is what a prompt can do
+for the model at best, not what a method will find. Abilities: greedy, each asked in all answer formats.
 """
 
 import argparse
+import json
+import random
+from collections.abc import Sequence
 
 import torch
 
 from fst_bench.config import load_preset
+from fst_bench.lab import conversation
 from fst_bench.policy import Ask, Policy, load_policy
 from fst_bench.policy.torch_backend import PolicySettings
 from fst_bench.seeds import seed_for
-from fst_bench.tasks import TASKS, Task, load_task
+from fst_bench.tasks import TASKS, Problem, Task, load_task
+from fst_bench.tasks.hover import read_labels
 
-from .text import SEED_PROMPT
+from .abilities import ABILITIES, item
+from .text import SEED_PROMPT, STYLES, format_sentence, render
 
 FORMAT = {
     "math": "Put the final answer inside \\boxed{}.",
@@ -35,28 +41,77 @@ STRATEGY = {
 }
 
 
-def accuracy(policy: Policy, task: Task, context: str, n: int, temperature: float) -> float:
-    """Share of `n` held-out problems answered rightly under a context."""
-    problems = task.problems("test", 0, n)
-    asks = [Ask(({"role": "system", "content": context}, {"role": "user", "content": p.prompt}), seed_for("probe", p.id)) for p in problems]
-    return sum(task.verify(p, group[0].text).reward for p, group in zip(problems, policy.sample(asks, temperature=temperature), strict=True)) / n
+def prompts_by_hand(task: str) -> list[str]:
+    """The seed prompt; with the right format sentence; with the strategy sentence too."""
+    return [SEED_PROMPT, f"{SEED_PROMPT} {FORMAT[task]}", f"{SEED_PROMPT} {FORMAT[task]} {STRATEGY[task]}"]
+
+
+def answers(policy: Policy, context: str, prompts: Sequence[str], temperature: float) -> list[str]:
+    asks = [Ask(conversation(context, p), seed_for("probe", i)) for i, p in enumerate(prompts)]
+    return [group[0].text for group in policy.sample(asks, temperature=temperature)]
+
+
+def accuracy(policy: Policy, task: Task, context: str, problems: Sequence[Problem], temperature: float) -> float:
+    """Share of the problems answered rightly under a context."""
+    texts = answers(policy, context, [p.prompt for p in problems], temperature)
+    return sum(task.verify(p, text).reward for p, text in zip(problems, texts, strict=True)) / len(problems)
+
+
+def verdict_given_evidence(policy: Policy, task: Task, context: str, problems: Sequence[Problem], temperature: float) -> tuple[float, int]:
+    """(share of right verdicts where hover's evidence is right, how many those are): chance is one half."""
+    verdicts = []
+    for p, text in zip(problems, answers(policy, context, [p.prompt for p in problems], temperature), strict=True):
+        verdict, titles = p.answer.split(": ", 1)
+        given = read_labels(text)
+        if given and set(given[1]) == set(titles.split("; ")):
+            verdicts.append(given[0] == verdict)
+    return sum(verdicts) / max(1, len(verdicts)), len(verdicts)
+
+
+def ability(policy: Policy, name: str, n: int) -> tuple[float, float]:
+    """Greedy, on held-out items, each in one of the formats: (right answers, right answers in exactly the asked format)."""
+    items, rng = [item(name, "test", 0, i) for i in range(n)], random.Random(name)
+    styles = [STYLES[i % len(STYLES)] for i in range(n)]
+    asks = [
+        Ask(conversation(f"{SEED_PROMPT} {format_sentence(style, rng)}", it.question), 0) for it, style in zip(items, styles, strict=True)
+    ]  # fmt: skip
+    texts = [group[0].text for group in policy.sample(asks, temperature=0.0)]
+    exact = sum(text == render(name, style, it.answer) for text, style, it in zip(texts, styles, items, strict=True))
+    right = sum(any(text == render(name, style, it.answer) for style in STYLES) for text, it in zip(texts, items, strict=True))
+    return right / n, exact / n
+
+
+def wilson(share: float, n: int) -> str:
+    """A share with its 95 % Wilson interval."""
+    z = 1.96
+    middle, half = (share + z * z / (2 * n)) / (1 + z * z / n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5 / (1 + z * z / n)
+    return f"{share:.2f} ({max(0.0, middle - half):.2f}-{min(1.0, middle + half):.2f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded:tiny")
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--n", type=int, default=192)
+    parser.add_argument("--n", type=int, default=400)
+    parser.add_argument("--difficulty", type=json.loads, default={}, help='JSON, e.g. {"math": {"operations": 7}}')
+    parser.add_argument("--tasks", default=",".join(TASKS))
     args = parser.parse_args()
     torch.set_num_threads(1)
     preset = load_preset(args.preset)
     policy = load_policy(args.model, PolicySettings(max_tokens=preset["policy"]["max_tokens"]))
     print("| task | seed prompt | format | format + strategy | the same, greedy |\n| --- | --- | --- | --- | --- |")
-    for name in TASKS:
-        task = load_task(name, **preset["difficulty"][name])
-        contexts = [SEED_PROMPT, f"{SEED_PROMPT} {FORMAT[name]}", f"{SEED_PROMPT} {FORMAT[name]} {STRATEGY[name]}"]
-        shares = [accuracy(policy, task, context, args.n, 1.0) for context in contexts] + [accuracy(policy, task, contexts[-1], args.n, 0.0)]
-        print(f"| {name} | " + " | ".join(f"{share:.2f}" for share in shares) + " |", flush=True)
+    for name in args.tasks.split(","):
+        task = load_task(name, **(preset["difficulty"][name] | args.difficulty.get(name, {})))
+        problems, contexts = task.problems("test", 0, args.n), prompts_by_hand(name)
+        shares = [accuracy(policy, task, context, problems, 1.0) for context in contexts]
+        shares.append(accuracy(policy, task, contexts[-1], problems, 0.0))
+        print(f"| {name} | " + " | ".join(wilson(share, args.n) for share in shares) + " |", flush=True)
+        if name == "hover":
+            share, right = verdict_given_evidence(policy, task, contexts[-1], problems, 1.0)
+            print(f"hover, T = 1: {wilson(share, max(1, right))} of the verdicts are right where the evidence is (n = {right})")
+    print("\n| ability | right answer | in the asked format |\n| --- | --- | --- |")
+    for name in ABILITIES:
+        print(f"| {name} | " + " | ".join(wilson(share, args.n) for share in ability(policy, name, args.n)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""Sweeps: skipped when done, resumed when killed, one failure stops nothing. Real runs of the smoke preset."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fst_bench.cli import main
+from fst_bench.sweep import parse_seeds, sweep
+
+SMALL = {"stage_problems": 8, "threads": 1}
+
+
+def test_seeds() -> None:
+    assert parse_seeds("0-4") == [0, 1, 2, 3, 4]
+    assert parse_seeds("7, 100-101") == [7, 100, 101]
+    for text in ("", "a", "3-1", "1-", "0-2,2"):
+        with pytest.raises(ValueError, match="--seeds"):
+            parse_seeds(text)
+
+
+def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    said: list[str] = []
+    first = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, said.append)
+    assert list(first.values()) == [None] * 4 and sum(line.startswith("done") for line in said) == 4
+    paths = list(first)
+    numbers = [(path / "metrics.json").read_text() for path in paths]
+    before = [(path / "manifest.json").stat().st_mtime_ns for path in paths]
+
+    shutil.rmtree(paths[0])  # one was lost, one was killed before its end
+    (paths[1] / "manifest.json").unlink()
+    said.clear()
+    again = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, said.append)
+    assert list(again.values()) == [None] * 4
+    assert sorted(line.split()[0] for line in said) == ["done", "done", "resume", "run", "there", "there"]
+    assert [(path / "metrics.json").read_text() for path in paths] == numbers
+    assert [(path / "manifest.json").stat().st_mtime_ns for path in paths[2:]] == before[2:]
+
+
+def test_one_failure_stops_nothing_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["sweep", "--stream", "single-math", "--methods", "base", "--seeds", "0-1", "--preset", "smoke", "--out", str(tmp_path), "--json"]
+    arguments += ["--set", "stage_problems=8"]
+    assert main(arguments) == 0
+    broken = next(tmp_path.glob("single-math@*/base/smoke-s0-*"))
+    (broken / "manifest.json").unlink()
+    (broken / "config.json").write_text("{}")
+    capsys.readouterr()
+    assert main(arguments) == 1
+    out = capsys.readouterr().out
+    assert f"FAILED {broken}" in out and "1 of 2 runs are finished" in out
+    assert list(json.loads(out.splitlines()[-1])["failed"]) == [str(broken)]
+
+
+def test_wrong_settings_are_said_before_the_first_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="did you mean fst"):
+        sweep("single-math", ["base", "fts"], [0], tmp_path, "smoke", SMALL)
+    assert not list(tmp_path.iterdir())
