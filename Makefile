@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test benchmark clean
+.PHONY: run test benchmark reference clean
 
 # The main job on the embedded model: no hub, no GPU, minutes.
 run: $(INSTALLED)
@@ -17,6 +17,13 @@ test: $(INSTALLED)
 # Sampling against transformers' generate, an RL step against TRL; one thread, about two minutes.
 benchmark: $(INSTALLED) .venv-trl/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts= -q tests/benchmarks --benchmark-json=results/benchmarks/speed.json
+
+# The README's tables: 60 runs, two at a time; the same command again goes on where it stopped.
+reference: $(INSTALLED)
+	$(BIN)/fst-bench sweep --stream continual-4 --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
+	$(BIN)/fst-bench sweep --stream continual-4-given --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
+	$(BIN)/fst-bench sweep --stream paper-3 --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
+	$(BIN)/python results/collect.py runs-reference
 
 .venv-trl/.installed:
 	$(PYTHON) -m venv .venv-trl
