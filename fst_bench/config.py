@@ -1,7 +1,7 @@
-"""Typed settings of a run: defaults < preset < stream < --set, every layer checked against one schema.
+"""Typed settings of a run: defaults < preset < stream < method < --set, every layer checked against one schema.
 
 Settings live beside what they set (SlowSettings in slow/, FastSettings in fast/, PolicySettings in policy/); here
-they are put together.
+they are put together. A preset's or a stream's section `methods` holds what it sets for one method only.
 """
 
 from collections.abc import Mapping
@@ -118,6 +118,11 @@ def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overr
     if method not in METHODS:
         raise ValueError(unknown("method", method, METHODS))
     values = merge(load_preset(preset), spec.settings)
+    own = values.pop("methods", {})
+    for name in own:
+        if name not in METHODS:
+            raise ValueError(f"settings: methods: {unknown('method', name, METHODS)}")
+    values = merge(values, own.get(method, {}))
     for key, value in (overrides or {}).items():
         nested: Any = value
         for part in reversed(key.split(".")):

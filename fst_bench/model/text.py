@@ -31,7 +31,9 @@ SEED_PROMPT = "You are a helpful assistant. Solve the problem."
 WEIGHTS = {"math": 1.0, "codeio": 1.3, "hover": 1.7, "star-graph": 1.6, "physics": 1.1}
 ABILITY_WEIGHT = 0.8
 
-NOISE = {"math": (0.06, 1.6, 0.0), "codeio": (0.04, 1.6, 0.0), "hover": (0.12, 1.3, 1.6), "star-graph": (0.12, 1.6, 0.0), "physics": (0.2, 1.5, 1.5)}
+NOISE = {
+    "math": (0.06, 1.6, 0.0), "codeio": (0.05, 1.6, 0.0), "hover": (0.18, 1.3, 1.6), "star-graph": (0.17, 1.6, 0.0), "physics": (0.28, 1.5, 1.5),
+}  # fmt: skip
 """Errors per step of working where a sentence names the task's own strategy; factor on it for any other working; and without working."""
 
 LEVELS: dict[str, list[tuple[float, dict[str, Any]]]] = {

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from fst_bench.config import load_preset
 from fst_bench.fast.reflectors import RULES, instructions
-from fst_bench.model.text import DIRECT, LEVELS, OWN_FORMATS, WORK, Writer, format_sentence, list_everything, render, strategy_sentence
+from fst_bench.model.text import (
+    DIRECT,
+    LEVELS,
+    OWN_FORMATS,
+    WORK,
+    Document,
+    Writer,
+    format_sentence,
+    list_everything,
+    render,
+    strategy_sentence,
+    wander_star_graph,
+)
 from fst_bench.tasks import TASKS, load_task
 
 DIFFICULTY = load_preset("tiny")["difficulty"]
@@ -113,3 +125,37 @@ def test_render_knows_every_format() -> None:
         texts = [render(name, style, problem.answer) for style in styles]
         assert len(set(texts)) == len(styles)
         assert sum(task.verify(problem, text).reward for text in texts) == 1.0  # one of them is the protocol
+
+
+def right(document: Document, name: str, answer: str) -> bool:
+    """Whether a document ends in the gold answer, in any of the formats."""
+    separators = ("->", ",") if name == "star-graph" else ("->",)
+    return any(document.response.endswith(render(name, style, answer, sep)) for style in OWN_FORMATS[name] for sep in separators)
+
+
+def test_clean_documents_are_right_and_noise_comes_late() -> None:
+    """Clean, only star-graph errs: it wanders where nobody says to start at the goal. Noise makes every task err."""
+    by_id: dict[str, tuple[str, str]] = {}
+    for name, levels in LEVELS.items():
+        for _, knobs in levels:
+            by_id |= {p.id: (name, p.answer) for p in (load_task(name, **knobs).problem("pretrain", 0, i) for i in range(6000))}
+    shares: dict[tuple[str, float], list[bool]] = {}
+    for i in range(6000):
+        for noise in (0.0, 1.0):
+            d = WRITER.document(i, noise, 0.0)
+            if d.problem_id in by_id:
+                shares.setdefault((d.task, noise), []).append(right(d, *by_id[d.problem_id]))
+    assert {name for name, _ in shares} == set(LEVELS)
+    for name in LEVELS:
+        clean, noisy = shares[name, 0.0], shares[name, 1.0]
+        assert len(clean) > 300
+        assert all(clean) == (name != "star-graph")
+        assert sum(noisy) / len(noisy) < sum(clean) / len(clean) - 0.03
+
+
+def test_whoever_wanders_walks_an_arm_from_the_source() -> None:
+    problem = load_task("star-graph", **LEVELS["star-graph"][-1][1]).problem("pretrain", 0, 0)
+    rng = random.Random(0)
+    walks = [wander_star_graph(problem.data, lambda: False, rng) for _ in range(500)]
+    arms = {"->".join(arm) for arm in problem.data["arms"]}
+    assert {path for path, _ in walks} == arms and all(path == answer for path, answer in walks)
