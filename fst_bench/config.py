@@ -102,11 +102,13 @@ def preset_files() -> dict[str, Path]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """A preset's settings, a plain mapping. ValueError names what exists."""
+    """A preset's settings over those of the preset it extends, a plain mapping. ValueError names what exists."""
     files = preset_files()
     if name not in files:
         raise ValueError(unknown("preset", name, files))
-    return read_yaml(files[name])
+    values = read_yaml(files[name])
+    extended = values.pop("extends", None)
+    return merge(load_preset(extended), values) if extended else values
 
 
 def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overrides: Mapping[str, Any] | None = None) -> tuple[Config, StreamSpec]:

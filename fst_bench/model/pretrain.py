@@ -60,8 +60,8 @@ class Recipe(BaseModel):
     decay: float = 0.4
     weight_decay: float = 0.01
     noise_from: float = 0.7
-    dense_before: float = 0.5
-    dense_after: float = 0.15
+    lookups: list[tuple[float, float]] = [(0.0, 0.7), (0.15, 0.2), (0.75, 0.06)]
+    """(from this share of the steps on, share of lookup documents): looking up is learned first, and from them."""
     clip: float = 1.0
     checkpoint_every: int = 250
     matmul: Literal["float32", "bfloat16"] = "bfloat16"
@@ -145,10 +145,11 @@ class Text:
 
     def _fill(self, shelf: int) -> list[list[tuple[Document, list[int], list[int]]]]:
         r = self.recipe
-        late = shelf * SHELF_BATCHES >= r.noise_from * r.steps
+        done = shelf * SHELF_BATCHES / r.steps
         count = SHELF_BATCHES * r.batch_documents
-        noise, dense = (1.0, r.dense_after) if late else (0.0, r.dense_before)
-        documents = [self.writer.document(shelf * count + i, noise, dense) for i in range(count)]
+        noise = 1.0 if done >= r.noise_from else 0.0
+        lookups = next(share for start, share in reversed(r.lookups) if done >= start)
+        documents = [self.writer.document(shelf * count + i, noise, lookups) for i in range(count)]
         chats = [[{"role": "system", "content": d.system}, {"role": "user", "content": d.user}] for d in documents]
         heads = self.tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
         prompts = self.tokenizer(heads, add_special_tokens=False)["input_ids"]

@@ -14,12 +14,14 @@ Nothing here knows of a learning method, and no sentence here is one that a veri
 
 import itertools
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from fst_bench.tasks import Problem, Task, load_task
 from fst_bench.tasks.codeio import compact, run
+from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
 from fst_bench.tasks.math import apply
 
 from .abilities import ABILITIES
@@ -32,14 +34,14 @@ WEIGHTS = {"math": 1.0, "codeio": 1.3, "hover": 1.7, "star-graph": 1.6, "physics
 ABILITY_WEIGHT = 0.8
 
 NOISE = {
-    "math": (0.06, 1.6, 0.0), "codeio": (0.05, 1.6, 0.0), "hover": (0.18, 1.3, 1.6), "star-graph": (0.17, 1.6, 0.0), "physics": (0.28, 1.5, 1.5),
+    "math": (0.06, 1.6, 0.0), "codeio": (0.05, 1.6, 0.0), "hover": (0.18, 1.3, 1.6), "star-graph": (0.15, 1.6, 0.0), "physics": (0.28, 1.5, 1.5),
 }  # fmt: skip
 """Errors per step of working where a sentence names the task's own strategy; factor on it for any other working; and without working."""
 
 LEVELS: dict[str, list[tuple[float, dict[str, Any]]]] = {
-    "math": [(w, {"operations": n, "max_value": 60, "max_operand": 9}) for n, w in zip(range(1, 8), (1, 2, 3, 4, 4, 5, 0.6), strict=True)],
-    "codeio": [(w, {"lines": n, "max_length": 5, "max_item": 9}) for n, w in zip(range(1, 6), (3, 4, 5, 6, 0.5), strict=True)],
-    "hover": [(w, {"chains": n, "hops": 2, "style": "terse"}) for n, w in zip(range(1, 4), (1, 4, 6), strict=True)],
+    "math": [(w, {"operations": n, "max_value": 60, "max_operand": 9}) for n, w in zip(range(1, 9), (1, 2, 3, 4, 4, 4, 3, 0.1), strict=True)],
+    "codeio": [(w, {"lines": n, "max_length": 5, "max_item": 9}) for n, w in zip(range(1, 6), (3, 4, 5, 6, 0.35), strict=True)],
+    "hover": [(w, {"chains": n, "hops": 2, "style": "bare"}) for n, w in zip(range(1, 4), (1, 4, 6), strict=True)],
     "star-graph": [
         (w, {"degree": d, "path_length": p, "pool": 20, "labels": "letters", "serialisation": "arrows"})
         for w, d, p in ((1, 2, 2), (2, 2, 3), (2, 3, 3), (2, 2, 4), (3, 3, 4), (3, 4, 4), (4, 5, 4))
@@ -48,7 +50,15 @@ LEVELS: dict[str, list[tuple[float, dict[str, Any]]]] = {
 }
 """(weight, difficulty) pairs the problems are drawn at; the last one is the embedded model's benchmark difficulty."""
 
-WANDERING = 0.7
+NAMES = PEOPLE + FIRMS + CITIES
+LOOKUPS: list[tuple[str, dict[str, Any]]] = [
+    ("hover", {"chains": 6, "hops": 2, "style": "bare"}),
+    ("hover", {"chains": 10, "hops": 1, "style": "bare"}),
+    ("star-graph", {"degree": 5, "path_length": 4, "pool": 20, "labels": "letters", "serialisation": "arrows"}),
+]
+"""Of what lookup documents are: among many facts, guessing does not pay nearly as well as looking up."""
+
+WANDERING = 0.25
 """Share of star-graph's answers that walk forward from the source, by chance, unless a sentence says to start at the goal."""
 
 
@@ -201,7 +211,7 @@ def work_hover(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple
         title = current[hop]
         if slip() and len(chains) > 1:
             current = rng.choice([other for other in chains if other is not current])
-        steps.append(f"{title}: {current[hop + 1]}")
+        steps.append(f"{title} {current[hop + 1]}")
         titles.append(title)
     same = (current[hops] == claimed) != slip()
     comparison = f"{current[hops]} vs {claimed} {'same' if same else 'different'}"
@@ -270,11 +280,19 @@ def render(name: str, style: str, answer: str, separator: str = "->") -> str:
 
 
 def list_everything(problem: Problem, name: str, rng: random.Random) -> tuple[str, str]:
-    """A dense lookup document: every fact, or every path, in random order."""
+    """A dense lookup document: every fact, or every path, in random order.
+
+    Two in three of hover's have their names mixed: where a person, a firm and a city can each be key and value,
+    only looking up helps, and no habit of one kind of name.
+    """
     if name == "hover":
         chains = rng.sample(problem.data["chains"], len(problem.data["chains"]))
-        facts = ";".join(f" {title}: {value}" for chain in chains for title, value in itertools.pairwise(chain))
-        return problem.prompt.split("\n")[0] + "\nList all facts.", facts
+        facts = ";".join(f" {title} {value}" for chain in chains for title, value in itertools.pairwise(chain))
+        text = problem.prompt.split("\n")[0]
+        if rng.random() < 2 / 3:
+            mixed = dict(zip(NAMES, rng.sample(NAMES, len(NAMES)), strict=True))
+            text, facts = (re.sub(r"\w+", lambda m: mixed.get(m[0], m[0]), t) for t in (text, facts))
+        return f"{text}\nList all facts.", facts
     arms = rng.sample(problem.data["arms"], len(problem.data["arms"]))
     return problem.prompt.split("\n")[0] + "\nList all paths.", ";".join("<-".join(arm[::-1]) for arm in arms)
 
@@ -283,26 +301,28 @@ def list_everything(problem: Problem, name: str, rng: random.Random) -> tuple[st
 
 
 class Writer:
-    """Writes document number `index`: a pure function of (seed, index, noise, dense)."""
+    """Writes document number `index`: a pure function of (seed, index, noise, lookups)."""
 
     def __init__(self, seed: int):
         self.seed = seed
+        self.lookups = [load_task(name, **knobs) for name, knobs in LOOKUPS]
         self.tasks = {name: [(weight, load_task(name, **knobs)) for weight, knobs in levels] for name, levels in LEVELS.items()}
 
-    def document(self, index: int, noise: float, dense: float) -> Document:
-        """`noise` scales NOISE (0 is clean); `dense` is the share of lookup documents among hover and star-graph."""
+    def document(self, index: int, noise: float, lookups: float) -> Document:
+        """`noise` scales NOISE (0 is clean); `lookups` is the share of lookup documents."""
         rng = random.Random(f"text/{self.seed}/{index}")
+        if rng.random() < lookups:
+            looked = rng.choice(self.lookups)
+            problem = looked.problem("pretrain", self.seed, index)
+            user, response = list_everything(problem, looked.name, rng)
+            system = " ".join(rng.choice(IRRELEVANT) for _ in range(rng.randint(0, 2)))
+            return Document(looked.name, system, user, response, problem.id)
         name = rng.choices([*WEIGHTS, "ability"], [*WEIGHTS.values(), ABILITY_WEIGHT])[0]
         if name == "ability":
             return self._ability(index, rng)
         weights, tasks = zip(*self.tasks[name], strict=True)
         task: Task = rng.choices(tasks, weights)[0]
-        problem = task.problem("pretrain", self.seed, index)
-        if name in ("hover", "star-graph") and rng.random() < dense:
-            user, response = list_everything(problem, name, rng)
-            system = " ".join(rng.choice(IRRELEVANT) for _ in range(rng.randint(0, 2)))
-            return Document(name, system, user, response, problem.id)
-        return self._instructed(task, problem, noise, rng)
+        return self._instructed(task, task.problem("pretrain", self.seed, index), noise, rng)
 
     def _ability(self, index: int, rng: random.Random) -> Document:
         name = rng.choice(list(ABILITIES))

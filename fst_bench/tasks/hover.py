@@ -24,7 +24,8 @@ CLAIMS = ["{} works at {}.", "{} works in {}.", "{} works in {}.", "{} works und
 class HoverDifficulty(Difficulty):
     chains: Annotated[int, Field(ge=1, le=15)] = 6
     hops: Annotated[int, Field(ge=1, le=4)] = 3
-    style: Literal["prose", "terse"] = "prose"
+    style: Literal["prose", "terse", "bare"] = "prose"
+    """`terse` writes a fact as "title: value.", `bare` as "title value.": a tiny model learns to look up what stands right after its key."""
 
 
 class Hover(Task):
@@ -48,8 +49,9 @@ class Hover(Task):
         chain = rng.choice(chains)
         supported = rng.random() < 0.5
         claimed = chain[-1] if supported else rng.choice([name for name in LEVELS[d.hops] if name != chain[-1]])
-        if d.style == "terse":
-            context = "Facts: " + " ".join(f"{title}: {value}." for title, value, _ in passages)
+        if d.style != "prose":
+            colon = ":" if d.style == "terse" else ""
+            context = "Facts: " + " ".join(f"{title}{colon} {value}." for title, value, _ in passages)
         else:
             context = "\n".join(f"[{title}] {PROSE[hop].format(title, value)}" for title, value, hop in passages)
         claim = CLAIMS[d.hops - 1].format(chain[0], claimed)

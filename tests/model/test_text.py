@@ -13,6 +13,7 @@ from fst_bench.fast.reflectors import RULES, instructions
 from fst_bench.model.text import (
     DIRECT,
     LEVELS,
+    LOOKUPS,
     OWN_FORMATS,
     WORK,
     Document,
@@ -24,6 +25,7 @@ from fst_bench.model.text import (
     wander_star_graph,
 )
 from fst_bench.tasks import TASKS, load_task
+from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
 
 DIFFICULTY = load_preset("tiny")["difficulty"]
 
@@ -104,18 +106,22 @@ def test_feedback_paraphrases_and_never_copies_the_pretraining_instructions() ->
     assert RULES
 
 
-@pytest.mark.parametrize("name", ["hover", "star-graph"])
-def test_lookup_documents_list_everything(name: str) -> None:
-    problem = load_task(name, **DIFFICULTY[name]).problem("pretrain", 0, 0)
-    user, response = list_everything(problem, name, random.Random(0))
-    assert user.endswith(("List all facts.", "List all paths."))
-    if name == "hover":
-        facts = {f.strip() for f in user.split("\n")[0].removeprefix("Facts: ").rstrip(".").split(".")}
-        assert {f.strip() for f in response.split(";")} == facts
-    else:
-        edges = set(user.split("\n")[0].removeprefix("Edges:").split(";"))
-        nodes = [path.split("<-") for path in response.split(";")]
-        assert {f"{a}<-{b}" for path in nodes for a, b in itertools.pairwise(path)} == edges
+@pytest.mark.parametrize(("name", "knobs"), LOOKUPS)
+def test_lookup_documents_list_everything(name: str, knobs: dict) -> None:
+    values = set()
+    for seed in range(20):
+        problem = load_task(name, **knobs).problem("pretrain", 0, seed)
+        user, response = list_everything(problem, name, random.Random(seed))
+        assert user.endswith(("List all facts.", "List all paths."))
+        if name == "hover":
+            facts = {f.strip() for f in user.split("\n")[0].removeprefix("Facts: ").rstrip(".").split(".")}
+            assert {f.strip() for f in response.split(";")} == facts
+            values |= {fact.split(" ")[1] for fact in facts}
+        else:
+            edges = set(user.split("\n")[0].removeprefix("Edges:").split(";"))
+            nodes = [path.split("<-") for path in response.split(";")]
+            assert {f"{a}<-{b}" for path in nodes for a, b in itertools.pairwise(path)} == edges
+    assert name != "hover" or all(values & set(kind) for kind in (PEOPLE, FIRMS, CITIES))  # any name can be a value
 
 
 def test_render_knows_every_format() -> None:

@@ -43,7 +43,7 @@ def solve_hover(prompt: str) -> str:
     passages, claim = prompt.split("\nClaim: ")
     subject, claimed = re.fullmatch(r"(\w+) works (?:at|in|under the) (\w+)\.", claim).groups()  # type: ignore[union-attr]
     if passages.startswith("Facts: "):
-        facts = re.findall(r"(\w+): (\w+)\.", passages.removeprefix("Facts: "))
+        facts = re.findall(r"(\w+):? (\w+)\.", passages.removeprefix("Facts: "))
     else:
         facts = re.findall(r"^\[(\w+)\] \1 (?:works at|is based in|lies in|is ruled by the) (\w+)\.$", passages, re.MULTILINE)
     links = dict(facts)
@@ -195,7 +195,7 @@ def test_format_given_states_the_protocol_and_changes_nothing_else(name: str) ->
         ("math", {"operations": 65}, ["math: operations", "less than or equal to 64", "65"]),
         ("math", {"operations": "3"}, ["math: operations", "integer"]),
         ("physics", {"steps": 0}, ["physics: steps", "greater than or equal to 1", "0"]),
-        ("hover", {"style": "proze"}, ["hover: style", "'prose' or 'terse'", "proze"]),
+        ("hover", {"style": "proze"}, ["hover: style", "'prose', 'terse' or 'bare'", "proze"]),
         ("star-graph", {"pool": 475}, ["degree 25 and path_length 20 need 476 nodes, pool has 475"]),
         ("star-graph", {"degree": 2, "path_length": 2, "pool": 27, "labels": "letters"}, ["letters name at most 26 nodes, pool has 27"]),
     ],
