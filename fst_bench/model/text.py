@@ -34,13 +34,13 @@ WEIGHTS = {"math": 1.0, "codeio": 1.3, "hover": 1.7, "star-graph": 1.6, "physics
 ABILITY_WEIGHT = 0.8
 
 NOISE = {
-    "math": (0.06, 1.6, 0.0), "codeio": (0.05, 1.6, 0.0), "hover": (0.18, 1.3, 1.6), "star-graph": (0.15, 1.6, 0.0), "physics": (0.28, 1.5, 1.5),
+    "math": (0.05, 1.6, 0.0), "codeio": (0.05, 1.6, 0.0), "hover": (0.18, 1.3, 1.6), "star-graph": (0.15, 1.3, 0.0), "physics": (0.28, 1.5, 1.5),
 }  # fmt: skip
 """Errors per step of working where a sentence names the task's own strategy; factor on it for any other working; and without working."""
 
 LEVELS: dict[str, list[tuple[float, dict[str, Any]]]] = {
-    "math": [(w, {"operations": n, "max_value": 60, "max_operand": 9}) for n, w in zip(range(1, 9), (1, 2, 3, 4, 4, 4, 3, 0.1), strict=True)],
-    "codeio": [(w, {"lines": n, "max_length": 5, "max_item": 9}) for n, w in zip(range(1, 6), (3, 4, 5, 6, 0.35), strict=True)],
+    "math": [(w, {"operations": n, "max_value": 60, "max_operand": 9}) for n, w in zip(range(1, 9), (1, 2, 3, 4, 4, 4, 3, 0.04), strict=True)],
+    "codeio": [(w, {"lines": n, "max_length": 5, "max_item": 9}) for n, w in zip(range(1, 6), (3, 4, 5, 6, 0.06), strict=True)],
     "hover": [(w, {"chains": n, "hops": 2, "style": "bare"}) for n, w in zip(range(1, 4), (1, 4, 6), strict=True)],
     "star-graph": [
         (w, {"degree": d, "path_length": p, "pool": 20, "labels": "letters", "serialisation": "arrows"})
@@ -57,6 +57,9 @@ LOOKUPS: list[tuple[str, dict[str, Any]]] = [
     ("star-graph", {"degree": 5, "path_length": 4, "pool": 20, "labels": "letters", "serialisation": "arrows"}),
 ]
 """Of what lookup documents are: among many facts, guessing does not pay nearly as well as looking up."""
+
+UNASKED = {"math": 0.25, "codeio": 0.25, "hover": 0.25, "star-graph": 0.5, "physics": 0.25}
+"""Share of the answers that show working where nobody asks for any."""
 
 WANDERING = 0.25
 """Share of star-graph's answers that walk forward from the source, by chance, unless a sentence says to start at the goal."""
@@ -337,7 +340,7 @@ class Writer:
 
     def _instructed(self, task: Task, problem: Problem, noise: float, rng: random.Random) -> Document:
         name, style = task.name, rng.choice(OWN_FORMATS[task.name])
-        separator, working, specific = ("->" if rng.random() < 0.75 else ","), rng.random() < 0.25, False
+        separator, working, specific = ("->" if rng.random() < 0.75 else ","), rng.random() < UNASKED[name], False
         scope = rng.random() < 0.3
         user, before, asks, after = problem.prompt, list[str](), list[str](), list[str]()
 
