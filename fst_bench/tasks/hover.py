@@ -24,8 +24,8 @@ CLAIMS = ["{} works at {}.", "{} works in {}.", "{} works in {}.", "{} works und
 class HoverDifficulty(Difficulty):
     chains: Annotated[int, Field(ge=1, le=15)] = 6
     hops: Annotated[int, Field(ge=1, le=4)] = 3
-    style: Literal["prose", "terse", "bare"] = "prose"
-    """`terse` writes a fact as "title: value.", `bare` as "title value.": a tiny model learns to look up what stands right after its key."""
+    style: Literal["prose", "bare"] = "prose"
+    """`bare` writes a fact as "title value.": a tiny model learns to look up what stands right after its key."""
 
 
 class Hover(Task):
@@ -34,8 +34,8 @@ class Hover(Task):
     protocol = "Write VERDICT: SUPPORTED or REFUTED and then EVIDENCE: with the titles."
     hint = "It helps to locate the linked facts and compare them with the claim."
     ladder = [
-        {"chains": 1, "hops": 1, "style": "terse"},
-        {"chains": 3, "hops": 2, "style": "terse"},
+        {"chains": 1, "hops": 1, "style": "bare"},
+        {"chains": 3, "hops": 2, "style": "bare"},
         {},
         {"chains": 15, "hops": 4},
     ]
@@ -49,9 +49,8 @@ class Hover(Task):
         chain = rng.choice(chains)
         supported = rng.random() < 0.5
         claimed = chain[-1] if supported else rng.choice([name for name in LEVELS[d.hops] if name != chain[-1]])
-        if d.style != "prose":
-            colon = ":" if d.style == "terse" else ""
-            context = "Facts: " + " ".join(f"{title}{colon} {value}." for title, value, _ in passages)
+        if d.style == "bare":
+            context = "Facts: " + " ".join(f"{title} {value}." for title, value, _ in passages)
         else:
             context = "\n".join(f"[{title}] {PROSE[hop].format(title, value)}" for title, value, hop in passages)
         claim = CLAIMS[d.hops - 1].format(chain[0], claimed)

@@ -61,9 +61,9 @@ def main() -> None:
     done = {(row["method"], json.dumps(row["trial"]), row["seed"]) for row in logged()}
     owed = [
         (plan, method, trial, seed, args.out)
+        for seed in plan["seeds"]
         for trials in zip(*(plan["methods"][m] for m in args.methods.split(",")), strict=True)
         for method, trial in zip(args.methods.split(","), trials, strict=True)
-        for seed in plan["seeds"]
         if (method, json.dumps(trial), seed) not in done
     ]
     with ThreadPoolExecutor(args.jobs) as pool:

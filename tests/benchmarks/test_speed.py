@@ -85,7 +85,7 @@ def step(policy: TorchPolicy) -> dict[str, float]:
         for h, group in zip(handles, sample(policy, PROBLEMS, GENERATIONS), strict=True)
     ]
     sampled = time.perf_counter() - start
-    learn(Direct(policy), groups, SlowSettings(group=GENERATIONS, updates=1))  # type: ignore[arg-type]
+    learn(Direct(policy), groups, SlowSettings(group=GENERATIONS, updates=1))
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "sample": sampled, "update": seconds - sampled}
 

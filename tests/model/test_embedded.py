@@ -1,8 +1,9 @@
-"""The shipped model is what its card says it is."""
+"""The shipped models are what their cards say they are."""
 
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -11,22 +12,29 @@ from fst_bench.store import sha256
 from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
 
 FOLDER = Path(model_folder("embedded:tiny"))
+EARLY = Path(model_folder("embedded:tiny-early"))
 
 
-def test_plain_transformers_loads_it() -> None:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(FOLDER), AutoTokenizer.from_pretrained(FOLDER)
+@pytest.mark.parametrize("folder", [FOLDER, EARLY])
+def test_plain_transformers_loads_it(folder: Path) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.config.model_type == "qwen3" and model.config.max_position_embeddings == 2048
     assert len(tokenizer) == model.config.vocab_size
     with torch.no_grad():
         assert model(torch.arange(2048)[None] % 900).logits.isfinite().all()
 
 
-def test_the_card_has_the_checksum() -> None:
+def test_the_card_has_both_checksums() -> None:
     card = (FOLDER / "README.md").read_text()
-    assert sha256(FOLDER / "model.safetensors") in card
-    assert (FOLDER / "model.safetensors").stat().st_size < 10_000_000
+    for folder in (FOLDER, EARLY):
+        assert sha256(folder / "model.safetensors") in card
+        assert (folder / "model.safetensors").stat().st_size < 10_000_000
     for word in ("Recipe", "seed", "tokens", "cannot", "our own work"):
         assert word in card
+
+
+def test_both_speak_the_same_language() -> None:
+    assert (FOLDER / "tokenizer.json").read_text() == (EARLY / "tokenizer.json").read_text()
 
 
 def test_the_chat_template() -> None:

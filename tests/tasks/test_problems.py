@@ -43,7 +43,7 @@ def solve_hover(prompt: str) -> str:
     passages, claim = prompt.split("\nClaim: ")
     subject, claimed = re.fullmatch(r"(\w+) works (?:at|in|under the) (\w+)\.", claim).groups()  # type: ignore[union-attr]
     if passages.startswith("Facts: "):
-        facts = re.findall(r"(\w+):? (\w+)\.", passages.removeprefix("Facts: "))
+        facts = re.findall(r"(\w+) (\w+)\.", passages.removeprefix("Facts: "))
     else:
         facts = re.findall(r"^\[(\w+)\] \1 (?:works at|is based in|lies in|is ruled by the) (\w+)\.$", passages, re.MULTILINE)
     links = dict(facts)
@@ -91,7 +91,7 @@ def knobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
         case "codeio":
             return {"lines": draw(st.integers(1, 40)), "max_length": draw(st.integers(3, 20)), "max_item": draw(st.integers(4, 999))}
         case "hover":
-            return {"chains": draw(st.integers(1, 15)), "hops": draw(st.integers(1, 4)), "style": draw(st.sampled_from(["prose", "terse"]))}
+            return {"chains": draw(st.integers(1, 15)), "hops": draw(st.integers(1, 4)), "style": draw(st.sampled_from(["prose", "bare"]))}
         case "star-graph":
             degree, length = draw(st.integers(2, 8)), draw(st.integers(2, 8))
             shape = {"serialisation": draw(st.sampled_from(["pairs", "arrows"])), "orientation": draw(st.sampled_from(["outward", "undirected"]))}
@@ -116,7 +116,7 @@ def test_answers_worked_out_by_hand() -> None:
         "math": ("Start and apply in order: 6 +2 +1 +6 -5 +4 +5", "19"),
         "codeio": ("def f(a):\n a=a[::-1]\n a=a[1:]+a[:1]\n a=[0]+a\n a=a[1:]+a[:1]\n return a\nf([0,8,3,2])", "[3,8,0,2,0]"),
         "hover": (
-            "Facts: Hana: Nimbo. Astra: Dakar. Tycho: Cairo. Kim: Astra. Nora: Tycho. Nimbo: Seoul.\nClaim: Hana works in Seoul.",
+            "Facts: Hana Nimbo. Astra Dakar. Tycho Cairo. Kim Astra. Nora Tycho. Nimbo Seoul.\nClaim: Hana works in Seoul.",
             "SUPPORTED: Hana; Nimbo",
         ),
         "star-graph": ("Edges:T<-D;G<-T;I<-E;L<-H;C<-E;M<-P;B<-I;H<-C;N<-M;J<-B;P<-E;D<-E\nSource:E Goal:J", "E->I->B->J"),
@@ -195,7 +195,7 @@ def test_format_given_states_the_protocol_and_changes_nothing_else(name: str) ->
         ("math", {"operations": 65}, ["math: operations", "less than or equal to 64", "65"]),
         ("math", {"operations": "3"}, ["math: operations", "integer"]),
         ("physics", {"steps": 0}, ["physics: steps", "greater than or equal to 1", "0"]),
-        ("hover", {"style": "proze"}, ["hover: style", "'prose', 'terse' or 'bare'", "proze"]),
+        ("hover", {"style": "proze"}, ["hover: style", "'prose' or 'bare'", "proze"]),
         ("star-graph", {"pool": 475}, ["degree 25 and path_length 20 need 476 nodes, pool has 475"]),
         ("star-graph", {"degree": 2, "path_length": 2, "pool": 27, "labels": "letters"}, ["letters name at most 26 nodes, pool has 27"]),
     ],
