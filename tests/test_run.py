@@ -85,7 +85,7 @@ def test_a_run_of_every_method(tmp_path: Path, method: str) -> None:
     assert recalled == [[1, "math"], [2, "math"], [2, "physics"]]
     modes = set(map(tuple, run.evals[run.evals.stage == 0][["task", "prompt_mode"]].values))
     assert modes == {(t, m) for t in ("math", "physics") for m in ("system", "seed")}
-    rows = run.evals.set_index(["step", "task", "prompt_mode"])
+    rows = run.evals[run.evals.boundary].set_index(["step", "task", "prompt_mode"])
     assert (run.evals.kl.abs() > 0).any() == (method in ("rl", "fst") and run.ledger["optimizer_steps"] > 0)
     if method in ("base", "rl"):
         assert (rows.xs("system", level=2).accuracy == rows.xs("seed", level=2).accuracy).all()
