@@ -57,10 +57,10 @@ def interval(values: list[float]) -> tuple[float, float]:
 def columns(run: Finished) -> dict[str, float]:
     """What a table shows of one run."""
     stages, ledger = run.metrics["stages"], run.ledger
-    own = [stage["end"]["system"] for stage in stages]
+    own, within = [stage["end"]["system"] for stage in stages], [stage["within"] for stage in stages]
     return (
         {f"{stage['stage']} {stage['task']}": stage["end"]["system"] for stage in stages}
-        | {"own stages": sum(own) / len(own)}
+        | {"stages' ends": sum(own) / len(own), "within stages": sum(within) / len(within)}
         | {f"end, {label}": run.metrics["final_average"][mode] for label, mode in MODES.items() if mode in run.metrics["final_average"]}
         | {"KL": sum(stage["kl"]["system"] for stage in stages) / len(stages)}
         | {"rollouts": float(sum(ledger["rollouts"].values())), "seconds": float(sum(ledger["seconds"].values()))}

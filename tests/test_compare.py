@@ -10,7 +10,7 @@ from fst_bench.compare import compare, interval, load
 
 
 def write(folder: Path, method: str, seed: int, accuracy: float, stream: str = "s", kl: float = 0.1) -> None:
-    stage = {"stage": 1, "task": "math", "end": {"system": accuracy}, "kl": {"system": kl}}
+    stage = {"stage": 1, "task": "math", "within": accuracy - 0.1, "end": {"system": accuracy}, "kl": {"system": kl}}
     final = {"system": accuracy, "seed": accuracy / 2, "recalled": accuracy}
     path = folder / f"{stream}@1" / method / f"tiny-s{seed}"
     path.mkdir(parents=True)
@@ -33,8 +33,8 @@ def test_means_and_differences_paired_by_seed(tmp_path: Path) -> None:
         write(tmp_path, "fst", seed, fst, kl=0.1 - 0.01 * seed)
     write(tmp_path, "fst", 9, 0.0)  # a seed that rl does not have counts in the mean, not in the difference
     lines = compare(load([tmp_path])).splitlines()
-    assert lines[0].startswith("| method | seeds | 1 math | own stages | end, own prompt | end, weights only |")
-    assert lines[2].startswith("| rl | 3 | 0.50 ± 0.25 |") and lines[2].endswith("| 100 | 3 |")
+    assert lines[0].startswith("| method | seeds | 1 math | stages' ends | within stages | end, own prompt | end, weights only |")
+    assert lines[2].startswith("| rl | 3 | 0.50 ± 0.25 | 0.50 ± 0.25 | 0.40 ± 0.25 |") and lines[2].endswith("| 100 | 3 |")
     assert lines[3].startswith("| fst | 4 |")
     # the differences .20 .21 .19: mean .20, standard deviation .01, t(.975, 2) = 4.3027: +- .0248
     assert lines[-1].startswith("| fst | 3 | **+0.20 ± 0.02** |")

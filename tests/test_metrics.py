@@ -24,6 +24,7 @@ def test_the_matrix_and_each_stages_own_task() -> None:
     assert m["matrix"]["seed"]["2"] == {"a": 0.15, "b": 0.45}
     assert m["stages"][0]["base"] == {"system": 0.1, "seed": 0.05}
     assert m["stages"][0]["end"] == {"system": 0.7, "seed": 0.35, "recalled": 0.7}
+    assert [stage["within"] for stage in m["stages"]] == pytest.approx([0.35, 0.9])  # (0.7 + 0.0) / 2: the small evaluation counts here
     assert m["stages"][0]["final"] == {"system": 0.3, "seed": 0.15, "recalled": 0.6}
     assert (m["stages"][1]["kl"]["system"], m["stages"][1]["kl_per_answer"]["system"]) == (0.02, 0.2)
     assert m["final_average"] == pytest.approx({"system": 0.6, "seed": 0.3, "recalled": 0.75})

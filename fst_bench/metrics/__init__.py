@@ -7,8 +7,9 @@ def summarise(rows: list[dict[str, Any]], stages: list[dict[str, Any]], spent: d
     """metrics.json of a finished run.
 
     `matrix[mode][i][task]` is R[i, j], accuracy on task j after stage i (0 is the base), for the prompt modes system
-    and seed; `stages` has each stage's own task at the base, at the stage's end and at the stream's end. `rows` are
-    evaluation rows, `stages` have number and task, `spent` are the ledger's counts. ValueError names a missing cell.
+    and seed; `stages` has each stage's own task at the base, at the stage's end and at the stream's end, and `within`, its
+    mean over all evaluations of the stage: the end alone may fall just after a method has turned to what comes next. `rows` are evaluation
+    rows, `stages` have number and task, `spent` are the ledger's counts. ValueError names a missing cell.
     """
     tasks = list(dict.fromkeys(stage["task"] for stage in stages))
     cells = {(r["stage"], r["task"], r["prompt_mode"]): r for r in rows if r["boundary"]}
@@ -23,10 +24,12 @@ def summarise(rows: list[dict[str, Any]], stages: list[dict[str, Any]], spent: d
     def own(stage: dict[str, Any]) -> dict[str, Any]:
         number, task = stage["number"], stage["task"]
         end = {mode: cell(number, task, mode) for mode in modes}
+        within = [r["accuracy"] for r in rows if (r["stage"], r["task"], r["prompt_mode"]) == (number, task, "system")]
         return {
             "stage": number,
             "task": task,
             "base": {mode: cell(0, task, mode)["accuracy"] for mode in modes if mode != "recalled"},
+            "within": sum(within) / len(within),
             "end": {mode: row["accuracy"] for mode, row in end.items()},
             "kl": {mode: row["kl"] for mode, row in end.items()},
             "kl_per_answer": {mode: row["kl_per_answer"] for mode, row in end.items()},

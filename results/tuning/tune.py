@@ -38,11 +38,11 @@ def one(plan: dict[str, Any], method: str, trial: dict[str, Any], seed: int, out
 def table() -> None:
     rows = logged()
     print(
-        "| method | trial | seeds | own stages | end, own prompt | end, weights only | KL | rollouts |\n| --- | --- | --- | --- | --- | --- | --- | --- |"
+        "| method | trial | seeds | within stages | stages' ends | end, own prompt | end, weights only | KL | rollouts |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     for key in dict.fromkeys((row["method"], json.dumps(row["trial"])) for row in rows):
         group = [row for row in rows if (row["method"], json.dumps(row["trial"])) == key]
-        cells = [interval([row[name] for row in group]) for name in ("own stages", "end, own prompt", "end, weights only", "KL")]
+        cells = [interval([row[name] for row in group]) for name in ("within stages", "stages' ends", "end, own prompt", "end, weights only", "KL")]
         shown = " | ".join(f"{mean:.3f} ± {half:.3f}" for mean, half in cells)
         print(f"| {key[0]} | {key[1].strip('{}') or 'as it is'} | {len(group)} | {shown} | {sum(r['rollouts'] for r in group) / len(group):,.0f} |")
 
