@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from fst_bench.metrics import token_kl
+
 from .base import Ask, Sample, TokenLoss
 from .qwen3 import is_plain_qwen3, score
 from .sampler import decode
@@ -125,11 +127,9 @@ class TorchPolicy:
         with torch.no_grad():
             for indices in self._micro_batches(samples):
                 rows = [samples[i] for i in indices]
-                ours = torch.log_softmax(self._sampled_logits(self.model, rows)[0], -1)
-                theirs = torch.log_softmax(self._sampled_logits(self.base, rows)[0], -1)
-                kl = (ours.exp() * (ours - theirs)).sum(-1)
-                for i, part in zip(indices, kl.split([row.sampled for row in rows]), strict=True):
-                    out[i] = float(part.sum())
+                ours, theirs = self._sampled_logits(self.model, rows)[0], self._sampled_logits(self.base, rows)[0]
+                for i, kl in zip(indices, token_kl(ours, theirs, [row.sampled for row in rows]).answers, strict=True):
+                    out[i] = kl
         return out
 
     def update(self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[float], loss: TokenLoss) -> dict[str, float]:
