@@ -55,6 +55,8 @@ class CheckpointSettings(BaseModel):
     every: Annotated[int, Field(ge=1)] = 10
     """Steps."""
     keep: Annotated[int, Field(ge=1)] = 2
+    stages: bool = True
+    """Whether those at the stages' ends stay: probes of a finished run start from them."""
 
 
 class Config(BaseModel):

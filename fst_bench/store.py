@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,8 @@ class Store:
             raise ValueError(f"{self.path} is no run: {name}.json holds no mapping")
         return value
 
-    def checkpoint(self, step: int, state: dict[str, Any], save_policy: Callable[[Path], None], keep: int) -> None:
-        """Save everything a resume needs, the marker last, and drop all but the last `keep` checkpoints."""
+    def checkpoint(self, step: int, state: dict[str, Any], save_policy: Callable[[Path], None], keep: int, stay: Collection[int] = ()) -> None:
+        """Save everything a resume needs, the marker last, and drop all but the last `keep` checkpoints and those of the steps that `stay`."""
         final = self.path / "checkpoints" / f"step-{step:06d}"
         temporary = final.with_suffix(".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -90,11 +90,21 @@ class Store:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
         for old in self.checkpoints()[:-keep]:
-            shutil.rmtree(old)
+            if step_of(old) not in stay:
+                shutil.rmtree(old)
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
         return sorted(path.parent for path in (self.path / "checkpoints").glob(f"step-*/{MARKER}") if path.parent.suffix != ".tmp")
+
+    def at(self, step: int) -> Path:
+        """The complete checkpoint of a step. ValueError where there is none."""
+        for folder in self.checkpoints():
+            if step_of(folder) == step:
+                return folder
+        raise ValueError(
+            f"{self.path} has no checkpoint of step {step}: there are {', '.join(str(step_of(f)) for f in self.checkpoints()) or 'none'}"
+        )
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
         """(folder, state) of the newest checkpoint, its files checked. ValueError where one of them is damaged."""
@@ -131,6 +141,10 @@ class Store:
         """What in the directory disagrees with its manifest."""
         manifest = self.read("manifest")
         return [name for name, digest in manifest.items() if not (self.path / name).is_file() or sha256(self.path / name) != digest]
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def write_atomic(path: Path, text: str) -> None:
