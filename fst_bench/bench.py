@@ -25,7 +25,7 @@ from fst_bench.ledger import Ledger
 from fst_bench.metrics import summarise
 from fst_bench.policy import load_policy
 from fst_bench.report import write_report
-from fst_bench.store import Store
+from fst_bench.store import Store, complete
 from fst_bench.stream import Stream, StreamSpec
 from fst_bench.tasks import Verdict
 
@@ -124,6 +124,8 @@ class Bench:
             raise ValueError(f"a batch of {config.batch} problems would hold the ends of two stages: take a smaller batch or longer stages")
         self.ledger = Ledger()
         self.policy = load_policy(config.model, config.policy)
+        if config.init:
+            self.policy.start_from(complete(Path(config.init)))
         stream = self.stream
 
         def verify(index: int, text: str) -> Verdict:

@@ -52,6 +52,13 @@ def parser() -> Parser:
     compare.add_argument("runs", type=Path, nargs="+", help="run directories, or folders that hold them")
     compare.set_defaults(do=do_compare)
 
+    probe = commands.add_parser("probe", help="measure more on a finished run: drift, channels, ood, plasticity")
+    probe.add_argument("kind", choices=("drift", "channels", "ood", "plasticity"))
+    probe.add_argument("run", type=Path)
+    probe.add_argument("--task", help="plasticity: a task the stream does not hold")
+    probe.add_argument("--n", type=int, help="held-out problems a row (plasticity: problems of the fresh pass)")
+    probe.set_defaults(do=do_probe)
+
     report = commands.add_parser("report", help="write report.html of a run anew")
     report.add_argument("run", type=Path)
     report.set_defaults(do=do_report)
@@ -71,7 +78,7 @@ def parser() -> Parser:
     validate.add_argument("name", nargs="?", help="a run directory; one stream or task")
     validate.set_defaults(do=do_validate)
 
-    for command in (run, sweep, resume, compare, report, listing, show, validate):
+    for command in (run, sweep, resume, compare, probe, report, listing, show, validate):
         command.add_argument("--json", action="store_true", help="last line of output is one JSON object")
     return p
 
@@ -171,6 +178,20 @@ def do_compare(args: argparse.Namespace) -> dict[str, Any]:
     table = compare(load(args.runs))
     print(table)
     return {"table": table}
+
+
+def do_probe(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.probes import probe
+
+    if args.n is not None and args.n < 1:
+        raise ValueError(f"--n wants 1 or more, got {args.n}")
+    if (args.kind == "plasticity") != (args.task is not None):
+        raise ValueError("plasticity wants --task" if args.task is None else f"{args.kind} takes no --task")
+    options = {"task": args.task} if args.task else {}
+    if args.n:
+        options["problems" if args.kind == "plasticity" else "n"] = args.n
+    rows = probe(args.kind, args.run, lambda line: print(line, flush=True), **options)
+    return {"rows": rows}
 
 
 def do_report(args: argparse.Namespace) -> dict[str, Any]:

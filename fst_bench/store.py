@@ -57,10 +57,7 @@ class Store:
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The whole records of a file; a torn last line is left out."""
-        path = self.file(name)
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
+        return records(self.file(name))
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file atomically."""
@@ -143,8 +140,20 @@ class Store:
         return [name for name, digest in manifest.items() if not (self.path / name).is_file() or sha256(self.path / name) != digest]
 
 
+def complete(checkpoint: Path) -> Path:
+    """The checkpoint folder itself. ValueError where it is none, or not whole."""
+    if not (checkpoint / MARKER).is_file():
+        raise ValueError(f"{checkpoint} is no checkpoint: it has no {MARKER}")
+    return checkpoint
+
+
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a record file; none where there is no file."""
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line] if path.exists() else []
 
 
 def write_atomic(path: Path, text: str) -> None:

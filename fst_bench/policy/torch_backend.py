@@ -120,15 +120,16 @@ class TorchPolicy:
                     out[i] = part.tolist()
         return out
 
-    def kl_to_base(self, samples: Sequence[Sample]) -> list[float]:
+    def kl_to_base(self, samples: Sequence[Sample], *, reverse: bool = False) -> list[float]:
         out = [0.0] * len(samples)
         if self.version == 0:  # the weights are still the base's
             return out
         with torch.no_grad():
             for indices in self._micro_batches(samples):
                 rows = [samples[i] for i in indices]
-                ours, theirs = self._sampled_logits(self.model, rows)[0], self._sampled_logits(self.base, rows)[0]
-                for i, kl in zip(indices, token_kl(ours, theirs, [row.sampled for row in rows]).answers, strict=True):
+                first, second = (self.base, self.model) if reverse else (self.model, self.base)
+                logits = self._sampled_logits(first, rows)[0], self._sampled_logits(second, rows)[0]
+                for i, kl in zip(indices, token_kl(*logits, [row.sampled for row in rows]).answers, strict=True):
                     out[i] = kl
         return out
 
@@ -168,14 +169,19 @@ class TorchPolicy:
         (folder / "policy.json").write_text(json.dumps({"version": self.version}))
 
     def load(self, folder: Path) -> None:
-        weights, moments = load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors")
+        self.start_from(folder)
+        moments = load_file(folder / "optimizer.safetensors")
+        for name, p in self.model.named_parameters():
+            state = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
+            if state:
+                self.optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in state.items()}
+
+    def start_from(self, folder: Path) -> None:
+        weights = load_file(folder / "weights.safetensors")
         self.optimizer.state.clear()
         with torch.no_grad():
             for name, p in self.model.named_parameters():
                 p.copy_(weights[name])
-                state = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
-                if state:
-                    self.optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in state.items()}
         self.version = json.loads((folder / "policy.json").read_text())["version"]
 
     def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[int]]:
