@@ -89,6 +89,10 @@ class Policy(Protocol):
 
     def load(self, folder: Path) -> None: ...
 
+    def export(self, folder: Path, *, base: bool = False) -> None:
+        """A plain transformers model folder, tokenizer and chat template included: the weights now, or the base's."""
+        ...
+
     def start_from(self, folder: Path) -> None:
         """The weights that `save` wrote, with a fresh optimizer. The base stays the base."""
         ...

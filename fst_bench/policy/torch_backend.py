@@ -176,6 +176,10 @@ class TorchPolicy:
             if state:
                 self.optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in state.items()}
 
+    def export(self, folder: Path, *, base: bool = False) -> None:
+        (self.base if base else self.model).save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
     def start_from(self, folder: Path) -> None:
         weights = load_file(folder / "weights.safetensors")
         self.optimizer.state.clear()

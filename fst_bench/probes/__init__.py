@@ -15,11 +15,18 @@ from fst_bench.store import records
 
 from .channels import channels
 from .drift import drift
+from .forgetting import forgetting
 from .ood import ood
 from .opened import Opened, Work
 from .plasticity import plasticity
 
-PROBES: dict[str, Callable[..., list[Work]]] = {"drift": drift, "channels": channels, "ood": ood, "plasticity": plasticity}
+PROBES: dict[str, Callable[..., list[Work]]] = {
+    "drift": drift,
+    "channels": channels,
+    "ood": ood,
+    "plasticity": plasticity,
+    "forgetting": forgetting,
+}
 
 
 def probe(name: str, run: str | Path, tell: Callable[[str], None] = lambda line: None, **options: Any) -> list[dict[str, Any]]:
@@ -39,7 +46,8 @@ def probe(name: str, run: str | Path, tell: Callable[[str], None] = lambda line:
                 f.write(json.dumps(row) + "\n")
             there[key_of(key)] = row
         rows.append(there[key_of(key)])
-        tell("  ".join(f"{k} {round(v, 4) if isinstance(v, float) else v}" for k, v in (key | there[key_of(key)]).items() if k != "key"))
+        shown = {k: v for k, v in (key | there[key_of(key)]).items() if k != "key" and not isinstance(v, list)}
+        tell("  ".join(f"{k} {round(v, 4) if isinstance(v, float) else v}" for k, v in shown.items()))
     return rows
 
 

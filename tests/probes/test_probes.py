@@ -5,11 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import fst_bench
+from fst_bench.model.text import Writer
 from fst_bench.policy.torch_backend import TorchPolicy
 from fst_bench.probes import probe
 from fst_bench.probes.channels import interaction
+from fst_bench.probes.forgetting import GENERAL, difference
+from fst_bench.probes.general.write import files
+from fst_bench.probes.opened import Opened
 from fst_bench.store import Store
 
 N = 4
@@ -105,3 +110,48 @@ def test_an_unfinished_run_is_refused(runs: dict[str, Path], tmp_path: Path) -> 
     (tmp_path / "run" / "manifest.json").unlink()
     with pytest.raises(ValueError, match="is not finished: fst-bench resume"):
         probe("drift", tmp_path / "run")
+
+
+def test_forgetting_is_lm_evals_own_score(runs: dict[str, Path]) -> None:
+    rows = {
+        (r["key"]["task"], r["key"]["weights"]): r for r in probe("forgetting", runs["rl"], tasks=["fst_copy", "fst_copy_choice", "fst_text"], n=6)
+    }
+    assert len(rows) == 6
+    for weights in ("base", "trained"):  # four steps of RL do not unlearn copying
+        assert rows["fst_copy", weights]["scores"] == [1.0] * 6 and rows["fst_copy", weights]["metric"] == "exact_match"
+        assert rows["fst_copy_choice", weights]["scores"] == [1.0] * 6
+    before, after = rows["fst_text", "base"]["scores"], rows["fst_text", "trained"]["scores"]
+    assert before != after and all(-60 < score < 0 for score in before)
+
+    # the log-likelihoods, by a plain forward pass of transformers
+    opened = Opened(runs["rl"])
+    lines = (GENERAL / "text.jsonl").read_text().splitlines()[:6]
+    for line, score in zip(lines, before, strict=True):
+        doc = json.loads(line)
+        chat = [{"role": "system", "content": doc["system"]}, {"role": "user", "content": doc["question"]}]
+        head = opened.policy.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        prompt, target = (opened.policy.tokenizer.encode(text, add_special_tokens=False) for text in (head, doc["target"]))
+        with torch.no_grad():
+            logits = opened.policy.base(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+        expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(target)[:, None]).sum()
+        assert score == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_the_paired_difference_by_hand() -> None:
+    # deltas 0, -1, 0, -1: mean -.5, variance 1/3, standard error sqrt(1/12)
+    assert difference([1, 1, 0, 1], [1, 0, 0, 0]) == pytest.approx((-0.5, 0.288675), abs=1e-6)
+    with pytest.raises(ValueError, match="2 and 3 documents"):
+        difference([1, 0], [1, 0, 1])
+
+
+def test_an_unknown_lm_eval_task_is_named(runs: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="lm-eval has no task 'fst_cop': is it one of fst_copy"):
+        probe("forgetting", runs["rl"], tasks=["fst_cop"])
+
+
+def test_the_shipped_documents_are_the_writers() -> None:
+    for name, rows in files().items():
+        assert [json.loads(line) for line in (GENERAL / f"{name}.jsonl").read_text().splitlines()] == rows
+        assert all("choices" not in row or len(set(row["choices"])) == 4 for row in rows)
+    pretrained = {Writer(0).document(i, 0.0, 0.0).user for i in range(5000)}
+    assert not pretrained & {row["question"] for name, rows in files().items() if name != "text" for row in rows}
