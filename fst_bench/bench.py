@@ -25,7 +25,7 @@ from fst_bench.ledger import Ledger
 from fst_bench.metrics import summarise
 from fst_bench.policy import load_policy
 from fst_bench.report import write_report
-from fst_bench.store import Store
+from fst_bench.store import Store, complete
 from fst_bench.stream import Stream, StreamSpec
 from fst_bench.tasks import Verdict
 
@@ -118,10 +118,14 @@ class Bench:
         self.config = config
         self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
         self.steps = -(-self.stream.total // config.batch)
-        if len({-(-stage.end // config.batch) for stage in self.stream.stages}) < len(self.stream.stages):
+        self.ends = [-(-stage.end // config.batch) for stage in self.stream.stages]
+        """The step after which each stage has ended."""
+        if len(set(self.ends)) < len(self.ends):
             raise ValueError(f"a batch of {config.batch} problems would hold the ends of two stages: take a smaller batch or longer stages")
         self.ledger = Ledger()
         self.policy = load_policy(config.model, config.policy)
+        if config.init:
+            self.policy.start_from(complete(Path(config.init)))
         stream = self.stream
 
         def verify(index: int, text: str) -> Verdict:
@@ -159,7 +163,11 @@ class Bench:
                 self._flush(store, watcher, row)
                 if self._due(step + 1):
                     self._evaluate(store, watcher, step + 1)
-                if (step + 1) % self.config.checkpoint.every == 0 or step + 1 == self.steps:
+                if (
+                    (step + 1) % self.config.checkpoint.every == 0
+                    or step + 1 == self.steps
+                    or (self.config.checkpoint.stages and step + 1 in self.ends)
+                ):
                     self._checkpoint(store, step + 1)
             return self._finish(store, watcher)
         finally:
@@ -171,7 +179,7 @@ class Bench:
 
     def _boundary(self, step: int) -> bool:
         """Whether a stage ends in the batch before `step`."""
-        return step == 0 or any(self._seen(step - 1) < stage.end <= self._seen(step) for stage in self.stream.stages)
+        return step == 0 or step in self.ends
 
     def _due(self, step: int) -> bool:
         every = self.config.evaluation.interval
@@ -223,7 +231,8 @@ class Bench:
     def _checkpoint(self, store: Store, step: int) -> None:
         with self.ledger.timed("checkpoint"):
             state = {"method": self.method.state(), "recalled": self.recalled, "ledger": self.ledger.to_dict()}
-            store.checkpoint(step, state, self.policy.save, self.config.checkpoint.keep)
+            stay = self.ends if self.config.checkpoint.stages else []
+            store.checkpoint(step, state, self.policy.save, self.config.checkpoint.keep, stay)
 
     def _restore(self, store: Store) -> int:
         """Steps done at the last checkpoint, or -1 where there is none; records are cut back to it."""

@@ -52,6 +52,14 @@ def parser() -> Parser:
     compare.add_argument("runs", type=Path, nargs="+", help="run directories, or folders that hold them")
     compare.set_defaults(do=do_compare)
 
+    probe = commands.add_parser("probe", help="measure more on a finished run, from its checkpoints")
+    probe.add_argument("kind", choices=("drift", "channels", "ood", "plasticity", "forgetting"))
+    probe.add_argument("run", type=Path)
+    probe.add_argument("--task", help="plasticity: a task the stream does not hold")
+    probe.add_argument("--tasks", help="forgetting: lm-eval tasks or groups, comma-separated (default: fst_general)")
+    probe.add_argument("--n", type=int, help="held-out problems a row; plasticity: problems of the fresh pass; forgetting: documents of a task")
+    probe.set_defaults(do=do_probe)
+
     report = commands.add_parser("report", help="write report.html of a run anew")
     report.add_argument("run", type=Path)
     report.set_defaults(do=do_report)
@@ -71,7 +79,7 @@ def parser() -> Parser:
     validate.add_argument("name", nargs="?", help="a run directory; one stream or task")
     validate.set_defaults(do=do_validate)
 
-    for command in (run, sweep, resume, compare, report, listing, show, validate):
+    for command in (run, sweep, resume, compare, probe, report, listing, show, validate):
         command.add_argument("--json", action="store_true", help="last line of output is one JSON object")
     return p
 
@@ -171,6 +179,22 @@ def do_compare(args: argparse.Namespace) -> dict[str, Any]:
     table = compare(load(args.runs))
     print(table)
     return {"table": table}
+
+
+def do_probe(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.probes import probe
+
+    if args.n is not None and args.n < 1:
+        raise ValueError(f"--n wants 1 or more, got {args.n}")
+    if (args.kind == "plasticity") != (args.task is not None):
+        raise ValueError("plasticity wants --task" if args.task is None else f"{args.kind} takes no --task")
+    if args.tasks and args.kind != "forgetting":
+        raise ValueError(f"{args.kind} takes no --tasks")
+    options: dict[str, Any] = {"task": args.task} if args.task else {"tasks": args.tasks.split(",")} if args.tasks else {}
+    if args.n:
+        options["problems" if args.kind == "plasticity" else "n"] = args.n
+    rows = probe(args.kind, args.run, lambda line: print(line, flush=True), **options)
+    return {"rows": rows}
 
 
 def do_report(args: argparse.Namespace) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class CheckpointSettings(BaseModel):
     every: Annotated[int, Field(ge=1)] = 10
     """Steps."""
     keep: Annotated[int, Field(ge=1)] = 2
+    stages: bool = True
+    """Whether those at the stages' ends stay: probes of a finished run start from them."""
 
 
 class Config(BaseModel):
@@ -67,6 +69,8 @@ class Config(BaseModel):
     preset: str
     seed: int = 0
     model: str = "embedded:tiny"
+    init: str | None = None
+    """A checkpoint folder of another run on the same model, whose weights this one starts from; KL stays to the model."""
     threads: Annotated[int, Field(ge=1)] = 1
     seed_prompt: str = SEED_PROMPT
     batch: Annotated[int, Field(ge=1)] = 16

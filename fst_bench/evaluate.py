@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fst_bench.lab import Lab, Method, conversation
+from fst_bench.metrics import Drift
 from fst_bench.policy import Ask, Policy
 from fst_bench.seeds import seed_for
 from fst_bench.tasks import Task
@@ -80,10 +81,10 @@ def evaluate(
     for (name, used), modes in wanted.items():
         flat = [(p, s, next(divergence)) for p in problems[name] for s in next(rest)]
         verdicts = [tasks[name].verify(p, s.text) for p, s, _ in flat]
-        tokens, total_kl = sum(s.sampled for _, s, _ in flat), sum(kl for _, _, kl in flat)
+        drift = Drift([kl for _, _, kl in flat], [s.sampled for _, s, _ in flat])
         facts = {
             "accuracy": sum(v.reward for v in verdicts) / len(flat),
-            "kl": total_kl / tokens, "kl_per_answer": total_kl / len(flat), "tokens_per_answer": tokens / len(flat),
+            "kl": drift.per_token, "kl_per_answer": drift.per_answer, "tokens_per_answer": sum(drift.tokens) / len(flat),
             "n_problems": n, "n_samples": samples, "context": used[0] if len(set(used)) == 1 else None,
         }  # fmt: skip
         rows += [

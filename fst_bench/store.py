@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,7 @@ class Store:
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The whole records of a file; a torn last line is left out."""
-        path = self.file(name)
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
+        return records(self.file(name))
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file atomically."""
@@ -76,8 +73,8 @@ class Store:
             raise ValueError(f"{self.path} is no run: {name}.json holds no mapping")
         return value
 
-    def checkpoint(self, step: int, state: dict[str, Any], save_policy: Callable[[Path], None], keep: int) -> None:
-        """Save everything a resume needs, the marker last, and drop all but the last `keep` checkpoints."""
+    def checkpoint(self, step: int, state: dict[str, Any], save_policy: Callable[[Path], None], keep: int, stay: Collection[int] = ()) -> None:
+        """Save everything a resume needs, the marker last, and drop all but the last `keep` checkpoints and those of the steps that `stay`."""
         final = self.path / "checkpoints" / f"step-{step:06d}"
         temporary = final.with_suffix(".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -90,11 +87,21 @@ class Store:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
         for old in self.checkpoints()[:-keep]:
-            shutil.rmtree(old)
+            if step_of(old) not in stay:
+                shutil.rmtree(old)
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
         return sorted(path.parent for path in (self.path / "checkpoints").glob(f"step-*/{MARKER}") if path.parent.suffix != ".tmp")
+
+    def at(self, step: int) -> Path:
+        """The complete checkpoint of a step. ValueError where there is none."""
+        for folder in self.checkpoints():
+            if step_of(folder) == step:
+                return folder
+        raise ValueError(
+            f"{self.path} has no checkpoint of step {step}: there are {', '.join(str(step_of(f)) for f in self.checkpoints()) or 'none'}"
+        )
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
         """(folder, state) of the newest checkpoint, its files checked. ValueError where one of them is damaged."""
@@ -131,6 +138,22 @@ class Store:
         """What in the directory disagrees with its manifest."""
         manifest = self.read("manifest")
         return [name for name, digest in manifest.items() if not (self.path / name).is_file() or sha256(self.path / name) != digest]
+
+
+def complete(checkpoint: Path) -> Path:
+    """The checkpoint folder itself. ValueError where it is none, or not whole."""
+    if not (checkpoint / MARKER).is_file():
+        raise ValueError(f"{checkpoint} is no checkpoint: it has no {MARKER}")
+    return checkpoint
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a record file; none where there is no file."""
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line] if path.exists() else []
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -38,6 +38,12 @@ def test_checkpoints_are_kept_and_dropped(tmp_path: Path) -> None:
     for step in (2, 4, 6, 10):
         save(store, step)
     assert [p.name for p in store.checkpoints()] == ["step-000006", "step-000010"]
+    for step in (11, 12, 13):
+        store.checkpoint(step, {}, lambda folder: None, 1, stay=[6, 12])
+    assert [p.name for p in store.checkpoints()] == ["step-000006", "step-000012", "step-000013"]
+    assert store.at(12).name == "step-000012"
+    with pytest.raises(ValueError, match="no checkpoint of step 11: there are 6, 12, 13"):
+        store.at(11)
 
 
 def test_an_unfinished_checkpoint_does_not_count(tmp_path: Path) -> None:

@@ -68,8 +68,11 @@ class Policy(Protocol):
         """Log-probability of every sampled token under the current weights, temperature 1."""
         ...
 
-    def kl_to_base(self, samples: Sequence[Sample]) -> list[float]:
-        """Per sample: sum over its sampled tokens of KL(policy || base), exact over the vocabulary, in nats."""
+    def kl_to_base(self, samples: Sequence[Sample], *, reverse: bool = False) -> list[float]:
+        """Per sample: sum over its sampled tokens of KL(policy || base), exact over the vocabulary, in nats.
+
+        `reverse` is KL(base || policy), for samples of the base's.
+        """
         ...
 
     def update(self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[float], loss: TokenLoss) -> dict[str, float]:
@@ -85,3 +88,11 @@ class Policy(Protocol):
         ...
 
     def load(self, folder: Path) -> None: ...
+
+    def export(self, folder: Path, *, base: bool = False) -> None:
+        """A plain transformers model folder, tokenizer and chat template included: the weights now, or the base's."""
+        ...
+
+    def start_from(self, folder: Path) -> None:
+        """The weights that `save` wrote, with a fresh optimizer. The base stays the base."""
+        ...

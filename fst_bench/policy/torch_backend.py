@@ -15,6 +15,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from fst_bench.metrics import token_kl
+
 from .base import Ask, Sample, TokenLoss
 from .qwen3 import is_plain_qwen3, score
 from .sampler import decode
@@ -118,18 +120,17 @@ class TorchPolicy:
                     out[i] = part.tolist()
         return out
 
-    def kl_to_base(self, samples: Sequence[Sample]) -> list[float]:
+    def kl_to_base(self, samples: Sequence[Sample], *, reverse: bool = False) -> list[float]:
         out = [0.0] * len(samples)
         if self.version == 0:  # the weights are still the base's
             return out
         with torch.no_grad():
             for indices in self._micro_batches(samples):
                 rows = [samples[i] for i in indices]
-                ours = torch.log_softmax(self._sampled_logits(self.model, rows)[0], -1)
-                theirs = torch.log_softmax(self._sampled_logits(self.base, rows)[0], -1)
-                kl = (ours.exp() * (ours - theirs)).sum(-1)
-                for i, part in zip(indices, kl.split([row.sampled for row in rows]), strict=True):
-                    out[i] = float(part.sum())
+                first, second = (self.base, self.model) if reverse else (self.model, self.base)
+                logits = self._sampled_logits(first, rows)[0], self._sampled_logits(second, rows)[0]
+                for i, kl in zip(indices, token_kl(*logits, [row.sampled for row in rows]).answers, strict=True):
+                    out[i] = kl
         return out
 
     def update(self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[float], loss: TokenLoss) -> dict[str, float]:
@@ -168,14 +169,23 @@ class TorchPolicy:
         (folder / "policy.json").write_text(json.dumps({"version": self.version}))
 
     def load(self, folder: Path) -> None:
-        weights, moments = load_file(folder / "weights.safetensors"), load_file(folder / "optimizer.safetensors")
+        self.start_from(folder)
+        moments = load_file(folder / "optimizer.safetensors")
+        for name, p in self.model.named_parameters():
+            state = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
+            if state:
+                self.optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in state.items()}
+
+    def export(self, folder: Path, *, base: bool = False) -> None:
+        (self.base if base else self.model).save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def start_from(self, folder: Path) -> None:
+        weights = load_file(folder / "weights.safetensors")
         self.optimizer.state.clear()
         with torch.no_grad():
             for name, p in self.model.named_parameters():
                 p.copy_(weights[name])
-                state = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
-                if state:
-                    self.optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in state.items()}
         self.version = json.loads((folder / "policy.json").read_text())["version"]
 
     def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[int]]:

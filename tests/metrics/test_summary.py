@@ -22,6 +22,7 @@ def test_the_matrix_and_each_stages_own_task() -> None:
     m = summarise(ROWS, STAGES, {"problems": 5})
     assert m["matrix"]["system"] == {"0": {"a": 0.1, "b": 0.2}, "1": {"a": 0.7, "b": 0.1}, "2": {"a": 0.3, "b": 0.9}}
     assert m["matrix"]["seed"]["2"] == {"a": 0.15, "b": 0.45}
+    assert m["transfer"]["system"]["bwt"] == pytest.approx(-0.4) and m["transfer"]["seed"]["fwt"] == pytest.approx(-0.05)
     assert m["stages"][0]["base"] == {"system": 0.1, "seed": 0.05}
     assert m["stages"][0]["end"] == {"system": 0.7, "seed": 0.35, "recalled": 0.7}
     assert [stage["within"] for stage in m["stages"]] == pytest.approx([0.35, 0.9])  # (0.7 + 0.0) / 2: the small evaluation counts here

@@ -1,0 +1,126 @@
+"""Where a learning curve is heading: the four-parameter sigmoid of ScaleRL (arXiv 2510.13786), which the paper fits.
+
+    R(C) - R0 = (A - R0) / (1 + (C_mid / C)^B)
+
+Fit it to raw accuracies; a fit to their running maximum (`numpy.maximum.accumulate`) is what the paper plots, and is
+biased upward the more, the smaller the evaluations.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from .curve import Floats, checked
+from .intervals import expanded
+
+SLOPES = np.array([0.5, 1.0, 2.0, 4.0, 8.0])
+"""B, where the search starts; it ends within [0.2, 20]."""
+REPS = 200
+WIDTH = 0.1
+SEEN = 0.5
+
+
+@dataclass(frozen=True)
+class Asymptote:
+    """A fitted curve, accuracies as shares. `low` and `high` are the 95 % bootstrap interval of A."""
+
+    A: float
+    B: float
+    c_mid: float
+    r0: float
+    low: float
+    high: float
+    identifiable: bool
+    """A's interval is at most 0.1 wide, and at least half of the rise to A is in the data. C_mid need not be
+    identified for that: a curve may saturate before its first evaluation."""
+    residual: float
+    """Root mean squared distance of the mean curve to the fit."""
+
+    def __call__(self, samples: Sequence[float]) -> Floats:
+        """The fitted accuracy at sample counts (points,)."""
+        return self.r0 + (self.A - self.r0) * rise(np.asarray(samples, dtype=np.float64), np.log(self.c_mid), self.B)
+
+
+def rise(x: Floats, log_mid: float, slope: float) -> Floats:
+    """1 / (1 + (C_mid / C)^B), 0 at C = 0."""
+    with np.errstate(divide="ignore"):
+        return 1 / (1 + np.exp(np.clip(slope * (log_mid - np.log(x)), -700, 700)))
+
+
+def fit_asymptote(
+    samples: Sequence[float], accuracy: Sequence[float] | Sequence[Sequence[float]], r0: float | None = None, seed: int = 0
+) -> Asymptote:
+    """The least-squares fit to accuracies (points,), or to the mean of (seeds, points), A and R0 within [0, 1].
+
+    samples: (points,), increasing, any unit. `r0` fixes R0, the accuracy before learning; otherwise it is fitted.
+    The interval resamples seeds where there are several, else the residuals of the one curve, and is widened as in `intervals`. ValueError for a curve
+    that is none, or that has fewer points than parameters.
+    """
+    x, y = checked(samples, accuracy, at_least=4 if r0 is None else 3)
+    if x[-1] <= 0:
+        raise ValueError("a curve needs a sample count above 0")
+    if r0 is not None and not 0 <= r0 <= 1:
+        raise ValueError(f"r0 is an accuracy, from 0 to 1, got {r0}")
+    mean = np.atleast_2d(y).mean(0)
+    best = solve(x, mean, r0, None)
+    fitted = curve(x, best)
+    over_seeds = y.ndim == 2 and len(y) > 1
+    n, parameters = len(x), 4 if r0 is None else 3
+    residuals = (mean - fitted) * math.sqrt(n / max(1, n - parameters))
+    dice = np.random.default_rng(seed)
+    tops = []
+    for _ in range(REPS):
+        again = y[dice.integers(len(y), size=len(y))].mean(0) if over_seeds else fitted + dice.choice(residuals, size=n)
+        tops.append(solve(x, again, r0, best)[0])
+    top, start, log_mid, slope = best
+    interval = expanded(top, tops, len(y) if over_seeds else n, 0.95)
+    seen = 1.0 if abs(top - start) < 0.01 else (fitted[-1] - start) / (top - start)
+    return Asymptote(
+        A=top, B=slope, c_mid=float(np.exp(log_mid)), r0=start, low=interval.low, high=interval.high,
+        identifiable=bool(interval.high - interval.low <= WIDTH and seen >= SEEN), residual=float(np.sqrt(np.mean((mean - fitted) ** 2))),
+    )  # fmt: skip
+
+
+Parameters = tuple[float, float, float, float]
+
+
+def curve(x: Floats, p: Parameters) -> Floats:
+    top, start, log_mid, slope = p
+    return start + (top - start) * rise(x, log_mid, slope)
+
+
+def solve(x: Floats, y: Floats, r0: float | None, near: Parameters | None) -> Parameters:
+    """(A, R0, log C_mid, B). Least squares from a grid of starting points, or from `near` and the grid's best point."""
+    positive = x[x > 0]
+    low, high = np.log(positive[0]) - 3, np.log(positive[-1]) + 2
+    best = grid(x, y, r0, np.linspace(low, high, 12))
+    starts = [near, best[0]] if near else best[:5]
+    free = [0, 1, 2, 3] if r0 is None else [0, 2, 3]
+    bounds = np.array([[0.0, 0.0, low, 0.2], [1.0, 1.0, high, 20.0]])[:, free]
+
+    def full(p: Floats) -> Parameters:
+        a, s, m, b = p if r0 is None else (p[0], r0, p[1], p[2])
+        return float(a), float(s), float(m), float(b)
+
+    fits = [least_squares(lambda p: curve(x, full(p)) - y, np.clip(np.array(start)[free], *bounds), bounds=tuple(bounds)) for start in starts]
+    return full(min(fits, key=lambda fit: float(fit.cost)).x)
+
+
+def grid(x: Floats, y: Floats, r0: float | None, mids: Floats) -> list[Parameters]:
+    """Grid points of (C_mid, B), best first, each with its best A and R0: the model is linear in those two."""
+    points = [(mid, slope) for mid in mids for slope in SLOPES]
+    g = np.stack([rise(x, mid, slope) for mid, slope in points])
+    h = 1 - g
+    if r0 is None:
+        gg, gh, hh = (g * g).sum(1) + 1e-9, (g * h).sum(1), (h * h).sum(1) + 1e-9
+        det = gg * hh - gh * gh
+        top, start = (hh * (g @ y) - gh * (h @ y)) / det, (gg * (h @ y) - gh * (g @ y)) / det
+    else:
+        start = np.full(len(points), r0)
+        top = (g * (y - r0 * h)).sum(1) / ((g * g).sum(1) + 1e-9)
+    top, start = np.clip(top, 0, 1), np.clip(start, 0, 1)
+    errors = ((start[:, None] * h + top[:, None] * g - y) ** 2).sum(1)
+    return [(float(top[i]), float(start[i]), float(points[i][0]), float(points[i][1])) for i in np.argsort(errors, kind="stable")]

@@ -1,0 +1,27 @@
+"""A learning curve as arrays, checked."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def checked(samples: Sequence[float], accuracy: Sequence[float] | Sequence[Sequence[float]], at_least: int = 1) -> tuple[Floats, Floats]:
+    """(samples (points,), accuracy (..., points)) as arrays. ValueError that says which point is wrong."""
+    x, y = np.asarray(samples, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    if x.ndim != 1 or y.ndim not in (1, 2) or y.shape[-1] != len(x):
+        raise ValueError(f"samples are (points,) and accuracies (points,) or (seeds, points), got {x.shape} and {y.shape}")
+    if len(x) < at_least:
+        raise ValueError(f"a curve needs at least {at_least} points here, got {len(x)}")
+    for name, values in (("sample count", x), ("accuracy", y)):
+        bad = np.argwhere(~np.isfinite(values))
+        if len(bad):
+            raise ValueError(f"{name} {tuple(map(int, bad[0]))} is {values[tuple(bad[0])]}")
+    if (x < 0).any():
+        raise ValueError(f"a sample count is negative: {x.min():g}")
+    if (np.diff(x) <= 0).any():
+        at = int(np.argmax(np.diff(x) <= 0))
+        raise ValueError(f"sample counts must increase: {x[at]:g} is followed by {x[at + 1]:g}")
+    return x, y

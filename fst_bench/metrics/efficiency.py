@@ -1,0 +1,67 @@
+"""Sample efficiency: how many samples until an accuracy is reached, and held."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .curve import checked
+
+
+@dataclass(frozen=True)
+class Reached:
+    """When a curve reached a threshold, in the unit of its samples.
+
+    Evaluations are a grid: the true crossing lies in (`after`, `samples`]. A curve that never holds the threshold is
+    right-censored: `samples` is None, and all that is known is that it takes more than `after`, the last sample count.
+    """
+
+    samples: float | None
+    after: float
+
+    def __str__(self) -> str:
+        return f">{self.after:,.0f}" if self.samples is None else f"{self.samples:,.0f}"
+
+
+def samples_to_threshold(samples: Sequence[float], accuracy: Sequence[float], threshold: float, hold: int = 2) -> Reached:
+    """The first sample count of the first run of `hold` consecutive evaluations at or above `threshold`.
+
+    samples: (points,), increasing; accuracy: (points,). A run that the curve's end cuts short does not count.
+    ValueError for a curve that is none, or a `hold` below 1.
+    """
+    x, y = checked(samples, accuracy)
+    if hold < 1:
+        raise ValueError(f"hold is a number of evaluations, at least 1, got {hold}")
+    if math.isnan(threshold):
+        raise ValueError("the threshold is NaN")
+    for i in range(len(x) - hold + 1):
+        if (y[i : i + hold] >= threshold).all():
+            return Reached(float(x[i]), float(x[i - 1]) if i else 0.0)
+    return Reached(None, float(x[-1]))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times fewer samples; `bound` says what censoring leaves of it. `value` is None where nothing is left."""
+
+    value: float | None
+    bound: Literal["exactly", "at least", "at most", "unknown"]
+
+
+def efficiency_ratio(reference: Reached, other: Reached) -> Ratio:
+    """reference samples / other samples: 3 means that `other` reached the threshold with a third of the samples.
+
+    ValueError where one had it before learning: nothing was learned, and a ratio to zero says nothing.
+    """
+    for name, curve in (("reference", reference), ("other", other)):
+        if (curve.after if curve.samples is None else curve.samples) <= 0:
+            raise ValueError(f"the {name} curve has no samples at its threshold: there is no ratio to zero")
+    match reference.samples, other.samples:
+        case None, None:
+            return Ratio(None, "unknown")
+        case None, float(theirs):
+            return Ratio(reference.after / theirs, "at least")
+        case float(ours), None:
+            return Ratio(ours / other.after, "at most")
+    assert reference.samples is not None and other.samples is not None
+    return Ratio(reference.samples / other.samples, "exactly")

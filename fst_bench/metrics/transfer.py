@@ -1,0 +1,80 @@
+"""What a stream of tasks leaves behind: the matrix R[i, j], accuracy on task j after stage i, in five numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fst_bench.errors import unknown
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """All in accuracy, signed. None where a number needs more stages than there are, or references that were not given."""
+
+    final: float
+    """Mean over tasks of the last row."""
+    anytime: float
+    """Mean over stages of the mean over the tasks met until then."""
+    bwt: float | None
+    """Backward transfer: what a task has at the stream's end minus at its own stage's end. Negative is forgetting."""
+    forgetting: float | None
+    """What a task had at best, from its own stage on and before the last, minus what it has at the end."""
+    fwt: float | None
+    """Forward transfer: what a task had before its first stage minus before the stream."""
+    intransigence: float | None
+    """What a task reaches alone minus what it reaches at its stage here."""
+
+
+def transfer(
+    R: Sequence[Mapping[str, float]], order: Sequence[str] | None = None, single: Mapping[str, float] | None = None
+) -> Transfer:  # fmt: skip
+    """Row i of `R` is {task: accuracy} after stage i, row 0 before learning; `order` names each stage's task.
+
+    Without `order` the columns of row 0 are the stages' tasks. A task that comes back has an entry of its own for each
+    of its stages in bwt and forgetting; fwt and intransigence count its first stage only. `single` are accuracies
+    of runs on each task alone. Formulas: Lopez-Paz & Ranzato 2017 (bwt, fwt), Chaudhry et al. 2018 (forgetting,
+    intransigence). ValueError names a missing cell, a NaN, an unknown task.
+    """
+    tasks = list(R[0]) if R else []
+    stages = list(order if order is not None else tasks)
+    if not stages or len(R) != len(stages) + 1:
+        raise ValueError(f"{len(stages)} stages need {len(stages) + 1} rows, the first before learning; got {len(R)}")
+    for name in stages:
+        if name not in tasks:
+            raise ValueError(unknown("task", name, tasks))
+    for name in single or {}:
+        if name not in tasks:
+            raise ValueError(unknown("task", name, tasks))
+    for i, row in enumerate(R):
+        for name in row:
+            if name not in tasks:
+                raise ValueError(f"row {i}: {unknown('task', name, tasks)}")
+        for name in tasks:
+            if name not in row:
+                raise ValueError(f"no accuracy of {name} after stage {i}")
+            if not math.isfinite(row[name]):
+                raise ValueError(f"the accuracy of {name} after stage {i} is {row[name]}")
+    last = len(stages)
+    own = list(enumerate(stages, start=1))
+    first = [(i, task) for i, task in own if task not in stages[: i - 1]]
+    met = [list(dict.fromkeys(stages[:i])) for i in range(1, last + 1)]
+    if single is not None:
+        for _, task in first:
+            if task not in single:
+                raise ValueError(f"no single-task reference of {task}")
+    return Transfer(
+        final=mean([R[last][task] for task in tasks]),
+        anytime=mean([mean([R[i][task] for task in met[i - 1]]) for i in range(1, last + 1)]),
+        bwt=optional([R[last][task] - R[i][task] for i, task in own[:-1]]),
+        forgetting=optional([max(R[k][task] for k in range(i, last)) - R[last][task] for i, task in own[:-1]]),
+        fwt=optional([R[i - 1][task] - R[0][task] for i, task in first if i > 1]),
+        intransigence=None if single is None else mean([single[task] - R[i][task] for i, task in first]),
+    )
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def optional(values: Sequence[float]) -> float | None:
+    return mean(values) if values else None

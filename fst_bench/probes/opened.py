@@ -1,0 +1,53 @@
+"""A finished run with its model in hand: its weights and its method's answers at any stage's end."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fst_bench.bench import Bench, recorded
+from fst_bench.evaluate import TEST_SEED, Frozen
+from fst_bench.lab import conversation
+from fst_bench.policy import Ask, Sample
+from fst_bench.seeds import seed_for
+from fst_bench.store import Store
+from fst_bench.tasks import Task
+
+Work = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
+"""(key of a row, what measures the rest of it)."""
+
+
+class Opened:
+    """ValueError where the directory is no finished run, or has lost the checkpoints of its stages' ends."""
+
+    def __init__(self, path: Path):
+        self.path, self.store = path, Store(path)
+        self.config, spec = recorded(self.store.read("config"))
+        if not (path / "manifest.json").exists():
+            raise ValueError(f"{path} is not finished: fst-bench resume {path}")
+        bench = Bench(self.config, spec)
+        self.stream, self.policy, self.method = bench.stream, bench.policy, bench.method
+        self.ends = dict(zip((stage.number for stage in self.stream.stages), bench.ends, strict=True))
+        """Stage number -> the step after which it has ended."""
+        self.loaded = 0
+
+    def load(self, stage: int) -> None:
+        """The weights at a stage's end."""
+        if self.loaded != stage:
+            self.policy.start_from(self.store.at(self.ends[stage]))
+            self.loaded = stage
+
+    def answering(self, stage: int) -> Frozen:
+        """The method as it answered at a stage's end."""
+        state = json.loads((self.store.at(self.ends[stage]) / "state.json").read_text())
+        return Frozen(self.method, state["method"])
+
+    def ask(self, context: str, prompt: str) -> Ask:
+        return Ask(conversation(context, prompt), seed_for("probe", self.config.seed, prompt))
+
+    def sample(self, task: Task, context_for: Callable[[str], str], n: int, base: bool = False) -> tuple[list[Sample], float]:
+        """One answer at temperature 1 to each of the first n held-out problems, and the mean reward."""
+        problems = task.problems("test", TEST_SEED, n)
+        asks = [self.ask(context_for(p.prompt), p.prompt) for p in problems]
+        samples = [group[0] for group in self.policy.sample(asks, temperature=1.0, base=base)]
+        return samples, sum(task.verify(p, s.text).reward for p, s in zip(problems, samples, strict=True)) / n

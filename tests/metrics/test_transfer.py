@@ -1,0 +1,70 @@
+"""Worked by hand; the formulas are in DESIGN's words: signed, own stage against the end."""
+
+import math
+
+import pytest
+
+from fst_bench.metrics import transfer
+
+TWO = [{"a": 0.1, "b": 0.2}, {"a": 0.7, "b": 0.3}, {"a": 0.5, "b": 0.9}]
+
+
+def test_two_tasks() -> None:
+    t = transfer(TWO)
+    assert t.final == pytest.approx(0.7)  # (.5 + .9) / 2
+    assert t.anytime == pytest.approx(0.7)  # (.7 + (.5 + .9) / 2) / 2
+    assert t.bwt == pytest.approx(-0.2)  # .5 - .7
+    assert t.forgetting == pytest.approx(0.2)  # .7 - .5
+    assert t.fwt == pytest.approx(0.1)  # .3 - .2
+    assert t.intransigence is None
+    assert transfer(TWO, single={"a": 0.9, "b": 0.8}).intransigence == pytest.approx(0.05)  # (.9 - .7 + .8 - .9) / 2
+
+
+def test_three_tasks_with_a_peak_after_the_own_stage() -> None:
+    rows = [
+        {"a": 0.0, "b": 0.1, "c": 0.2},
+        {"a": 0.5, "b": 0.2, "c": 0.1},
+        {"a": 0.8, "b": 0.6, "c": 0.4},
+        {"a": 0.6, "b": 0.7, "c": 0.9},
+    ]
+    t = transfer(rows)
+    assert t.final == pytest.approx(2.2 / 3)
+    assert t.anytime == pytest.approx((0.5 + (0.8 + 0.6) / 2 + 2.2 / 3) / 3)
+    assert t.bwt == pytest.approx(((0.6 - 0.5) + (0.7 - 0.6)) / 2)
+    assert t.forgetting == pytest.approx(((0.8 - 0.6) + (0.6 - 0.7)) / 2)  # the peak before the end; b got better: negative
+    assert t.fwt == pytest.approx(((0.2 - 0.1) + (0.4 - 0.2)) / 2)
+
+
+def test_a_revisit_has_its_own_entry() -> None:
+    rows = [{"a": 0.1, "b": 0.2}, {"a": 0.7, "b": 0.3}, {"a": 0.4, "b": 0.9}, {"a": 0.8, "b": 0.6}]
+    t = transfer(rows, order=["a", "b", "a"], single={"a": 1.0, "b": 1.0})
+    assert t.final == pytest.approx(0.7)
+    assert t.anytime == pytest.approx((0.7 + (0.4 + 0.9) / 2 + (0.8 + 0.6) / 2) / 3)
+    assert t.bwt == pytest.approx(((0.8 - 0.7) + (0.6 - 0.9)) / 2)
+    assert t.forgetting == pytest.approx(((0.7 - 0.8) + (0.9 - 0.6)) / 2)
+    assert t.fwt == pytest.approx(0.3 - 0.2)  # b's first stage; a's second is no transfer to something new
+    assert t.intransigence == pytest.approx((0.3 + 0.1) / 2)
+
+
+def test_one_stage_has_nothing_to_transfer() -> None:
+    t = transfer([{"a": 0.1}, {"a": 0.6}])
+    assert (t.final, t.anytime) == (0.6, 0.6)
+    assert (t.bwt, t.forgetting, t.fwt, t.intransigence) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "complaint"),
+    [
+        ([{"a": 0.1, "b": 0.2}, {"a": 0.7}, {"a": 0.5, "b": 0.9}], {}, "no accuracy of b after stage 1"),
+        ([{"a": 0.1, "b": 0.2}, {"a": 0.7, "b": math.nan}, {"a": 0.5, "b": 0.9}], {}, "accuracy of b after stage 1 is nan"),
+        (TWO[:2], {}, "2 stages need 3 rows"),
+        ([], {}, "0 stages need 1 rows"),
+        (TWO, {"order": ["a", "c"]}, "unknown task 'c'"),
+        (TWO, {"single": {"a": 0.5}}, "no single-task reference of b"),
+        (TWO, {"single": {"a": 0.5, "b": 0.5, "x": 1.0}}, "unknown task 'x'"),
+        ([TWO[0], TWO[1] | {"z": 0.1}, TWO[2]], {}, "row 1: unknown task 'z'"),
+    ],
+)
+def test_what_is_missing_or_unknown_is_named(rows: list, more: dict, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        transfer(rows, **more)
