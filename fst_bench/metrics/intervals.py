@@ -11,6 +11,7 @@ pigeonhole bootstrap): intervals err on the wide side.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -109,3 +110,11 @@ def expanded(value: float, resampled: list[float], n: int, level: float) -> Esti
     tail = norm.cdf(math.sqrt(n / (n - 1)) * student.ppf((1 - level) / 2, n - 1))
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
+
+
+def wilson(accuracy: Any, n: Any, z: float = 1.959964) -> tuple[Any, Any]:
+    """The 95 % Wilson interval (low, high) of a proportion over n problems, numbers or arrays; with several answers a problem it errs on the wide side."""
+    scale = 1 + z**2 / n
+    middle = (accuracy + z**2 / (2 * n)) / scale
+    half = z / scale * np.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
+    return middle - half, middle + half

@@ -16,6 +16,7 @@ import torch
 
 from fst_bench.config import load_preset
 from fst_bench.lab import conversation
+from fst_bench.metrics.intervals import wilson
 from fst_bench.policy import Ask, Policy, load_policy
 from fst_bench.policy.torch_backend import PolicySettings
 from fst_bench.seeds import seed_for
@@ -81,11 +82,10 @@ def ability(policy: Policy, name: str, n: int) -> tuple[float, float]:
     return right / n, exact / n
 
 
-def wilson(share: float, n: int) -> str:
+def shown(share: float, n: int) -> str:
     """A share with its 95 % Wilson interval."""
-    z = 1.96
-    middle, half = (share + z * z / (2 * n)) / (1 + z * z / n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5 / (1 + z * z / n)
-    return f"{share:.2f} ({max(0.0, middle - half):.2f}-{min(1.0, middle + half):.2f})"
+    low, high = wilson(share, n)
+    return f"{share:.2f} ({max(0.0, low):.2f}-{min(1.0, high):.2f})"
 
 
 def main() -> None:
@@ -105,13 +105,13 @@ def main() -> None:
         problems, contexts = task.problems("test", 0, args.n), prompts_by_hand(name)
         shares = [accuracy(policy, task, context, problems, 1.0) for context in contexts]
         shares.append(accuracy(policy, task, contexts[-1], problems, 0.0))
-        print(f"| {name} | " + " | ".join(wilson(share, args.n) for share in shares) + " |", flush=True)
+        print(f"| {name} | " + " | ".join(shown(share, args.n) for share in shares) + " |", flush=True)
         if name == "hover":
             share, right = verdict_given_evidence(policy, task, contexts[-1], problems, 1.0)
-            print(f"hover, T = 1: {wilson(share, max(1, right))} of the verdicts are right where the evidence is (n = {right})")
+            print(f"hover, T = 1: {shown(share, max(1, right))} of the verdicts are right where the evidence is (n = {right})")
     print("\n| ability | right answer | in the asked format |\n| --- | --- | --- |")
     for name in ABILITIES:
-        print(f"| {name} | " + " | ".join(wilson(share, args.n) for share in ability(policy, name, args.n)) + " |", flush=True)
+        print(f"| {name} | " + " | ".join(shown(share, args.n) for share in ability(policy, name, args.n)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from fst_bench.metrics.intervals import wilson
+
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#B0518F", "#8A6D00", "#2E9BC6", "#444444"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 MODES = {
@@ -36,14 +38,6 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
 }
-
-
-def wilson(accuracy: pd.Series | float, n: pd.Series | int, z: float = 1.959964) -> tuple[pd.Series | float, pd.Series | float]:
-    """The 95 % Wilson interval (low, high) of a proportion over n problems; with several answers a problem it errs on the wide side."""
-    scale = 1 + z**2 / n
-    middle = (accuracy + z**2 / (2 * n)) / scale
-    half = z / scale * np.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))
-    return middle - half, middle + half
 
 
 @matplotlib.rc_context(STYLE)
