@@ -74,9 +74,9 @@ def parser() -> Parser:
     show.add_argument("name")
     show.set_defaults(do=do_show)
 
-    validate = commands.add_parser("validate", help="prove that streams, tasks or a run are sound")
-    validate.add_argument("kind", choices=("streams", "tasks", "run"))
-    validate.add_argument("name", nargs="?", help="a run directory; one stream or task")
+    validate = commands.add_parser("validate", help="prove that streams, tasks, a run or the protocol are sound")
+    validate.add_argument("kind", choices=("streams", "tasks", "run", "protocol"))
+    validate.add_argument("name", nargs="?", help="a run directory; one stream, task or part of the protocol")
     validate.set_defaults(do=do_validate)
 
     for command in (run, sweep, resume, compare, probe, report, listing, show, validate):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fst_bench import protocol
 from fst_bench.config import preset_files, resolve
 from fst_bench.store import Store
 from fst_bench.stream import Stream, stream_files
@@ -75,4 +76,4 @@ def run(name: str | None) -> Iterator[Check]:
     yield "metrics, computed again", None if metrics == store.read("metrics") else "metrics.json differs from the evaluation rows"
 
 
-VALIDATE: dict[str, Callable[[str | None], Iterator[Check]]] = {"tasks": tasks, "streams": streams, "run": run}
+VALIDATE: dict[str, Callable[[str | None], Iterator[Check]]] = {"tasks": tasks, "streams": streams, "run": run, "protocol": protocol.check}

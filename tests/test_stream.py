@@ -35,7 +35,7 @@ def test_stages_follow_each_other_and_are_jittered(seed: int) -> None:
     stages = Stream(spec, seed, DIFFICULTY).stages
     assert [s.task for s in stages] == ["math", "codeio", "hover", "star-graph"]
     assert stages[0].start == 0 and all(a.end == b.start for a, b in itertools.pairwise(stages))
-    assert all(abs(s.end - s.start - 336) <= spec.jitter and (s.end - s.start) % GRANULE == 0 for s in stages)
+    assert all(abs(s.end - s.start - 400) <= spec.jitter and (s.end - s.start) % GRANULE == 0 for s in stages)
 
 
 def test_another_batch_size_sees_the_same_data() -> None:

@@ -10,7 +10,7 @@ from fst_bench.tasks import TASKS
 from .opened import Opened, Work
 
 
-def plasticity(run: Opened, task: str, problems: int = 336) -> list[Work]:
+def plasticity(run: Opened, task: str, problems: int = 400) -> list[Work]:
     """The method `rl` under the seed prompt, a fresh optimizer, the same problems for every start. Each pass is a run of its own
     in RUN/probes/plasticity. ValueError where the stream holds the task, or nobody knows it.
     """
