@@ -29,13 +29,14 @@ NO_LAB = cast(Lab, _NoLab())
 
 @dataclass(frozen=True)
 class Point:
-    """Where in the run an evaluation happens. Stage 0 is the base before learning."""
+    """Where in the run an evaluation happens, and what learning has spent until then: the axes of sample efficiency. Stage 0 is the base before learning."""
 
     step: int
     stage: int
     boundary: bool
     problems: int
     rollouts: int
+    tokens: int
 
 
 class Frozen:
@@ -89,7 +90,7 @@ def evaluate(
         }  # fmt: skip
         rows += [
             {"step": point.step, "stage": point.stage, "boundary": point.boundary, "task": name, "prompt_mode": mode,
-             "problems": point.problems, "rollouts": point.rollouts} | facts
+             "problems": point.problems, "rollouts": point.rollouts, "tokens": point.tokens} | facts
             for mode in modes
         ]  # fmt: skip
         answers += [

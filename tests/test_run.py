@@ -77,7 +77,7 @@ def test_a_run_of_every_method(tmp_path: Path, method: str) -> None:
     stream.write_text("name: two\nversion: 3\ndescription: d\nstages: [{task: math, problems: 8}, {task: physics, problems: 10}]\n")
     run = fst_bench.run(stream=str(stream), method=method, preset="smoke", out=tmp_path, seed=1, stage_problems=None)
     assert run.path.parent == tmp_path / "two@3" / method
-    columns = ["step", "stage", "task", "prompt_mode", "problems", "rollouts", "accuracy", "n_problems", "n_samples", "kl", "boundary"]
+    columns = ["step", "stage", "task", "prompt_mode", "problems", "rollouts", "tokens", "accuracy", "n_problems", "n_samples", "kl", "boundary"]
     assert set(columns) <= set(run.evals.columns)
     points = run.evals[run.evals.boundary][["stage", "step", "problems"]].drop_duplicates().values.tolist()
     assert points == [[0, 0, 0], [1, 2, 8], [2, 5, 18]]  # batches of 4: the last one has 2 problems
