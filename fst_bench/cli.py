@@ -48,8 +48,11 @@ def parser() -> Parser:
     resume.add_argument("run", type=Path)
     resume.set_defaults(do=do_resume)
 
-    compare = commands.add_parser("compare", help="finished runs of one stream in one table, with intervals over seeds")
+    compare = commands.add_parser("compare", help="finished runs of one stream in tables with intervals over seeds, and a page of figures")
     compare.add_argument("runs", type=Path, nargs="+", help="run directories, or folders that hold them")
+    compare.add_argument("--reference", default="rl", help="the method that differences are to (default: rl)")
+    compare.add_argument("--format", choices=("terminal", "markdown", "csv", "latex"), default="terminal")
+    compare.add_argument("--out", type=Path, help="a folder for compare.html, the tables in every format, and the figures with their data")
     compare.set_defaults(do=do_compare)
 
     probe = commands.add_parser("probe", help="measure more on a finished run, from its checkpoints")
@@ -105,10 +108,10 @@ def main(argv: list[str] | None = None) -> int:
 def watcher(args: argparse.Namespace) -> Any:
     from rich.console import Console
 
-    from fst_bench.display import Display
+    from fst_bench.display import Display, SweepDisplay
 
     console = Console()
-    return Display(console, live=console.is_terminal and not args.json)
+    return (SweepDisplay if args.command == "sweep" else Display)(console, live=console.is_terminal and not args.json)
 
 
 def finished(run: Any) -> dict[str, Any]:
@@ -144,7 +147,7 @@ def do_sweep(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--jobs wants 1 or more, got {args.jobs}")
     settings = dict(parse_setting(text) for text in args.set)
     methods = [name.strip() for name in args.methods.split(",")]
-    done = sweep(args.stream, methods, parse_seeds(args.seeds), args.out, args.preset, settings, args.jobs, lambda line: print(line, flush=True))
+    done = sweep(args.stream, methods, parse_seeds(args.seeds), args.out, args.preset, settings, args.jobs, watcher(args))
     failed = {str(path): why for path, why in done.items() if why}
     print(f"{len(done) - len(failed)} of {len(done)} runs are finished" + "".join(f"\nFAILED {path}: {why}" for path, why in failed.items()))
     return {"ok": not failed, "runs": [str(path) for path in done], "failed": failed}
@@ -174,11 +177,25 @@ def do_resume(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def do_compare(args: argparse.Namespace) -> dict[str, Any]:
-    from fst_bench.compare import compare, load
+    from rich.console import Console
 
-    table = compare(load(args.runs))
-    print(table)
-    return {"table": table}
+    from fst_bench.compare import latex, load, markdown, spreadsheet, tables, terminal, write_page
+
+    runs = load(args.runs)
+    made = tables(runs, args.reference)
+    if args.format == "terminal":
+        console = Console()
+        for table in made:
+            console.print(terminal(table))
+    elif args.format == "csv":
+        print(spreadsheet(made), end="")
+    else:
+        print("\n\n".join(map({"markdown": markdown, "latex": latex}[args.format], made)))
+    if args.out is None:
+        return {"tables": spreadsheet(made)}
+    page = write_page(runs, args.out, args.reference)
+    print(f"page: {page}")
+    return {"tables": spreadsheet(made), "page": str(page)}
 
 
 def do_probe(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""What a person sees while a run goes on: a live panel in a terminal, plain lines elsewhere."""
+"""What a person sees while a run or a sweep goes on: a live panel in a terminal, plain lines elsewhere."""
 
+import json
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from fst_bench.bench import Watcher
 from fst_bench.config import Config
 from fst_bench.ledger import Ledger
 from fst_bench.stream import Stream
+from fst_bench.sweep import Planned, State, SweepWatcher
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -120,3 +123,67 @@ class Display(Watcher):
 def bar(value: float, width: int = 12) -> str:
     """'██████       0.50'"""
     return "█" * round(value * width) + "·" * (width - round(value * width)) + f" {value:.2f}"
+
+
+class SweepDisplay(SweepWatcher):
+    """A watcher of a sweep. `live` draws methods x seeds with how far each run is, read from what it has recorded; otherwise each
+    change is one line."""
+
+    def __init__(self, console: Console, live: bool):
+        self.console = console
+        self.runs: Mapping[Path, Planned] = {}
+        self.states: dict[Path, State] = {}
+        self.live = Live(console=console, get_renderable=self.panel, refresh_per_second=1) if live else None
+
+    def begin(self, runs: Mapping[Path, Planned]) -> None:
+        self.runs = runs
+        if self.live:
+            self.live.start()
+
+    def state(self, path: Path, state: State, why: str | None = None) -> None:
+        self.states[path] = state
+        if self.live is None or why:
+            self.console.print(f"{state:<6} {path}" + (f": {why}" if why else ""), highlight=False, soft_wrap=True, markup=False)
+
+    def end(self) -> None:
+        if self.live:
+            self.live.stop()
+
+    def panel(self) -> Panel:
+        methods = list(dict.fromkeys(run.method for run in self.runs.values()))
+        seeds = list(dict.fromkeys(run.seed for run in self.runs.values()))
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        table.add_column("")
+        for seed in seeds:
+            table.add_column(f"seed {seed}", justify="right")
+        cells: dict[tuple[str, int], Text] = {}
+        going: list[Text] = []
+        for path, run in self.runs.items():
+            state = self.states.get(path)
+            if state in ("run", "resume"):
+                row = last_step(path)
+                cells[run.method, run.seed] = Text(f"{row.get('step', 0) / run.steps:.0%}", style="bold")
+                reward = "" if row.get("reward") is None else f"  reward {row['reward']:.2f}"
+                going.append(Text(f"{run.method} seed {run.seed}: step {row.get('step', 0)}/{run.steps}{reward}"))
+            else:
+                style = {"FAILED": "bold red", "done": "green", "there": "green"}.get(state or "", "dim")
+                cells[run.method, run.seed] = Text(state or "waits", style=style)
+        for method in methods:
+            table.add_row(method, *(cells.get((method, seed), Text("")) for seed in seeds))
+        ended = sum(state in ("there", "done", "FAILED") for state in self.states.values())
+        return Panel(Group(table, Text(""), *going), title=f"{ended} of {len(self.runs)} runs", border_style="dim")
+
+
+def last_step(path: Path) -> dict[str, Any]:
+    """The last whole step that a run in progress has recorded."""
+    try:
+        with (path / "events.jsonl").open("rb") as f:
+            f.seek(max(0, f.seek(0, 2) - 4096))
+            lines = f.read().split(b"\n")[:-1]
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        if line.startswith(b'{"kind": "step"'):
+            row: dict[str, Any] = json.loads(line)
+            return row
+    return {}

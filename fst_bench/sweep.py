@@ -8,13 +8,37 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fst_bench.bench import run_parts
 from fst_bench.config import resolve
+from fst_bench.stream import Stream
+
+State = Literal["there", "run", "resume", "done", "FAILED"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of the sweep: how it is begun, and how many steps it has."""
+
+    method: str
+    seed: int
+    steps: int
+    command: list[str]
+
+
+class SweepWatcher:
+    """What is told while a sweep goes on, from several threads; this one says nothing."""
+
+    def begin(self, runs: Mapping[Path, Planned]) -> None: ...
+
+    def state(self, path: Path, state: State, why: str | None = None) -> None: ...
+
+    def end(self) -> None: ...
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -32,33 +56,40 @@ def parse_seeds(text: str) -> list[int]:
 
 def sweep(
     stream: str, methods: Sequence[str], seeds: Sequence[int], out: Path, preset: str = "tiny", settings: Mapping[str, Any] | None = None,
-    jobs: int | None = None, tell: Callable[[str], None] = print,
+    jobs: int | None = None, watcher: SweepWatcher | None = None,
 ) -> dict[Path, str | None]:  # fmt: skip
     """{run directory: None, or why it failed}, seed by seed. All settings are checked before the first run starts.
 
     `jobs` runs go on at a time; by default as many as the cores hold at the runs' thread count.
     """
-    jobs_by_path: dict[Path, list[str]] = {}
+    told = watcher or SweepWatcher()
+    planned: dict[Path, Planned] = {}
     threads = 1
     for seed in seeds:
         for method in methods:
             config, spec = resolve(stream, method, preset, seed, settings)
             threads = config.threads
+            steps = -(-Stream(spec, seed, config.difficulty, config.stage_problems).total // config.batch)
             command = ["run", "--stream", stream, "--method", method, "--preset", preset, "--seed", str(seed), "--out", str(out)]
             command += [part for key, value in (settings or {}).items() for part in ("--set", f"{key}={json.dumps(value)}")]
-            jobs_by_path[out.joinpath(*run_parts(config, spec))] = command
+            planned[out.joinpath(*run_parts(config, spec))] = Planned(method, seed, steps, command)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
 
     def one(path: Path) -> str | None:
         if (path / "manifest.json").exists():
-            tell(f"there  {path}")
+            told.state(path, "there")
             return None
-        command = ["resume", str(path)] if (path / "config.json").exists() else jobs_by_path[path]
-        tell(f"{command[0]:<6} {path}")
-        done = subprocess.run([sys.executable, "-m", "fst_bench", *command], env=environment, capture_output=True, text=True, check=False)
+        begun = (path / "config.json").exists()
+        told.state(path, "resume" if begun else "run")
+        command = [sys.executable, "-m", "fst_bench", *(["resume", str(path)] if begun else planned[path].command)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         why = None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-        tell(f"{'done' if why is None else 'FAILED':<6} {path}" + (f": {why}" if why else ""))
+        told.state(path, "FAILED" if why else "done", why)
         return why
 
-    with ThreadPoolExecutor(jobs or max(1, (os.cpu_count() or 1) // threads)) as pool:
-        return dict(zip(jobs_by_path, pool.map(one, jobs_by_path), strict=True))
+    told.begin(planned)
+    try:
+        with ThreadPoolExecutor(jobs or max(1, (os.cpu_count() or 1) // threads)) as pool:
+            return dict(zip(planned, pool.map(one, planned), strict=True))
+    finally:
+        told.end()

@@ -7,8 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from fst_bench.bench import Bench
-from fst_bench.display import Display
+from fst_bench.display import Display, SweepDisplay, last_step
 from fst_bench.ledger import Ledger
+from fst_bench.sweep import Planned
 
 PROMPT = "Put it in [bold]\\boxed{}[/] \u202e <b>now</b>."
 
@@ -43,3 +44,41 @@ def test_the_live_panel_shows_the_same(bench: Callable[..., Bench]) -> None:
     text = watch(bench(), live=True)
     for part in ("stage 1/1", "step 2/3", "1000 tok/s", "math", "0.25", "0.013", "reward", "\\boxed{}", "EVERY reflection failed"):
         assert part in text, part
+
+
+def sweep_of(tmp_path: Path) -> dict[Path, Planned]:
+    runs = {tmp_path / f"{m}{s}": Planned(m, s, 40, []) for s in (3, 4) for m in ("rl", "fst")}
+    path = tmp_path / "rl3"
+    path.mkdir()
+    steps = [f'{{"kind": "step", "step": {i}, "reward": 0.{i}}}\n' for i in (1, 2)]
+    (path / "events.jsonl").write_text("".join(steps) + '{"kind": "evolve"}\n{"kind": "step", "st')
+    return runs
+
+
+def test_a_sweep_in_plain_lines(tmp_path: Path) -> None:
+    out = io.StringIO()
+    display = SweepDisplay(Console(file=out, width=40), live=False)
+    runs = sweep_of(tmp_path)
+    display.begin(runs)
+    first, second, *_ = runs
+    display.state(first, "run")
+    display.state(second, "there")
+    display.state(first, "FAILED", "no [room] left")
+    display.end()
+    assert out.getvalue().splitlines() == [f"run    {first}", f"there  {second}", f"FAILED {first}: no [room] left"]
+
+
+def test_a_sweep_live(tmp_path: Path) -> None:
+    runs = sweep_of(tmp_path)
+    assert last_step(tmp_path / "rl3") == {"kind": "step", "step": 2, "reward": 0.2} and last_step(tmp_path / "fst4") == {}
+    display = SweepDisplay(Console(file=io.StringIO(), width=80, force_terminal=True), live=True)
+    display.begin(runs)
+    for path, state in zip(runs, ("resume", "done", "FAILED"), strict=False):
+        display.state(path, state)
+    display.end()
+    out = io.StringIO()
+    Console(file=out, width=80).print(display.panel())
+    shown = [line.strip("│ ").split() for line in out.getvalue().splitlines()]
+    assert "2 of 4 runs" in out.getvalue()
+    assert ["seed", "3", "seed", "4"] in shown and ["rl", "5%", "FAILED"] in shown and ["fst", "done", "waits"] in shown
+    assert "rl seed 3: step 2/40 reward 0.20".split() in shown

@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from fst_bench.cli import main
-from fst_bench.sweep import parse_seeds, sweep
+from fst_bench.sweep import State, SweepWatcher, parse_seeds, sweep
 
 SMALL = {"stage_problems": 8, "threads": 1}
+
+
+class Heard(SweepWatcher):
+    """What a sweep told."""
+
+    def __init__(self) -> None:
+        self.said: list[State] = []
+
+    def state(self, path: Path, state: State, why: str | None = None) -> None:
+        self.said.append(state)
 
 
 def test_seeds() -> None:
@@ -21,19 +31,19 @@ def test_seeds() -> None:
 
 
 def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    said: list[str] = []
-    first = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, said.append)
-    assert list(first.values()) == [None] * 4 and sum(line.startswith("done") for line in said) == 4
+    heard = Heard()
+    first = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, heard)
+    assert list(first.values()) == [None] * 4 and sorted(heard.said) == ["done"] * 4 + ["run"] * 4
     paths = list(first)
     numbers = [(path / "metrics.json").read_text() for path in paths]
     before = [(path / "manifest.json").stat().st_mtime_ns for path in paths]
 
     shutil.rmtree(paths[0])  # one was lost, one was killed before its end
     (paths[1] / "manifest.json").unlink()
-    said.clear()
-    again = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, said.append)
+    heard = Heard()
+    again = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, heard)
     assert list(again.values()) == [None] * 4
-    assert sorted(line.split()[0] for line in said) == ["done", "done", "resume", "run", "there", "there"]
+    assert sorted(heard.said) == ["done", "done", "resume", "run", "there", "there"]
     assert [(path / "metrics.json").read_text() for path in paths] == numbers
     assert [(path / "manifest.json").stat().st_mtime_ns for path in paths[2:]] == before[2:]
 

@@ -85,16 +85,28 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.split("\n") if line.strip()]
 
 
+def environment(package: str) -> jinja2.Environment:
+    """Templates of a package's folder; `style` is the style sheet that all pages share."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(str(resources.files(package))),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.globals["style"] = Markup(resources.files(__name__).joinpath("style.css").read_text("utf-8"))
+    return env
+
+
 def render(run: Run) -> str:
     """The page's HTML."""
     config = run.config
-    source = resources.files(__package__).joinpath("page.html.jinja").read_text("utf-8")
-    env = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env = environment(__package__)
     env.filters |= {"number": number, "tables": tables}
     rows = summary(run)
     reflections = [(cycle.get("reflections") or 0, cycle.get("reflection_failures") or 0) for cycle in run.population]
     calls, failures = sum(calls for calls, _ in reflections), sum(failed for _, failed in reflections)
-    return env.from_string(source).render(
+    return env.get_template("page.html.jinja").render(
         title=[f"{config['stream']}@{config['stream_version']}", config["method"], config["preset"], f"seed {config['seed']}", config["model"]],
         run=run,
         summary=rows,

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
 
 from fst_bench.compare import columns, interval, load
+from fst_bench.display import SweepDisplay
 from fst_bench.sweep import sweep
 
 HERE = Path(__file__).parent
@@ -26,7 +28,7 @@ def logged() -> list[dict[str, Any]]:
 
 
 def one(plan: dict[str, Any], method: str, trial: dict[str, Any], seed: int, out: Path) -> None:
-    done = sweep(plan["stream"], [method], [seed], out, plan["preset"], plan["common"] | trial, 1, lambda line: print(line, flush=True))
+    done = sweep(plan["stream"], [method], [seed], out, plan["preset"], plan["common"] | trial, 1, SweepDisplay(Console(), live=False))
     for path, why in done.items():
         if why is None:
             (run,) = load([path])

@@ -1,0 +1,10 @@
+"""Finished runs of one stream side by side: tables over seeds, figures with their data, one page.
+
+Everything is read from what each run recorded. What can't be compared is refused with the reason.
+"""
+
+from .page import write_page
+from .runs import Finished, load
+from .tables import columns, interval, latex, markdown, spreadsheet, tables, terminal
+
+__all__ = ["Finished", "columns", "interval", "latex", "load", "markdown", "spreadsheet", "tables", "terminal", "write_page"]

@@ -1,0 +1,138 @@
+"""Learning curves of a method over its seeds, and what is read off their mean: asymptotes and sample efficiency."""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from fst_bench.metrics import Asymptote, Estimate, Reached, efficiency_ratio, fit_asymptote, samples_to_threshold
+from fst_bench.metrics.curve import Floats
+from fst_bench.metrics.intervals import expanded
+
+from .runs import Runs, methods_of
+
+AXES = ("problems", "rollouts", "tokens")
+REPS = 1000
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One task under the method's own prompt, at the problem counts where every seed was evaluated."""
+
+    method: str
+    seeds: list[int]
+    problems: Floats
+    """(points,)"""
+    spent: dict[str, Floats]
+    """Axis -> (seeds, points): problems, rollouts, sampled tokens until then."""
+    accuracy: Floats
+    """(seeds, points)"""
+    kl: Floats
+    """(seeds, points), nats per token"""
+
+    def rows(self, numbers: list[int]) -> "Curve":
+        """The curve of some of its seeds, by their row; a row may be taken many times."""
+        spent = {axis: values[numbers] for axis, values in self.spent.items()}
+        return Curve(self.method, [self.seeds[i] for i in numbers], self.problems, spent, self.accuracy[numbers], self.kl[numbers])
+
+
+@cache
+def curve_of(runs: Runs, method: str, task: str) -> Curve:
+    """The curve of a method on a task. Stages of other lengths in every seed leave the shared evaluation grid only."""
+    mine = sorted((run for run in runs if run.method == method), key=lambda run: run.seed)
+    frames = []
+    for run in mine:
+        own = run.evals[(run.evals["task"] == task) & (run.evals["prompt_mode"] == "system")]
+        frames.append(own.drop_duplicates("problems", keep="last").set_index("problems"))
+    shared = sorted(set.intersection(*(set(frame.index) for frame in frames)))
+
+    def column(name: str) -> Floats:
+        return np.array([frame.loc[shared, name].to_numpy(dtype=float) for frame in frames])
+
+    problems = np.array(shared, dtype=float)
+    spent = {axis: column(axis) for axis in AXES[1:] if all(axis in frame for frame in frames)}
+    return Curve(
+        method, [run.seed for run in mine], problems, {"problems": np.tile(problems, (len(mine), 1))} | spent, column("accuracy"), column("kl")
+    )
+
+
+@cache
+def asymptotes(runs: Runs) -> dict[str, Asymptote | None]:
+    """Method -> the fit to its mean curve over problems, on a stream of one task; None where there are too few evaluations."""
+    task = runs[0].stages[0]["task"]
+    fits: dict[str, Asymptote | None] = {}
+    for method in methods_of(runs):
+        curve = curve_of(runs, method, task)
+        fits[method] = fit_asymptote(curve.problems.tolist(), curve.accuracy.tolist()) if len(curve.problems) > 4 else None
+    return fits
+
+
+@dataclass(frozen=True)
+class PeakRatio:
+    """The reference's samples at its peak over the method's there; `censored`: it never got there, and `value` is an upper bound."""
+
+    value: float
+    low: float
+    high: float
+    censored: bool
+
+
+def peak_ratios(runs: Runs, reference: str) -> dict[str, list[PeakRatio | None]]:
+    """Method -> one ratio for each of problems, rollouts and tokens, over the seeds that both have; None where nothing can be said."""
+    found = methods_of(runs)
+    if reference not in found:
+        return {}
+    task = runs[0].stages[0]["task"]
+    theirs = curve_of(runs, reference, task)
+    ratios: dict[str, list[PeakRatio | None]] = {}
+    for method in found:
+        if method == reference:
+            continue
+        ours = curve_of(runs, method, task)
+        both = [seed for seed in ours.seeds if seed in theirs.seeds]
+        a, b = ours.rows([ours.seeds.index(s) for s in both]), theirs.rows([theirs.seeds.index(s) for s in both])
+        ratios[method] = [peak_ratio(a, b, axis) if both else None for axis in AXES]
+    return ratios
+
+
+def peak_ratio(ours: Curve, theirs: Curve, axis: str, seed: int = 0) -> PeakRatio | None:
+    """Row i of both curves is the same seed. A resample of the seeds in which it never gets there counts as 0 in the interval."""
+    if axis not in ours.spent or axis not in theirs.spent:
+        return None
+    n = len(ours.seeds)
+    value, censored = ratio_of_means(ours, theirs, axis, list(range(n)))
+    if math.isnan(value):
+        return None
+    dice = np.random.default_rng(seed)
+    again = [ratio_of_means(ours, theirs, axis, dice.integers(n, size=n).tolist()) for _ in range(REPS if n > 1 else 0)]
+    known = [0.0 if never else ratio for ratio, never in again if not math.isnan(ratio)]
+    around = expanded(value, known, n, 0.95) if known and not censored else Estimate(value, math.nan, math.nan)
+    return PeakRatio(value, around.low, around.high, censored)
+
+
+def ratio_of_means(ours: Curve, theirs: Curve, axis: str, rows: list[int]) -> tuple[float, bool]:
+    """(ratio, whether it is only an upper bound) for mean curves over some seeds; NaN where one is there before learning."""
+    threshold = float(theirs.accuracy[rows].mean(0).max()) - 1e-9
+    reached = [reaching(curve, axis, rows, threshold) for curve in (theirs, ours)]
+    if any((r.after if r.samples is None else r.samples) <= 0 for r in reached):
+        return math.nan, False
+    ratio = efficiency_ratio(*reached)
+    assert ratio.value is not None, "the reference reaches its own peak"
+    return ratio.value, ratio.bound == "at most"
+
+
+def reaching(curve: Curve, axis: str, rows: list[int], threshold: float) -> Reached:
+    """When the mean curve first is at the threshold, in what was spent until that evaluation."""
+    spent = curve.spent[axis][rows].mean(0)
+    at = samples_to_threshold(curve.problems.tolist(), curve.accuracy[rows].mean(0).tolist(), threshold, hold=1)
+    if at.samples is None:
+        return Reached(None, float(spent[-1]))
+    i = curve.problems.tolist().index(at.samples)
+    return Reached(float(spent[i]), float(spent[i - 1]) if i else 0.0)
+
+
+def long_form(runs: Runs) -> pd.DataFrame:
+    """All evaluation rows of all runs."""
+    return pd.concat([run.evals for run in runs], ignore_index=True)

@@ -1,0 +1,93 @@
+"""Finished runs that belong in one table, and what they recorded."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fst_bench.store import Store, records
+
+ASKED = ("batch", "stage_problems", "seed_prompt", "difficulty", "evaluation", "init")
+"""Settings that say what was asked and how it was judged, as against how a method learns: alike in one table."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A finished run, as far as tables and figures need it; itself a key, so that what is made of runs can be kept."""
+
+    path: Path
+    method: str
+    seed: int
+    same: dict[str, Any]
+    """What has to be alike in one table, in words."""
+    settings: dict[str, Any]
+    """All of them, the seed apart: alike among the seeds of one method."""
+    stages: list[dict[str, Any]]
+    metrics: dict[str, Any]
+    ledger: dict[str, Any]
+
+    @cached_property
+    def evals(self) -> pd.DataFrame:
+        return pd.DataFrame(records(self.path / "evals.jsonl")).assign(method=self.method, seed=self.seed)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """The training steps; none where the run's events were not kept."""
+        rows = [row for row in records(self.path / "events.jsonl") if row["kind"] == "step"]
+        return pd.DataFrame(rows).assign(method=self.method, seed=self.seed)
+
+    def probe(self, kind: str) -> pd.DataFrame:
+        """The rows of a probe, each with its key as columns; none where it was not run."""
+        rows = [row["key"] | {k: v for k, v in row.items() if k != "key"} for row in records(self.path / "probes" / f"{kind}.jsonl")]
+        return pd.DataFrame(rows).assign(method=self.method, seed=self.seed)
+
+
+Runs = tuple[Finished, ...]
+
+
+def load(paths: Iterable[Path]) -> Runs:
+    """The finished runs at or below the paths. ValueError where there is none, or where two do not belong in one table."""
+    runs: list[Finished] = []
+    for folder in dict.fromkeys(p.parent for path in paths for p in sorted(path.rglob("metrics.json")) if "probes" not in p.parts):
+        run = read(folder)
+        for other in runs[:1]:
+            for name, value in run.same.items():
+                if value != other.same[name]:
+                    raise ValueError(f"{folder} does not belong in this table: {name} {short(value)}, the others have {short(other.same[name])}")
+        for other in runs:
+            if other.method == run.method and other.seed == run.seed:
+                raise ValueError(f"{folder} is a second run of {run.method} with seed {run.seed}, beside {other.path}")
+            if other.method == run.method and other.settings != run.settings:
+                name = next(k for k in run.settings | other.settings if run.settings.get(k) != other.settings.get(k))
+                raise ValueError(f"{folder} has other settings than {other.path}: {name} {run.settings.get(name)}, not {other.settings.get(name)}")
+        runs.append(run)
+    if not runs:
+        raise ValueError(f"no finished run in {', '.join(map(str, paths))}")
+    return tuple(runs)
+
+
+def read(folder: Path) -> Finished:
+    store = Store(folder)
+    saved = store.read("config")
+    settings = saved["config"]
+    same = {"stream": f"{saved['stream']}@{saved['stream_version']}", "model": saved["model"], "preset": saved["preset"]}
+    same |= {name: settings[name] for name in ASKED}
+    learning = {k: v for k, v in settings.items() if k not in ("seed", "stream", "threads")}
+    return Finished(folder, saved["method"], saved["seed"], same, learning, saved["stages"], store.read("metrics"), store.read("ledger"))
+
+
+def short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 80 else text[:77] + "..."
+
+
+ORDER = ["base", "gepa", "rl", "fst"]
+
+
+def methods_of(runs: Iterable[Finished]) -> list[str]:
+    """The methods, the best known first in their usual order."""
+    found = list(dict.fromkeys(run.method for run in runs))
+    return sorted(found, key=lambda m: ORDER.index(m) if m in ORDER else len(ORDER))
