@@ -63,6 +63,15 @@ def parser() -> Parser:
     probe.add_argument("--n", type=int, help="held-out problems a row; plasticity: problems of the fresh pass; forgetting: documents of a task")
     probe.set_defaults(do=do_probe)
 
+    paper = commands.add_parser("paper", help="the paper in miniature: its experiments, each claim beside our number")
+    paper.add_argument("--out", type=Path, default=Path("runs-paper"), help="where the runs are; the same command again goes on")
+    paper.add_argument("--page", type=Path, help="where the page goes (default: OUT/paper)")
+    paper.add_argument("--seeds", default="0-4")
+    paper.add_argument("--preset", default="tiny")
+    paper.add_argument("--jobs", type=int, help="runs at a time (default: what the cores hold)")
+    paper.add_argument("--no-run", action="store_true", help="write the page from what is there")
+    paper.set_defaults(do=do_paper)
+
     report = commands.add_parser("report", help="write report.html of a run anew")
     report.add_argument("run", type=Path)
     report.set_defaults(do=do_report)
@@ -82,7 +91,7 @@ def parser() -> Parser:
     validate.add_argument("name", nargs="?", help="a run directory; one stream, task or part of the protocol")
     validate.set_defaults(do=do_validate)
 
-    for command in (run, sweep, resume, compare, probe, report, listing, show, validate):
+    for command in (run, sweep, resume, compare, probe, paper, report, listing, show, validate):
         command.add_argument("--json", action="store_true", help="last line of output is one JSON object")
     return p
 
@@ -111,7 +120,7 @@ def watcher(args: argparse.Namespace) -> Any:
     from fst_bench.display import Display, SweepDisplay
 
     console = Console()
-    return (SweepDisplay if args.command == "sweep" else Display)(console, live=console.is_terminal and not args.json)
+    return (Display if args.command in ("run", "resume") else SweepDisplay)(console, live=console.is_terminal and not args.json)
 
 
 def finished(run: Any) -> dict[str, Any]:
@@ -212,6 +221,20 @@ def do_probe(args: argparse.Namespace) -> dict[str, Any]:
         options["problems" if args.kind == "plasticity" else "n"] = args.n
     rows = probe(args.kind, args.run, lambda line: print(line, flush=True), **options)
     return {"rows": rows}
+
+
+def do_paper(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.paper import experiments, write_page
+    from fst_bench.sweep import parse_seeds
+
+    failed: list[str] = []
+    if not args.no_run:
+        failed = experiments(args.out, parse_seeds(args.seeds), args.preset, args.jobs, watcher(args), lambda line: print(line, flush=True))
+        for line in failed:
+            print(f"FAILED {line}")
+    page = write_page(args.out, args.page or args.out / "paper")
+    print(f"page: {page}")
+    return {"ok": not failed, "failed": failed, "page": str(page)}
 
 
 def do_report(args: argparse.Namespace) -> dict[str, Any]:

@@ -91,10 +91,15 @@ def peak_ratios(runs: Runs, reference: str) -> dict[str, list[PeakRatio | None]]
         if method == reference:
             continue
         ours = curve_of(runs, method, task)
-        both = [seed for seed in ours.seeds if seed in theirs.seeds]
-        a, b = ours.rows([ours.seeds.index(s) for s in both]), theirs.rows([theirs.seeds.index(s) for s in both])
-        ratios[method] = [peak_ratio(a, b, axis) if both else None for axis in AXES]
+        a, b = seed_rows(ours, theirs)
+        ratios[method] = [peak_ratio(a, b, axis) if a.seeds else None for axis in AXES]
     return ratios
+
+
+def seed_rows(a: Curve, b: Curve) -> tuple[Curve, Curve]:
+    """Both curves over the seeds that both have, row i of both the same seed."""
+    both = [seed for seed in a.seeds if seed in b.seeds]
+    return a.rows([a.seeds.index(s) for s in both]), b.rows([b.seeds.index(s) for s in both])
 
 
 def peak_ratio(ours: Curve, theirs: Curve, axis: str, seed: int = 0) -> PeakRatio | None:
@@ -131,6 +136,25 @@ def reaching(curve: Curve, axis: str, rows: list[int], threshold: float) -> Reac
         return Reached(None, float(spent[-1]))
     i = curve.problems.tolist().index(at.samples)
     return Reached(float(spent[i]), float(spent[i - 1]) if i else 0.0)
+
+
+def matched_kl(ours: Curve, theirs: Curve, seed: int = 0) -> Estimate:
+    """How much lower KL is at the same accuracy, as a share of theirs (0.7: 70 % lower), with its interval over seeds.
+
+    The accuracy is the lower of the two mean curves' highest points, KL that of each mean curve's first evaluation at least as
+    high. Row i of both curves is the same seed. NaN where theirs has not moved.
+    """
+    n = len(ours.seeds)
+    dice = np.random.default_rng(seed)
+    again = [lower_kl(ours, theirs, dice.integers(n, size=n).tolist()) for _ in range(REPS if n > 1 else 0)]
+    return expanded(lower_kl(ours, theirs, list(range(n))), [x for x in again if not math.isnan(x)] or [math.nan], n, 0.95)
+
+
+def lower_kl(ours: Curve, theirs: Curve, rows: list[int]) -> float:
+    accuracy = [curve.accuracy[rows].mean(0) for curve in (ours, theirs)]
+    matched = min(float(values.max()) for values in accuracy) - 1e-9
+    kl = [float(curve.kl[rows].mean(0)[np.argmax(values >= matched)]) for curve, values in zip((ours, theirs), accuracy, strict=True)]
+    return 1 - kl[0] / kl[1] if kl[1] > 0 else math.nan
 
 
 def long_form(runs: Runs) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from .curve import Floats, checked
-from .intervals import expanded
+from .intervals import Estimate, expanded
 
 SLOPES = np.array([0.5, 1.0, 2.0, 4.0, 8.0])
 """B, where the search starts; it ends within [0.2, 20]."""
@@ -38,6 +38,8 @@ class Asymptote:
     identified for that: a curve may saturate before its first evaluation."""
     residual: float
     """Root mean squared distance of the mean curve to the fit."""
+    resampled: tuple[float, ...]
+    """A in every resample. Fits with one `seed` over the same number of seeds draw the same ones, so differences of these are paired."""
 
     def __call__(self, samples: Sequence[float]) -> Floats:
         """The fitted accuracy at sample counts (points,)."""
@@ -81,7 +83,13 @@ def fit_asymptote(
     return Asymptote(
         A=top, B=slope, c_mid=float(np.exp(log_mid)), r0=start, low=interval.low, high=interval.high,
         identifiable=bool(interval.high - interval.low <= WIDTH and seen >= SEEN), residual=float(np.sqrt(np.mean((mean - fitted) ** 2))),
+        resampled=tuple(tops),
     )  # fmt: skip
+
+
+def asymptote_difference(a: Asymptote, b: Asymptote, seeds: int) -> Estimate:
+    """a.A - b.A of two fits over the same `seeds` seeds (row i of both is the same one), by the paired resamples of both."""
+    return expanded(a.A - b.A, [x - y for x, y in zip(a.resampled, b.resampled, strict=True)], seeds, 0.95)
 
 
 Parameters = tuple[float, float, float, float]

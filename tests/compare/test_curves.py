@@ -7,7 +7,7 @@ import pytest
 from written import SHAPES, write_run
 
 from fst_bench.compare import load, tables
-from fst_bench.compare.curves import Curve, asymptotes, curve_of, peak_ratio, peak_ratios, ratio_of_means
+from fst_bench.compare.curves import Curve, asymptotes, curve_of, matched_kl, peak_ratio, peak_ratios, ratio_of_means
 
 
 def test_a_curve_keeps_where_every_seed_was_evaluated(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_asymptotes_are_found(tmp_path: Path) -> None:
 def steps(accuracy: list[list[float]], rollouts: float) -> Curve:
     y = np.array(accuracy)
     x = np.arange(y.shape[1]) * 10.0
-    return Curve("m", list(range(len(y))), x, {"problems": np.tile(x, (len(y), 1)), "rollouts": rollouts * np.tile(x, (len(y), 1))}, y, y)
+    return Curve("m", list(range(len(y))), x, {"problems": np.tile(x, (len(y), 1)), "rollouts": rollouts * np.tile(x, (len(y), 1))}, y, y.copy())
 
 
 def test_the_ratio_by_hand() -> None:
@@ -66,3 +66,15 @@ def test_the_ratio_of_known_curves(tmp_path: Path) -> None:
     cells = {row.label: [str(cell) for cell in row.cells] for row in efficiency.rows}
     assert cells["fst"][1] == "3.00 ± 0.00" and cells["gepa"][1] == "<1.00" and cells["rl"][1:] == ["–"] * 3 and cells["base"][2] == "–"
     assert "Evaluations are 40 problems apart" in efficiency.note
+
+
+def test_kl_at_matched_accuracy_by_hand() -> None:
+    rl = steps([[0.0, 0.2, 0.4, 0.5]] * 2, rollouts=8)  # the KL of these made-up curves is their accuracy
+    fst = steps([[0.0, 0.3, 0.6, 0.9]] * 2, rollouts=8)
+    fst.kl[:] = fst.accuracy / 10
+    # matched at .5, rl's highest: rl is there with .5, fst first at .6 with .06
+    lower = matched_kl(fst, rl)
+    assert (lower.value, lower.low, lower.high) == pytest.approx((1 - 0.06 / 0.5,) * 3)
+    assert matched_kl(rl, fst).value == pytest.approx(1 - 0.5 / 0.06)
+    fst.kl[:] = 0
+    assert np.isnan(matched_kl(rl, fst).value)

@@ -17,11 +17,11 @@ EVALUATION = {"interval": 40, "small": 64, "boundary": 192}
 
 def write_run(
     out: Path, method: str, seed: int, *, tasks: tuple[str, ...] = ("math",), length: int = 960, every: int = 40, noise: float = 0.02,
-    change: dict[str, Any] | None = None, probes: bool = False,
+    change: dict[str, Any] | None = None, probes: bool = False, shape: str | None = None, name: str = "several",
 ) -> Path:  # fmt: skip
-    """A finished run on a stream of `tasks`; `change` replaces settings."""
+    """A finished run on a stream of `tasks`; `change` replaces settings, `shape` is the method whose curve it has."""
     dice = random.Random(f"{method}{seed}")
-    name = f"single-{tasks[0]}" if len(tasks) == 1 else "several"
+    name = f"single-{tasks[0]}" if len(tasks) == 1 else name
     path = out / f"{name}@1" / method / f"tiny-s{seed}-000000"
     path.mkdir(parents=True)
     jitter = 0 if len(tasks) == 1 else 16 * (seed % 3)
@@ -38,7 +38,7 @@ def write_run(
     }
     settings |= {"difficulty": {}, "evaluation": EVALUATION, "slow": {"cap": 5.0}} | (change or {})
     config = {"stream": name, "stream_version": 1, "method": method, "preset": "tiny", "seed": seed, "model": "m", "stages": stages}
-    top, half, rollouts, kl = SHAPES[method]
+    top, half, rollouts, kl = SHAPES[shape or method]
     rows, total = [], stages[-1]["end"]
     for seen in sorted({*range(0, total + 1, every), *(s["end"] for s in stages)}):
         ended = [s for s in stages if s["end"] == seen]
@@ -86,7 +86,11 @@ def write_probes(path: Path, dice: random.Random, stages: int, tasks: tuple[str,
         for i, t in enumerate(tasks) for (w, p), a in level.items()
     ])  # fmt: skip
     lines(folder / "plasticity.jsonl", [
-        {"key": {"task": "hover", "stage": i, "problems": 400}, "start": 0.05, "final": 0.7 - 0.1 * i, "area": 0.4} for i in range(stages + 1)
+        {"key": {"task": "hover", "stage": i, "problems": 400}, "start": 0.05, "final": 0.7 - 0.4 * i * (1 - top), "area": 0.4} for i in range(stages + 1)
+    ])  # fmt: skip
+    lines(folder / "ood.jsonl", [
+        {"key": {"task": t, "difficulty": {}, "weights": w, "n": 192}, "accuracy": 0.3 + (0.1 * top if w == "trained" else 0) + dice.gauss(0, 0.01)}
+        for t in ("physics", "star-graph") for w in ("base", "trained")
     ])  # fmt: skip
     lines(folder / "forgetting.jsonl", [
         {"key": {"task": t, "weights": w, "n": None}, "metric": "acc", "documents": 50, "scores": [float(dice.random() < (0.9 if w == "base" else 0.8)) for _ in range(50)]}

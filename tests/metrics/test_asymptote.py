@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fst_bench.metrics import fit_asymptote
+from fst_bench.metrics import asymptote_difference, fit_asymptote
 
 X = np.arange(0, 3001, 150)
 
@@ -74,3 +74,17 @@ def test_a_curve_that_is_saturated_from_the_start_has_one() -> None:
 def test_what_cannot_be_fitted_is_refused(x: list, y: list, more: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         fit_asymptote(x, y, **more)
+
+
+def test_a_difference_is_paired_by_seed() -> None:
+    """What a seed adds to both curves is no part of their difference."""
+    dice = np.random.default_rng(2)
+    shared = dice.normal(0, 0.05, (6, 1))
+    a, b = (sigmoid(X, top, 2.0, 700.0, 0.1) + shared + dice.normal(0, 0.005, (6, len(X))) for top in (0.8, 0.7))
+    first, second = fit_asymptote(X, a), fit_asymptote(X, b)
+    difference = asymptote_difference(first, second, 6)
+    assert difference.value == pytest.approx(0.1, abs=0.02) and difference.clear
+    assert difference.low <= 0.1 <= difference.high
+    assert difference.high - difference.low < 0.5 * (first.high - first.low)
+    same = asymptote_difference(first, first, 6)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
