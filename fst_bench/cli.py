@@ -59,7 +59,10 @@ def parser() -> Parser:
     probe.add_argument("kind", choices=("drift", "channels", "ood", "plasticity", "forgetting"))
     probe.add_argument("run", type=Path)
     probe.add_argument("--task", help="plasticity: a task the stream does not hold")
-    probe.add_argument("--tasks", help="forgetting: lm-eval tasks or groups, comma-separated (default: fst_general)")
+    probe.add_argument(
+        "--tasks",
+        help="forgetting: lm-eval tasks or groups, comma-separated (default: fst_general; for a hub model mmlu, arc_challenge, hellaswag, truthfulqa_mc2, ifeval)",
+    )
     probe.add_argument("--n", type=int, help="held-out problems a row; plasticity: problems of the fresh pass; forgetting: documents of a task")
     probe.set_defaults(do=do_probe)
 

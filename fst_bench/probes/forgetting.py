@@ -12,17 +12,24 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from fst_bench.policy.torch_backend import EMBEDDED
+
 from .opened import Opened, Work
 
 GENERAL = Path(__file__).parent / "general"
 
 
-def forgetting(run: Opened, tasks: Sequence[str] = ("fst_general",), n: int | None = None) -> list[Work]:
+HUB = ("mmlu", "arc_challenge", "hellaswag", "truthfulqa_mc2", "ifeval")
+"""For models that know the world: knowledge, common sense, truthfulness and instructions, which no stream trains."""
+
+
+def forgetting(run: Opened, tasks: Sequence[str] | None = None, n: int | None = None) -> list[Work]:
     """A row for the base and one for the weights at the stream's end, for each lm-eval task; `n` limits its documents.
 
-    A group is taken apart into its tasks. ValueError for a name that lm-eval does not know, or without lm-eval.
+    Without `tasks` the group `fst_general` for an embedded model, and `HUB` for any other. A group is taken apart into its tasks.
+    ValueError for a name that lm-eval does not know, or without lm-eval.
     """
-    names = leaves(tasks)
+    names = leaves(tasks or (("fst_general",) if run.config.model.startswith(EMBEDDED) else HUB))
     return [
         ({"task": name, "weights": weights, "n": n}, partial(measure, run, name, weights, n)) for name in names for weights in ("base", "trained")
     ]

@@ -11,7 +11,7 @@ import fst_bench
 from fst_bench.model.text import Writer
 from fst_bench.probes import probe
 from fst_bench.probes.channels import interaction
-from fst_bench.probes.forgetting import GENERAL, difference
+from fst_bench.probes.forgetting import GENERAL, HUB, difference, task_manager
 from fst_bench.probes.general.write import files
 from fst_bench.probes.opened import Opened
 from fst_bench.store import Store
@@ -144,6 +144,7 @@ def test_the_paired_difference_by_hand() -> None:
 def test_an_unknown_lm_eval_task_is_named(runs: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="lm-eval has no task 'fst_cop': is it one of fst_copy"):
         probe("forgetting", runs["rl"], tasks=["fst_cop"])
+    assert set(HUB) <= set(task_manager(False).all_tasks)
 
 
 def test_the_shipped_documents_are_the_writers() -> None:
