@@ -24,6 +24,7 @@ reference: $(INSTALLED)
 	$(BIN)/fst-bench sweep --stream continual-4-given --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
 	$(BIN)/fst-bench sweep --stream paper-3 --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
 	$(BIN)/python results/collect.py runs-reference
+	for stream in continual-4 continual-4-given paper-3; do $(BIN)/fst-bench compare results/$$stream@2 --format markdown --out results/pages/$$stream > /dev/null; done
 
 .venv-trl/.installed:
 	$(PYTHON) -m venv .venv-trl

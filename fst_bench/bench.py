@@ -216,7 +216,8 @@ class Bench:
                     contexts[task, mode] = lambda prompt: self.config.seed_prompt
                 elif task in memories:
                     contexts[task, mode] = memories[task].context_for
-        point = Point(step, stage, boundary, self._seen(step), self.ledger.total_rollouts, self.ledger.sampled_tokens)
+        seen, spent = self._seen(step), self.ledger
+        point = Point(step, stage, boundary, seen, max(seen, spent.problems), spent.total_rollouts, spent.sampled_tokens)
         with self.ledger.timed("evaluate"):
             rows, answers = evaluate(
                 self.policy, contexts, self.stream.held_out(), point, seed=self.config.seed,

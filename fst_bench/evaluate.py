@@ -35,6 +35,9 @@ class Point:
     stage: int
     boundary: bool
     problems: int
+    """Answered in training."""
+    fetched: int
+    """Those that a method has looked at ahead included."""
     rollouts: int
     tokens: int
 
@@ -90,7 +93,7 @@ def evaluate(
         }  # fmt: skip
         rows += [
             {"step": point.step, "stage": point.stage, "boundary": point.boundary, "task": name, "prompt_mode": mode,
-             "problems": point.problems, "rollouts": point.rollouts, "tokens": point.tokens} | facts
+             "problems": point.problems, "fetched": point.fetched, "rollouts": point.rollouts, "tokens": point.tokens} | facts
             for mode in modes
         ]  # fmt: skip
         answers += [

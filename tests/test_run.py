@@ -75,10 +75,12 @@ def test_a_run_of_every_method(tmp_path: Path, method: str) -> None:
     """Two stages, so that there is a past and a future task."""
     stream = tmp_path / "two.yaml"
     stream.write_text("name: two\nversion: 3\ndescription: d\nstages: [{task: math, problems: 8}, {task: physics, problems: 10}]\n")
-    run = fst_bench.run(stream=str(stream), method=method, preset="smoke", out=tmp_path, seed=1, stage_problems=None)
+    run = fst_bench.run(stream=str(stream), method=method, preset="smoke", out=tmp_path, seed=1, stage_problems=None, **{"fast.cycle": 3})
     assert run.path.parent == tmp_path / "two@3" / method
     columns = ["step", "stage", "task", "prompt_mode", "problems", "rollouts", "tokens", "accuracy", "n_problems", "n_samples", "kl", "boundary"]
     assert set(columns) <= set(run.evals.columns)
+    ahead = run.evals[run.evals.step < 5].fetched - run.evals[run.evals.step < 5].problems
+    assert (ahead >= 0).all() and (ahead > 0).any() == (method in ("gepa", "fst"))  # a cycle of 3 batches is looked at at its start
     points = run.evals[run.evals.boundary][["stage", "step", "problems"]].drop_duplicates().values.tolist()
     assert points == [[0, 0, 0], [1, 2, 8], [2, 5, 18]]  # batches of 4: the last one has 2 problems
     recalled = run.evals[run.evals.prompt_mode == "recalled"][["stage", "task"]].values.tolist()

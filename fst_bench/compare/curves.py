@@ -26,7 +26,7 @@ class Curve:
     problems: Floats
     """(points,)"""
     spent: dict[str, Floats]
-    """Axis -> (seeds, points): problems, rollouts, sampled tokens until then."""
+    """Axis -> (seeds, points): problems, those fetched ahead included, rollouts, sampled tokens until then."""
     accuracy: Floats
     """(seeds, points)"""
     kl: Floats
@@ -52,7 +52,8 @@ def curve_of(runs: Runs, method: str, task: str) -> Curve:
         return np.array([frame.loc[shared, name].to_numpy(dtype=float) for frame in frames])
 
     problems = np.array(shared, dtype=float)
-    spent = {axis: column(axis) for axis in AXES[1:] if all(axis in frame for frame in frames)}
+    recorded = {"problems": "fetched", "rollouts": "rollouts", "tokens": "tokens"}
+    spent = {axis: column(name) for axis, name in recorded.items() if all(name in frame for frame in frames)}
     return Curve(
         method, [run.seed for run in mine], problems, {"problems": np.tile(problems, (len(mine), 1))} | spent, column("accuracy"), column("kl")
     )

@@ -174,7 +174,7 @@ def efficiency_table(runs: Runs, reference: str) -> Table:
         rows.append(Row(m, sum(run.method == m for run in runs), cells))
     note = (
         f"Asymptote: a sigmoid fitted to the mean over seeds, its interval by bootstrap over seeds, ? where it is not identifiable. Fewer: {reference}'s samples at the highest point of "
-        f"its mean curve, divided by the method's samples at its first evaluation at least as high; < where it never gets there. Evaluations are {every:,.0f} problems apart, and a peak of small evaluations is biased upward."
+        f"its mean curve, divided by the method's samples at its first evaluation at least as high; < where it never gets there. Problems that were looked at ahead count. Evaluations are {every:,.0f} problems apart, and a peak of small evaluations is biased upward."
     )
     return Table("Sample efficiency", names, rows, [], reference, note)
 

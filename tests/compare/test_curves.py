@@ -68,6 +68,14 @@ def test_the_ratio_of_known_curves(tmp_path: Path) -> None:
     assert "Evaluations are 40 problems apart" in efficiency.note
 
 
+def test_problems_looked_at_ahead_count(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path, "rl", seed, noise=0)
+        write_run(tmp_path, "fst", seed, noise=0, fetch=200)
+    ratio = peak_ratios(load([tmp_path]), "rl")["fst"][0]
+    assert ratio is not None and ratio.value == pytest.approx(960 / 400)  # there at 320 problems, when 400 were looked at
+
+
 def test_kl_at_matched_accuracy_by_hand() -> None:
     rl = steps([[0.0, 0.2, 0.4, 0.5]] * 2, rollouts=8)  # the KL of these made-up curves is their accuracy
     fst = steps([[0.0, 0.3, 0.6, 0.9]] * 2, rollouts=8)

@@ -17,9 +17,9 @@ EVALUATION = {"interval": 40, "small": 64, "boundary": 192}
 
 def write_run(
     out: Path, method: str, seed: int, *, tasks: tuple[str, ...] = ("math",), length: int = 960, every: int = 40, noise: float = 0.02,
-    change: dict[str, Any] | None = None, probes: bool = False, shape: str | None = None, name: str = "several",
+    change: dict[str, Any] | None = None, probes: bool = False, fetch: int = 1, shape: str | None = None, name: str = "several",
 ) -> Path:  # fmt: skip
-    """A finished run on a stream of `tasks`; `change` replaces settings, `shape` is the method whose curve it has."""
+    """A finished run on a stream of `tasks`; `change` replaces settings, `shape` is the method whose curve it has, `fetch` how many problems it looks ahead."""
     dice = random.Random(f"{method}{seed}")
     name = f"single-{tasks[0]}" if len(tasks) == 1 else name
     path = out / f"{name}@1" / method / f"tiny-s{seed}-000000"
@@ -49,7 +49,7 @@ def write_run(
             for mode in ("system", "seed"):
                 accuracy = min(1.0, max(0.0, level * (1.0 if mode == "system" else 0.8) + (dice.gauss(0, noise) if noise else 0.0)))
                 rows.append({"step": seen // 8, "stage": number, "boundary": bool(ended) or seen == 0, "task": stage["task"], "prompt_mode": mode,
-                             "problems": seen, "rollouts": rollouts * seen, "tokens": 30 * rollouts * seen, "accuracy": accuracy,
+                             "problems": seen, "fetched": min(total, -(-seen // fetch) * fetch), "rollouts": rollouts * seen, "tokens": 30 * rollouts * seen, "accuracy": accuracy,
                              "kl": kl * accuracy, "kl_per_answer": 30 * kl * accuracy, "n_problems": 192 if ended or not seen else 64})  # fmt: skip
     cells = {(r["stage"], r["task"], r["prompt_mode"]): r for r in rows if r["boundary"]}
     ends = [

@@ -1,0 +1,22 @@
+"""The README's figures are those of the committed runs."""
+
+from pathlib import Path
+
+from fst_bench.compare import load, markdown, tables
+
+HOUSE = Path(__file__).parent.parent
+
+
+def test_the_readmes_tables_are_what_compare_says_of_the_committed_runs() -> None:
+    readme = (HOUSE / "README.md").read_text()
+    for stream, titles in (
+        ("continual-4@2", ("Learning", "Remembering", "Spending")),
+        ("continual-4-given@2", ("Learning",)),
+        ("paper-3@2", ("Learning",)),
+    ):
+        for table in tables(load([HOUSE / "results" / stream])):
+            if table.title in titles:
+                rows = [line for line in markdown(table).splitlines() if line.startswith("|")]
+                assert "\n".join(rows[: len(table.rows) + 2]) in readme, (stream, table.title)
+                assert "\n".join(rows[len(table.rows) + 2 :]) in readme, (stream, table.title)
+                assert {row.seeds for row in table.rows} == {5}
