@@ -20,9 +20,9 @@ def channels(run: Opened, n: int = 192) -> list[Work]:
 
 
 def measure(run: Opened, stage: int, weights: str, prompt: str, n: int) -> dict[str, Any]:
-    run.load(stage)
+    run.load(run.ends[stage])
     task = run.stream.stages[stage - 1].task
-    context_for = run.answering(stage).context_for if prompt == "evolved" else lambda text: run.config.seed_prompt
+    context_for = run.answering(run.ends[stage]).context_for if prompt == "evolved" else lambda text: run.config.seed_prompt
     _, accuracy = run.sample(run.stream.held_out()[task], context_for, n, base=weights == "base")
     return {"accuracy": accuracy}
 

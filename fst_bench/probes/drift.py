@@ -10,23 +10,23 @@ from .opened import Opened, Work
 
 
 def drift(run: Opened, n: int = 192) -> list[Work]:
-    """At each stage's end, for every task, under the method's own context then and under the seed prompt.
+    """At every checkpoint that is there (each stage's end, and what `checkpoint.keep` left), for every task, under the method's own context then and under the seed prompt.
 
     Direction "policy||base" is on the trained policy's own answers (the paper's), "base||policy" on the base's.
     """
     return [
-        ({"stage": stage, "task": name, "prompt_mode": mode, "direction": direction, "n": n}, partial(measure, run, stage, task, mode, direction, n))
-        for stage in run.ends
+        ({"step": step, "task": name, "prompt_mode": mode, "direction": direction, "n": n}, partial(measure, run, step, task, mode, direction, n))
+        for step in run.steps
         for name, task in run.stream.held_out().items()
         for mode in ("system", "seed")
         for direction in ("policy||base", "base||policy")
     ]
 
 
-def measure(run: Opened, stage: int, task: Task, mode: str, direction: str, n: int) -> dict[str, Any]:
-    run.load(stage)
+def measure(run: Opened, step: int, task: Task, mode: str, direction: str, n: int) -> dict[str, Any]:
+    run.load(step)
     base = direction == "base||policy"
-    context_for = run.answering(stage).context_for if mode == "system" else lambda prompt: run.config.seed_prompt
+    context_for = run.answering(step).context_for if mode == "system" else lambda prompt: run.config.seed_prompt
     samples, accuracy = run.sample(task, context_for, n, base)
     kl = Drift(run.policy.kl_to_base(samples, reverse=base), [s.sampled for s in samples])
     return {"kl_per_token": kl.per_token, "kl_per_answer": kl.per_answer, "tokens_per_answer": sum(kl.tokens) / n, "accuracy": accuracy}

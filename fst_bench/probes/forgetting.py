@@ -68,7 +68,7 @@ def measure(run: Opened, task: str, weights: str, n: int | None) -> dict[str, An
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
-    run.load(max(run.ends))
+    run.load(max(run.ends.values()))
     with tempfile.TemporaryDirectory() as folder:
         run.policy.export(Path(folder), base=weights == "base")
         model = HFLM(

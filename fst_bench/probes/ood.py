@@ -37,6 +37,6 @@ def fits(run: Opened, task: Task, n: int) -> bool:
 
 
 def measure(run: Opened, task: Task, weights: str, n: int) -> dict[str, Any]:
-    run.load(max(run.ends))
+    run.load(max(run.ends.values()))
     _, accuracy = run.sample(task, lambda prompt: "", n, base=weights == "base")
     return {"accuracy": accuracy}

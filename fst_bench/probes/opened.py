@@ -10,7 +10,7 @@ from fst_bench.evaluate import TEST_SEED, Frozen
 from fst_bench.lab import conversation
 from fst_bench.policy import Ask, Sample
 from fst_bench.seeds import seed_for
-from fst_bench.store import Store
+from fst_bench.store import Store, step_of
 from fst_bench.tasks import Task
 
 Work = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
@@ -31,15 +31,20 @@ class Opened:
         """Stage number -> the step after which it has ended."""
         self.loaded = 0
 
-    def load(self, stage: int) -> None:
-        """The weights at a stage's end."""
-        if self.loaded != stage:
-            self.policy.start_from(self.store.at(self.ends[stage]))
-            self.loaded = stage
+    @property
+    def steps(self) -> list[int]:
+        """The steps of every checkpoint that is there, the stages' ends among them."""
+        return [step_of(folder) for folder in self.store.checkpoints()]
 
-    def answering(self, stage: int) -> Frozen:
-        """The method as it answered at a stage's end."""
-        state = json.loads((self.store.at(self.ends[stage]) / "state.json").read_text())
+    def load(self, step: int) -> None:
+        """The weights after a step that has a checkpoint."""
+        if self.loaded != step:
+            self.policy.start_from(self.store.at(step))
+            self.loaded = step
+
+    def answering(self, step: int) -> Frozen:
+        """The method as it answered after a step that has a checkpoint."""
+        state = json.loads((self.store.at(step) / "state.json").read_text())
         return Frozen(self.method, state["method"])
 
     def ask(self, context: str, prompt: str) -> Ask:
