@@ -80,6 +80,7 @@ class PeakRatio:
     censored: bool
 
 
+@cache
 def peak_ratios(runs: Runs, reference: str) -> dict[str, list[PeakRatio | None]]:
     """Method -> one ratio for each of problems, rollouts and tokens, over the seeds that both have; None where nothing can be said."""
     found = methods_of(runs)
@@ -87,14 +88,7 @@ def peak_ratios(runs: Runs, reference: str) -> dict[str, list[PeakRatio | None]]
         return {}
     task = runs[0].stages[0]["task"]
     theirs = curve_of(runs, reference, task)
-    ratios: dict[str, list[PeakRatio | None]] = {}
-    for method in found:
-        if method == reference:
-            continue
-        ours = curve_of(runs, method, task)
-        a, b = seed_rows(ours, theirs)
-        ratios[method] = [peak_ratio(a, b, axis) if a.seeds else None for axis in AXES]
-    return ratios
+    return {method: ratios_to_peak(*seed_rows(curve_of(runs, method, task), theirs)) for method in found if method != reference}
 
 
 def seed_rows(a: Curve, b: Curve) -> tuple[Curve, Curve]:
@@ -103,39 +97,51 @@ def seed_rows(a: Curve, b: Curve) -> tuple[Curve, Curve]:
     return a.rows([a.seeds.index(s) for s in both]), b.rows([b.seeds.index(s) for s in both])
 
 
-def peak_ratio(ours: Curve, theirs: Curve, axis: str, seed: int = 0) -> PeakRatio | None:
-    """Row i of both curves is the same seed. A resample of the seeds in which it never gets there counts as 0 in the interval."""
-    if axis not in ours.spent or axis not in theirs.spent:
-        return None
+def ratios_to_peak(ours: Curve, theirs: Curve, seed: int = 0) -> list[PeakRatio | None]:
+    """For each of AXES. Row i of both curves is the same seed. A resample of the seeds in which it never gets there counts as 0 in the interval."""
     n = len(ours.seeds)
-    value, censored = ratio_of_means(ours, theirs, axis, list(range(n)))
-    if math.isnan(value):
-        return None
+    if n == 0:
+        return [None] * len(AXES)
     dice = np.random.default_rng(seed)
-    again = [ratio_of_means(ours, theirs, axis, dice.integers(n, size=n).tolist()) for _ in range(REPS if n > 1 else 0)]
-    known = [0.0 if never else ratio for ratio, never in again if not math.isnan(ratio)]
-    around = expanded(value, known, n, 0.95) if known and not censored else Estimate(value, math.nan, math.nan)
-    return PeakRatio(value, around.low, around.high, censored)
+    again = [ratios_of_means(ours, theirs, dice.integers(n, size=n).tolist()) for _ in range(REPS if n > 1 else 0)]
+    made: list[PeakRatio | None] = []
+    for axis, (value, censored) in ratios_of_means(ours, theirs, list(range(n))).items():
+        if math.isnan(value):
+            made.append(None)
+            continue
+        known = [0.0 if never else ratio for ratio, never in (ratios[axis] for ratios in again) if not math.isnan(ratio)]
+        around = expanded(value, known, n, 0.95) if known and not censored else Estimate(value, math.nan, math.nan)
+        made.append(PeakRatio(value, around.low, around.high, censored))
+    return made
 
 
-def ratio_of_means(ours: Curve, theirs: Curve, axis: str, rows: list[int]) -> tuple[float, bool]:
-    """(ratio, whether it is only an upper bound) for mean curves over some seeds; NaN where one is there before learning."""
-    threshold = float(theirs.accuracy[rows].mean(0).max()) - 1e-9
-    reached = [reaching(curve, axis, rows, threshold) for curve in (theirs, ours)]
-    if any((r.after if r.samples is None else r.samples) <= 0 for r in reached):
-        return math.nan, False
-    ratio = efficiency_ratio(*reached)
-    assert ratio.value is not None, "the reference reaches its own peak"
-    return ratio.value, ratio.bound == "at most"
+def ratios_of_means(ours: Curve, theirs: Curve, rows: list[int]) -> dict[str, tuple[float, bool]]:
+    """Axis -> (ratio, whether it is only an upper bound) for mean curves over some seeds; NaN where one is there before learning, or an
+    axis was not recorded."""
+    accuracy = [curve.accuracy[rows].mean(0) for curve in (theirs, ours)]
+    threshold = float(accuracy[0].max()) - 1e-9
+    at = [samples_to_threshold(theirs.problems.tolist(), values.tolist(), threshold, hold=1) for values in accuracy]
+    ratios = {}
+    for axis in AXES:
+        if axis not in ours.spent or axis not in theirs.spent:
+            ratios[axis] = math.nan, False
+            continue
+        reached = [spent_at(curve, axis, rows, where) for curve, where in zip((theirs, ours), at, strict=True)]
+        if any((r.after if r.samples is None else r.samples) <= 0 for r in reached):
+            ratios[axis] = math.nan, False
+            continue
+        ratio = efficiency_ratio(*reached)
+        assert ratio.value is not None, "the reference reaches its own peak"
+        ratios[axis] = ratio.value, ratio.bound == "at most"
+    return ratios
 
 
-def reaching(curve: Curve, axis: str, rows: list[int], threshold: float) -> Reached:
-    """When the mean curve first is at the threshold, in what was spent until that evaluation."""
+def spent_at(curve: Curve, axis: str, rows: list[int], where: Reached) -> Reached:
+    """What was spent until the evaluation at `where` problems, means over some seeds."""
     spent = curve.spent[axis][rows].mean(0)
-    at = samples_to_threshold(curve.problems.tolist(), curve.accuracy[rows].mean(0).tolist(), threshold, hold=1)
-    if at.samples is None:
+    if where.samples is None:
         return Reached(None, float(spent[-1]))
-    i = curve.problems.tolist().index(at.samples)
+    i = int(np.searchsorted(curve.problems, where.samples))
     return Reached(float(spent[i]), float(spent[i - 1]) if i else 0.0)
 
 

@@ -100,6 +100,15 @@ def curve(x: Floats, p: Parameters) -> Floats:
     return start + (top - start) * rise(x, log_mid, slope)
 
 
+def jacobian(x: Floats, p: Parameters) -> Floats:
+    """(points, 4): the curve's derivatives by A, R0, log C_mid and B."""
+    top, start, log_mid, slope = p
+    g = rise(x, log_mid, slope)
+    bend = (top - start) * g * (1 - g)
+    away = np.log(np.where(x > 0, x, 1)) - log_mid  # at 0 the curve is R0 whatever C_mid and B, and bend is 0
+    return np.stack([g, 1 - g, -slope * bend, away * bend], 1)
+
+
 def solve(x: Floats, y: Floats, r0: float | None, near: Parameters | None) -> Parameters:
     """(A, R0, log C_mid, B). Least squares from a grid of starting points, or from `near` and the grid's best point."""
     positive = x[x > 0]
@@ -113,7 +122,12 @@ def solve(x: Floats, y: Floats, r0: float | None, near: Parameters | None) -> Pa
         a, s, m, b = p if r0 is None else (p[0], r0, p[1], p[2])
         return float(a), float(s), float(m), float(b)
 
-    fits = [least_squares(lambda p: curve(x, full(p)) - y, np.clip(np.array(start)[free], *bounds), bounds=tuple(bounds)) for start in starts]
+    def slopes(p: Floats) -> Floats:
+        return jacobian(x, full(p))[:, free]
+
+    fits = [
+        least_squares(lambda p: curve(x, full(p)) - y, np.clip(np.array(start)[free], *bounds), jac=slopes, bounds=tuple(bounds)) for start in starts
+    ]
     return full(min(fits, key=lambda fit: float(fit.cost)).x)
 
 

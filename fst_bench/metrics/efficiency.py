@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from numpy.lib.stride_tricks import sliding_window_view
+
 from .curve import checked
 
 
@@ -34,8 +36,10 @@ def samples_to_threshold(samples: Sequence[float], accuracy: Sequence[float], th
         raise ValueError(f"hold is a number of evaluations, at least 1, got {hold}")
     if math.isnan(threshold):
         raise ValueError("the threshold is NaN")
-    for i in range(len(x) - hold + 1):
-        if (y[i : i + hold] >= threshold).all():
+    if len(x) >= hold:
+        held = sliding_window_view(y >= threshold, hold).all(1)
+        if held.any():
+            i = int(held.argmax())
             return Reached(float(x[i]), float(x[i - 1]) if i else 0.0)
     return Reached(None, float(x[-1]))
 

@@ -7,7 +7,7 @@ import pytest
 from written import SHAPES, write_run
 
 from fst_bench.compare import load, tables
-from fst_bench.compare.curves import Curve, asymptotes, curve_of, matched_kl, peak_ratio, peak_ratios, ratio_of_means
+from fst_bench.compare.curves import Curve, asymptotes, curve_of, matched_kl, peak_ratios, ratios_of_means, ratios_to_peak
 
 
 def test_a_curve_keeps_where_every_seed_was_evaluated(tmp_path: Path) -> None:
@@ -39,14 +39,14 @@ def test_the_ratio_by_hand() -> None:
     rl = steps([[0.0, 0.1, 0.2, 0.3, 0.5, 0.4], [0.0, 0.1, 0.2, 0.3, 0.3, 0.4]], rollouts=8)
     fst = steps([[0.0, 0.3, 0.6, 0.6, 0.6, 0.6], [0.0, 0.1, 0.2, 0.2, 0.2, 0.2]], rollouts=16)
     # rl's mean is .4 at its highest, first at 40; fst's mean is .4 first at 20: half the problems, the same rollouts
-    assert ratio_of_means(fst, rl, "problems", [0, 1]) == (2.0, False)
-    assert ratio_of_means(fst, rl, "rollouts", [0, 1]) == (1.0, False)
+    ratios = ratios_of_means(fst, rl, [0, 1])
+    assert ratios["problems"] == (2.0, False) and ratios["rollouts"] == (1.0, False) and np.isnan(ratios["tokens"][0])  # tokens were not recorded
     # with the second seed alone fst never gets to .4: rl is there at 50, fst not at 50 either
-    assert ratio_of_means(fst, rl, "problems", [1, 1]) == (1.0, True)
-    ratio = peak_ratio(fst, rl, "problems")
-    assert ratio is not None and not ratio.censored and ratio.low == 0.0 and ratio.high >= 2.0
-    assert peak_ratio(fst, rl, "tokens") is None
-    assert peak_ratio(steps([[0.5, 0.5]], 1), steps([[0.1, 0.4]], 1), "problems") is None  # there before learning
+    assert ratios_of_means(fst, rl, [1, 1])["problems"] == (1.0, True)
+    problems, rollouts, tokens = ratios_to_peak(fst, rl)
+    assert problems is not None and not problems.censored and problems.low == 0.0 and problems.high >= 2.0
+    assert rollouts is not None and rollouts.value == 1.0 and tokens is None
+    assert ratios_to_peak(steps([[0.5, 0.5]], 1), steps([[0.1, 0.4]], 1)) == [None] * 3  # there before learning
 
 
 def test_the_ratio_of_known_curves(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fst_bench.metrics import asymptote_difference, fit_asymptote
+from fst_bench.metrics.asymptote import curve, jacobian
 
 X = np.arange(0, 3001, 150)
 
@@ -88,3 +89,10 @@ def test_a_difference_is_paired_by_seed() -> None:
     assert difference.high - difference.low < 0.5 * (first.high - first.low)
     same = asymptote_difference(first, first, 6)
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_the_derivatives_are_those_of_the_curve() -> None:
+    x, p, h = np.array([0.0, 3.0, 50.0, 700.0, 9000.0]), (0.8, 0.1, 5.0, 1.7), 1e-6
+    for i in range(4):
+        up, down = (tuple(v + sign * h * (j == i) for j, v in enumerate(p)) for sign in (1, -1))
+        assert jacobian(x, p)[:, i] == pytest.approx((curve(x, up) - curve(x, down)) / (2 * h), abs=1e-7)
