@@ -196,7 +196,7 @@ def do_compare(args: argparse.Namespace) -> dict[str, Any]:
     runs = load(args.runs)
     made = tables(runs, args.reference)
     if args.format == "terminal":
-        console = Console()
+        console = Console() if sys.stdout.isatty() else Console(width=200)
         for table in made:
             console.print(terminal(table))
     elif args.format == "csv":
