@@ -91,7 +91,7 @@ Verdict = Literal["reproduced", "not reproduced", "not testable"]
 
 @dataclass(frozen=True)
 class Claim:
-    """`line` is what the claim says of our number; `paper` and `ours` are written out."""
+    """One row of the page; `paper` and `ours` are numbers written out."""
 
     topic: str
     text: str
