@@ -71,8 +71,9 @@ def run(
     """Run a method on a stream from the start; `settings` are sections or values, as in slow={"cap": 4.0}, batch=8."""
     config, spec = resolve(stream, method, preset, seed, settings)
     bench = Bench(config, spec)  # whatever is wrong with the settings is said before a directory is made
+    found = environment(config.threads)  # takes a moment: before the directory, so that a kill hardly leaves one that is no run
     store = Store.create(Path(out), run_parts(config, spec))
-    store.write("env", environment(config.threads))
+    store.write("env", found)
     store.write("config", described(config, spec))  # last: with it the directory is a run
     return bench.loop(store, watcher or Watcher())
 
