@@ -119,7 +119,9 @@ class Lab:
             flat = iter(self._policy.logprobs([r.sample for group in groups for r in group]))
         return [[replace(r, sample=replace(r.sample, logprobs=next(flat))) for r in group] for group in groups]
 
-    def update(self, rollouts: Sequence[Rollout], advantages: Sequence[float], weights: Sequence[float], loss: TokenLoss) -> dict[str, float]:
+    def update(
+        self, rollouts: Sequence[Rollout], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss
+    ) -> dict[str, float]:  # fmt: skip
         """One optimizer step of the policy; see `Policy.update`."""
         with self.ledger.timed("update"):
             facts = self._policy.update([r.sample for r in rollouts], advantages, weights, loss)

@@ -75,11 +75,11 @@ class Policy(Protocol):
         """
         ...
 
-    def update(self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[float], loss: TokenLoss) -> dict[str, float]:
-        """One optimizer step on sum over tokens of weight * loss; `advantages` and `weights` are per sample.
+    def update(self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss) -> dict[str, float]:
+        """One optimizer step on sum over tokens of weight * loss; `advantages` are per sample, `weights` per sampled token of each.
 
         Nothing is normalised here, so how the samples are cut into micro-batches changes nothing but rounding.
-        Returns loss, gradient norm and the mismatch between sampler and learner.
+        Returns loss, gradient norm and the mismatch between sampler and learner (see `scoring.Mismatch`).
         """
         ...
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
 
-from fst_bench.policy import Ask, TorchPolicy, load_policy
+from fst_bench.policy import Ask, Sample, TorchPolicy, load_policy
 from fst_bench.policy.torch_backend import PolicySettings
 from fst_bench.slow.losses import cispo
 
@@ -19,6 +19,10 @@ def asks(n: int = 1) -> list[Ask]:
         Ask((*([{"role": "system", "content": c}] if c else []), {"role": "user", "content": t}), seed=i, n=n)
         for i, (t, c) in enumerate((t, c) for t in TEXTS for c in contexts)
     ]
+
+
+def flat(samples: list[Sample], weight: float) -> list[list[float]]:
+    return [[weight] * s.sampled for s in samples]
 
 
 def test_greedy_is_transformers_generate(policy: TorchPolicy) -> None:
@@ -69,7 +73,7 @@ def test_cut_off_answers_are_marked(policy: TorchPolicy) -> None:
 def test_kl_is_the_exact_sum_over_the_vocabulary(policy: TorchPolicy) -> None:
     samples = [g[0] for g in policy.sample(asks())]
     assert policy.kl_to_base(samples) == [0.0] * len(samples)
-    policy.update(samples, [1.0] * len(samples), [0.01] * len(samples), cispo)
+    policy.update(samples, [1.0] * len(samples), flat(samples, 0.01), cispo)
     for sample, kl in zip(samples, policy.kl_to_base(samples), strict=True):
         with torch.no_grad():
             ours, theirs = (m(torch.tensor([sample.tokens])).logits[0, :-1].double().log_softmax(-1) for m in (policy.model, policy.base))
@@ -80,7 +84,7 @@ def test_kl_is_the_exact_sum_over_the_vocabulary(policy: TorchPolicy) -> None:
 
 def test_save_and_load_continue_bit_for_bit(policy: TorchPolicy, tmp_path: Path) -> None:
     samples = [g[0] for g in policy.sample(asks())]
-    rows = (samples, [1.0, -1.0] * 3, [0.01] * 6, cispo)
+    rows = (samples, [1.0, -1.0] * 3, flat(samples, 0.01), cispo)
     policy.update(*rows)
     policy.save(tmp_path)
     policy.update(*rows)
@@ -94,7 +98,7 @@ def test_save_and_load_continue_bit_for_bit(policy: TorchPolicy, tmp_path: Path)
 def test_the_base_stays(policy: TorchPolicy) -> None:
     before = [[s.tokens for s in g] for g in policy.sample(asks(), base=True)]
     samples = [g[0] for g in policy.sample(asks())]
-    policy.update(samples, [5.0] * 6, [1.0] * 6, cispo)
+    policy.update(samples, [5.0] * 6, flat(samples, 1.0), cispo)
     assert [[s.tokens for s in g] for g in policy.sample(asks(), base=True)] == before
 
 
@@ -131,5 +135,5 @@ def test_any_other_causal_lm_goes_the_same_way(policy: TorchPolicy, tmp_path: Pa
     samples = [s for g in other.sample(asks(2)) for s in g]
     for sample, again in zip(samples, other.logprobs(samples), strict=True):
         assert sample.logprobs == pytest.approx(again, abs=1e-4)
-    other.update(samples, [1.0] * len(samples), [0.01] * len(samples), cispo)
+    other.update(samples, [1.0] * len(samples), flat(samples, 0.01), cispo)
     assert all(kl > 0 for kl in other.kl_to_base(samples))
