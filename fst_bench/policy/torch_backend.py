@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from fst_bench.metrics import token_kl
 
 from .base import Ask, Sample, TokenLoss
+from .distributed.settings import DistributedSettings
 from .qwen3 import is_plain_qwen3, score
 from .sampler import decode
 from .scoring import Mismatch, chosen_logprobs, logits_at, micro_batches, padded, policy_loss, sampler_logprobs, targets_of
@@ -46,6 +47,9 @@ class PolicySettings(BaseModel):
     dtype: Literal["float32", "bfloat16"] = "float32"
     float32_head: bool = False
     """Whether the head runs in float32 where the model does not, for sampler and learner alike: their log-probabilities then differ less."""
+
+    distributed: DistributedSettings = DistributedSettings()
+    """Of the vllm-deepspeed backend."""
 
 
 def model_folder(name: str) -> str:
