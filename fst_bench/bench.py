@@ -79,8 +79,11 @@ def run(
 
 
 def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
-    """The run directory below <out>: stream, method, and an id in which every setting counts."""
-    digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:6]
+    """The run directory below <out>: stream, method, and an id in which every setting counts that is not at its default.
+
+    So a setting that is added later, with a default that changes nothing, leaves the ids of finished runs alone.
+    """
+    digest = hashlib.sha256(config.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:6]
     return f"{spec.name}@{spec.version}", config.method, f"{config.preset}-s{config.seed}-{digest}"
 
 
@@ -124,7 +127,7 @@ class Bench:
         if len(set(self.ends)) < len(self.ends):
             raise ValueError(f"a batch of {config.batch} problems would hold the ends of two stages: take a smaller batch or longer stages")
         self.ledger = Ledger()
-        self.policy = load_policy(config.model, config.policy)
+        self.policy = load_policy(config.model, config.policy, config.backend)
         if config.init:
             self.policy.start_from(complete(Path(config.init)))
         stream = self.stream

@@ -27,6 +27,7 @@ def parser() -> Parser:
     run.add_argument("--stream", required=True, help="name of a shipped stream, or a .yaml file")
     run.add_argument("--method", required=True)
     run.add_argument("--preset", default="tiny")
+    run.add_argument("--backend", help="torch or vllm-deepspeed, instead of the preset's")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--model", help="a path or hub id, instead of the preset's model")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. slow.cap=4 (repeatable)")
@@ -39,6 +40,7 @@ def parser() -> Parser:
     sweep.add_argument("--methods", required=True, help="comma-separated")
     sweep.add_argument("--seeds", default="0-4")
     sweep.add_argument("--preset", default="tiny")
+    sweep.add_argument("--backend", help="torch or vllm-deepspeed, instead of the preset's")
     sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     sweep.add_argument("--out", type=Path, default=Path("runs"))
     sweep.add_argument("--jobs", type=int, help="runs at a time (default: what the cores hold)")
@@ -142,8 +144,7 @@ def do_run(args: argparse.Namespace) -> dict[str, Any]:
     from fst_bench.config import parse_setting
 
     settings = dict(parse_setting(text) for text in args.set)
-    if args.model:
-        settings["model"] = args.model
+    settings |= {name: value for name in ("model", "backend") if (value := getattr(args, name))}
     if args.dry_run:
         return dry_run(args, settings)
     from fst_bench.bench import run
@@ -157,7 +158,7 @@ def do_sweep(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs wants 1 or more, got {args.jobs}")
-    settings = dict(parse_setting(text) for text in args.set)
+    settings = dict(parse_setting(text) for text in args.set) | ({"backend": args.backend} if args.backend else {})
     methods = [name.strip() for name in args.methods.split(",")]
     done = sweep(args.stream, methods, parse_seeds(args.seeds), args.out, args.preset, settings, args.jobs, watcher(args))
     failed = {str(path): why for path, why in done.items() if why}

@@ -17,7 +17,7 @@ from fst_bench.fast.settings import FastSettings
 from fst_bench.lab import Method
 from fst_bench.methods import METHODS
 from fst_bench.model.text import SEED_PROMPT
-from fst_bench.policy.torch_backend import PolicySettings
+from fst_bench.policy import Backend, PolicySettings
 from fst_bench.slow import SlowSettings
 from fst_bench.stream import StreamSpec, load_spec, read_yaml
 from fst_bench.tasks import TASKS, load_task
@@ -77,6 +77,8 @@ class Config(BaseModel):
     """Problems per step."""
     stage_problems: Annotated[int, Field(ge=1)] | None = None
     """Replaces the length of every stage (for presets that finish in seconds)."""
+    backend: Backend = "torch"
+    """What samples and trains: `torch`, one process, or `vllm-deepspeed`, one or many."""
     policy: PolicySettings = PolicySettings()
     slow: SlowSettings = SlowSettings()
     fast: FastSettings = FastSettings()

@@ -82,7 +82,7 @@ class Store:
         save_policy(temporary)
         lengths = {name: self.file(name).stat().st_size if self.file(name).exists() else 0 for name in RECORDS}
         (temporary / "state.json").write_text(json.dumps(state | {"step": step, "records": lengths}))
-        hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+        hashes = {str(path.relative_to(temporary)): sha256(path) for path in sorted(p for p in temporary.rglob("*") if p.is_file())}
         write_atomic(temporary / MARKER, json.dumps(hashes))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)

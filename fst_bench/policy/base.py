@@ -54,8 +54,10 @@ class TokenLoss(Protocol):
 class Policy(Protocol):
     """Sampler and learner behind one interface. The base weights stay available for KL."""
 
-    version: int
-    """Counts optimizer steps: a score belongs to a version."""
+    @property
+    def version(self) -> int:
+        """Counts optimizer steps: a score belongs to a version."""
+        ...
 
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         """`ask.n` samples for each ask, in order. A pure function of (weights, asks, temperature).

@@ -64,19 +64,52 @@ def model_folder(name: str) -> str:
     return str(path)
 
 
-def load_policy(name: str, settings: PolicySettings) -> "TorchPolicy":
-    """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model."""
+def load_tokenizer(name: str) -> Any:
+    """ValueError in one line where there is none, or none that can write a conversation."""
     folder = model_folder(name)
     if Path(folder).is_dir() and not (Path(folder) / "config.json").exists():
         raise ValueError(f"cannot load the model {name!r}: the folder has no config.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, settings.dtype))
     except (OSError, ValueError, KeyError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ValueError(f"cannot load the model {name!r}: {reason[:200]}") from None
+        raise unloadable(name, error) from None
     if not tokenizer.chat_template:
         raise ValueError(f"the model {name!r} has no chat template")
+    return tokenizer
+
+
+def unloadable(name: str, error: Exception) -> ValueError:
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ValueError(f"cannot load the model {name!r}: {reason[:200]}")
+
+
+def ends_of(model: PreTrainedModel, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer."""
+    stops = model.generation_config.eos_token_id if model.generation_config else None
+    return set(stops if isinstance(stops, list) else [stops]) - {None} | {tokenizer.eos_token_id}
+
+
+def pad_of(tokenizer: Any) -> int:
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+
+def written(tokenizer: Any, asks: Sequence[Ask], room: int) -> list[list[int]]:
+    """The asks' conversations as tokens. ValueError where one is longer than `room`."""
+    texts = tokenizer.apply_chat_template([list(ask.messages) for ask in asks], tokenize=False, add_generation_prompt=True)
+    prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    longest = max(map(len, prompts))
+    if longest > room:
+        raise ValueError(f"a prompt of {longest} tokens leaves no room: the model has {room} positions before max_tokens")
+    return prompts
+
+
+def load_policy(name: str, settings: PolicySettings) -> "TorchPolicy":
+    """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model."""
+    tokenizer = load_tokenizer(name)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(model_folder(name), dtype=getattr(torch, settings.dtype))
+    except (OSError, ValueError, KeyError) as error:
+        raise unloadable(name, error) from None
     torch.nn.Module.to(model, settings.device)
     return TorchPolicy(model, tokenizer, settings)
 
@@ -89,20 +122,12 @@ class TorchPolicy:
         self.base = copy.deepcopy(model).requires_grad_(False)
         self.version = 0
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
-        stops = model.generation_config.eos_token_id if model.generation_config else None
-        self.end = set(stops if isinstance(stops, list) else [stops]) - {None} | {tokenizer.eos_token_id}
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.end, self.pad = ends_of(model, tokenizer), pad_of(tokenizer)
 
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         if not asks:
             return []
-        chats = [list(ask.messages) for ask in asks]
-        texts = self.tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-        prompts: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        room = self.model.config.max_position_embeddings - self.settings.max_tokens
-        longest = max(map(len, prompts))
-        if longest > room:
-            raise ValueError(f"a prompt of {longest} tokens leaves no room: the model has {room} positions before max_tokens")
+        prompts = written(self.tokenizer, asks, self.model.config.max_position_embeddings - self.settings.max_tokens)
         decoded = decode(
             self.base if base else self.model, prompts, [ask.n for ask in asks], [ask.seed for ask in asks],
             temperature=temperature, max_tokens=self.settings.max_tokens, end=self.end, pad=self.pad, rows=self.settings.sample_rows,
@@ -110,10 +135,10 @@ class TorchPolicy:
         out = []
         for prompt, answers in zip(prompts, decoded, strict=True):
             bodies = [a.tokens[:-1] if a.finished else a.tokens for a in answers]
-            written = self.tokenizer.batch_decode(bodies, skip_special_tokens=False)
+            texts = self.tokenizer.batch_decode(bodies, skip_special_tokens=False)
             out.append([
                 Sample(prompt + a.tokens, [False] * len(prompt) + [True] * len(a.tokens), a.logprobs, text, a.finished)
-                for a, text in zip(answers, written, strict=True)
+                for a, text in zip(answers, texts, strict=True)
             ])  # fmt: skip
         return out
 

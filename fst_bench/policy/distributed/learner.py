@@ -62,8 +62,8 @@ class Learner:
         )  # fmt: skip
         self.engine = deepspeed.initialize(model=self.module, optimizer=optimizer, config=learning)[0]
         frozen = shared | {"zero_optimization": zero if settings.distributed.zero == 3 else {"stage": 0}}
-        base = self._load(folder, frozen).requires_grad_(False).to(self.device)
-        self.base = deepspeed.initialize(model=base, config=frozen)[0] if settings.distributed.zero == 3 else base
+        self.frozen = self._load(folder, frozen).requires_grad_(False).to(self.device)
+        self.base = deepspeed.initialize(model=self.frozen, config=frozen)[0] if settings.distributed.zero == 3 else self.frozen
         self.version = 0
 
     def _load(self, folder: str, config: dict[str, Any]) -> Scorer:
@@ -75,9 +75,9 @@ class Learner:
 
     # --- scoring
 
-    def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+    def logprobs(self, samples: Sequence[Sample], base: bool = False) -> list[list[float]]:
         def score(rows: list[Sample]) -> list[list[float]]:
-            flat = chosen_logprobs(self._logits(self.engine, rows), targets_of(rows, self.device))
+            flat = chosen_logprobs(self._logits(self.base if base else self.engine, rows), targets_of(rows, self.device))
             return [part.tolist() for part in flat.split([row.sampled for row in rows])]
 
         return self._scored(samples, score)
@@ -139,8 +139,7 @@ class Learner:
 
     def weights(self, base: bool = False) -> Iterator[tuple[str, Tensor]]:
         """(name in the model, whole tensor), valid until the next one is asked for."""
-        scorer = (self.base.module if self.settings.distributed.zero == 3 else self.base) if base else self.module
-        for name, parameter in scorer.model.named_parameters():
+        for name, parameter in (self.frozen if base else self.module).model.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter], enabled=self.settings.distributed.zero == 3):
                 yield name, parameter.data
 
