@@ -102,9 +102,14 @@ def parser() -> Parser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    from fst_bench.errors import RunError
+
     args = parser().parse_args(argv)
     try:
         result = args.do(args)
+    except RunError as error:
+        print(f"fst-bench: stopped: {' '.join(str(error).split())}", file=sys.stderr)
+        return 3
     except ValueError as error:
         print(f"fst-bench: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -103,12 +103,22 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=reason):
             load([tmp_path / "a", tmp_path / name])
     write_run(tmp_path / "h", "rl", 1, change={"slow": {"cap": 2.0}})  # fine for another method, not for another seed of this one
-    with pytest.raises(ValueError, match=r"other settings than .*: slow \{'cap': 2.0\}"):
+    with pytest.raises(ValueError, match=r"other settings than .*: slow.cap 2.0, not 5.0"):
         load([tmp_path / "a", tmp_path / "h"])
     write_run(tmp_path / "i", "fst", 0, change={"slow": {"cap": 2.0}})
     assert len(load([tmp_path / "a", tmp_path / "i"])) == 2
     with pytest.raises(ValueError, match="no finished run"):
         load([tmp_path / "d"])
+
+
+def test_a_setting_that_is_younger_than_a_run_had_its_default(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", "rl", 0)
+    evaluation = json.loads((old / "config.json").read_text())["config"]["evaluation"]
+    write_run(tmp_path / "new", "rl", 1, change={"backend": "torch", "evaluation": evaluation | {"samples": 1}})
+    assert len(load([tmp_path])) == 2
+    write_run(tmp_path / "other", "rl", 2, change={"backend": "vllm-deepspeed"})
+    with pytest.raises(ValueError, match=r"other settings than .*: backend vllm-deepspeed, not torch"):
+        load([tmp_path])
 
 
 def test_runs_of_a_probe_are_no_runs_of_the_sweep(tmp_path: Path) -> None:

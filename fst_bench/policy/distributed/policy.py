@@ -15,6 +15,7 @@ from typing import Any
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
+from fst_bench.errors import RunError
 from fst_bench.policy.base import Ask, Sample, TokenLoss
 from fst_bench.policy.torch_backend import PolicySettings, ends_of, load_tokenizer, model_folder, pad_of, written
 
@@ -23,9 +24,10 @@ from .sampler import Sampler
 
 CANARY = "The quick brown fox counts 1 2 3 4 5 6 7 8 9 10 and then it jumps over the lazy dog. "
 CANARY_TOKENS = 8
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}
 
 
-class SyncError(RuntimeError):
+class SyncError(RunError):
     """The sampler does not hold the learner's weights."""
 
 
@@ -66,16 +68,17 @@ class Ranked:
         dist.all_gather_object(everyone, row)
         ours = self.learner.logprobs(everyone, base)
         gap = max(abs(a - b) for row, own in zip(everyone, ours, strict=True) for a, b in zip(row.logprobs, own, strict=True))
-        if not gap <= self.settings.distributed.canary:
+        allowed = self.settings.distributed.canary or TOLERANCE[self.settings.dtype]
+        if not gap <= allowed:
             raise SyncError(
-                f"after a weight sync the sampler's log-probabilities are off by {gap:.2g} (allowed: {self.settings.distributed.canary:g}): "
+                f"after a weight sync the sampler's log-probabilities are off by {gap:.2g} (allowed: {allowed:g}): "
                 "it does not hold the learner's weights, or kept what it had computed with the old ones"
             )
         self.gap = gap
 
     @cached_property
     def canary_prompt(self) -> list[int]:
-        ids: list[int] = self.tokenizer(CANARY * 64, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(CANARY * 16, add_special_tokens=False)["input_ids"]
         return ids[: min(640, self.sampler.positions - self.settings.max_tokens - CANARY_TOKENS)]
 
     def sample(self, prompts: list[list[int]], counts: list[int], seeds: list[int], temperature: float, base: bool) -> list[list[Any]]:
