@@ -50,6 +50,9 @@ def parser() -> Parser:
     resume.add_argument("run", type=Path)
     resume.set_defaults(do=do_resume)
 
+    for command in (run, sweep, resume):
+        command.add_argument("--track", type=lambda text: text.split(","), default=[], metavar="NAMES", help="show it in tensorboard, wandb, mlflow")
+
     compare = commands.add_parser("compare", help="finished runs of one stream in tables with intervals over seeds, and a page of figures")
     compare.add_argument("runs", type=Path, nargs="+", help="run directories, or folders that hold them")
     compare.add_argument("--reference", default="rl", help="the method that differences are to (default: rl)")
@@ -133,6 +136,15 @@ def watcher(args: argparse.Namespace) -> Any:
     return (Display if args.command in ("run", "resume") else SweepDisplay)(console, live=console.is_terminal and not args.json)
 
 
+def tracked(args: argparse.Namespace) -> Any:
+    """The watcher of a run, with the trackers that were asked for."""
+    if not args.track:
+        return watcher(args)
+    from fst_bench.trackers import Tracked, load
+
+    return Tracked(load(args.track), watcher(args))
+
+
 def finished(run: Any) -> dict[str, Any]:
     """Tell where the report is, and what came out."""
     for stage in run.metrics["stages"]:
@@ -154,7 +166,7 @@ def do_run(args: argparse.Namespace) -> dict[str, Any]:
         return dry_run(args, settings)
     from fst_bench.bench import run
 
-    return finished(run(args.stream, args.method, args.out, args.seed, args.preset, watcher(args), **settings))
+    return finished(run(args.stream, args.method, args.out, args.seed, args.preset, tracked(args), **settings))
 
 
 def do_sweep(args: argparse.Namespace) -> dict[str, Any]:
@@ -165,7 +177,7 @@ def do_sweep(args: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"--jobs wants 1 or more, got {args.jobs}")
     settings = dict(parse_setting(text) for text in args.set) | ({"backend": args.backend} if args.backend else {})
     methods = [name.strip() for name in args.methods.split(",")]
-    done = sweep(args.stream, methods, parse_seeds(args.seeds), args.out, args.preset, settings, args.jobs, watcher(args))
+    done = sweep(args.stream, methods, parse_seeds(args.seeds), args.out, args.preset, settings, args.jobs, watcher(args), args.track)
     failed = {str(path): why for path, why in done.items() if why}
     print(f"{len(done) - len(failed)} of {len(done)} runs are finished" + "".join(f"\nFAILED {path}: {why}" for path, why in failed.items()))
     return {"ok": not failed, "runs": [str(path) for path in done], "failed": failed}
@@ -191,7 +203,7 @@ def dry_run(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any
 def do_resume(args: argparse.Namespace) -> dict[str, Any]:
     from fst_bench.bench import resume
 
-    return finished(resume(args.run, watcher(args)))
+    return finished(resume(args.run, tracked(args)))
 
 
 def do_compare(args: argparse.Namespace) -> dict[str, Any]:

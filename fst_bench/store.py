@@ -6,6 +6,7 @@
       evals.jsonl answers.jsonl               the rows every metric comes from; each answer behind them
       prompts.jsonl                           each cycle's population
       checkpoints/step-NNNNNN/
+      trackers.json tensorboard/ wandb/       where it is tracked: the run's id there, and their own files
       metrics.json ledger.json report.html manifest.json    at the end; the manifest last
 
 A record is a whole line. A checkpoint says how long each record file was when it was taken; `rewind` cuts the files
@@ -22,6 +23,8 @@ from typing import Any
 
 RECORDS = ("events", "rollouts", "evals", "answers", "prompts")
 MARKER = "COMPLETE.json"
+UNSEALED = ("checkpoints", "tensorboard", "wandb")
+"""Folders that may change or go once a run is finished."""
 
 
 class Store:
@@ -130,9 +133,9 @@ class Store:
                 os.truncate(self.file(name), lengths.get(name, 0))
 
     def seal(self) -> None:
-        """manifest.json: the sha256 of every file of the finished run but its checkpoints; written last."""
-        files = [p for p in sorted(self.path.rglob("*")) if p.is_file() and "checkpoints" not in p.parts and p.name != "manifest.json"]
-        self.write("manifest", {str(p.relative_to(self.path)): sha256(p) for p in files})
+        """manifest.json: the sha256 of every file of the finished run but its checkpoints and its trackers' own; written last."""
+        files = {p.relative_to(self.path): p for p in sorted(self.path.rglob("*")) if p.is_file() and p.name != "manifest.json"}
+        self.write("manifest", {str(name): sha256(p) for name, p in files.items() if name.parts[0] not in UNSEALED})
 
     def broken(self) -> list[str]:
         """What in the directory disagrees with its manifest."""
