@@ -142,10 +142,12 @@ class Bench:
             self.pending.append((name, row))
 
         self.pending: list[tuple[str, dict[str, Any]]] = []
-        reflector = load_reflector(config.fast.reflector, self.policy)
+        reflector = load_reflector(config.fast, self.policy, self.ledger)
         self.lab = Lab(self.policy, self.ledger, config.seed, verify, problems, reflector, record)
         own = config.method_class().Settings.model_validate(config.settings)
         self.method = config.method_class()(self.lab, MethodConfig(config.seed_prompt, config.slow, config.fast, own))
+        self.told = False
+        """Whether the watcher knows that the ceiling of reflection was met."""
         self.recalled: dict[str, dict[str, Any]] = {}
         """Task -> the method's state at the end of that task's last stage."""
 
@@ -199,6 +201,9 @@ class Bench:
         self.pending.clear()
         store.append("events", [row])
         watcher.step(row, self.ledger)
+        if self.ledger.reflection_reasons["ceiling"] and not self.told:
+            self.told = True
+            watcher.note("a reflection was not sent: it could have exceeded the ceiling. Prompts stay as they are where that happens")
 
     def _evaluate(self, store: Store, watcher: Watcher, step: int) -> None:
         e, boundary = self.config.evaluation, self._boundary(step)
@@ -250,7 +255,7 @@ class Bench:
         self.policy.load(folder)
         self.method.load(state["method"])
         self.recalled = state["recalled"]
-        self.ledger = self.lab.ledger = Ledger.from_dict(state["ledger"])
+        vars(self.ledger).update(vars(Ledger.from_dict(state["ledger"])))  # in place: the lab and the reflector hold it too
         return state["step"]
 
     def _finish(self, store: Store, watcher: Watcher) -> Run:
@@ -258,7 +263,8 @@ class Bench:
         store.write("metrics", summarise(store.rows("evals"), stages, self.ledger.counts()))
         store.write("ledger", self.ledger.to_dict())
         if self.ledger.reflections and self.ledger.reflection_failures >= self.ledger.reflections:
-            watcher.note(f"EVERY reflection of this run failed ({self.ledger.reflection_failures}): no prompt was ever proposed")
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.ledger.reflection_reasons.most_common())
+            watcher.note(f"EVERY reflection of this run failed ({reasons}): no prompt was ever proposed")
         write_report(store.path)
         store.seal()
         return Run(store.path)

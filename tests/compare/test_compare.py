@@ -67,6 +67,26 @@ def test_transfer_is_shown_where_there_are_stages(tmp_path: Path) -> None:
     assert spent["seconds"].value == 3.0 and spent["rollouts"].value == pytest.approx(8 * (320 + 352) / 2)  # seed 1 has 16 more problems a stage
 
 
+def test_dollars_are_shown_where_some_were_spent_or_may_have_been(tmp_path: Path) -> None:
+    runs = {(method, seed): write_run(tmp_path, method, seed, tasks=("math", "hover"), length=160) for method in ("rl", "fst") for seed in range(2)}
+
+    def charge(method: str, seed: int, usd: float | None) -> None:
+        ledger = json.loads((runs[method, seed] / "ledger.json").read_text())
+        (runs[method, seed] / "ledger.json").write_text(json.dumps(ledger | {"reflection_usd": usd}))
+
+    def dollars() -> list[str]:
+        spending = next(table for table in tables(load([tmp_path])) if table.title == "Spending")
+        return [str(dict(zip(spending.columns, row.cells, strict=True)).get("reflection USD")).split(" ")[0] for row in spending.rows]
+
+    charge("fst", 0, 0.0)
+    assert dollars() == ["None", "None"]
+    charge("fst", 0, 1.0)
+    charge("fst", 1, 2.0)
+    assert dollars() == ["0.00", "1.50"]  # rl, fst; an older ledger without the key spent nothing
+    charge("fst", 1, None)
+    assert dollars() == ["0.00", "–"]
+
+
 def test_every_format_has_every_number(tmp_path: Path) -> None:
     for method in ("rl", "fst", "gepa"):
         for seed in range(3):
