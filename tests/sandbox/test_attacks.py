@@ -72,7 +72,7 @@ def test_daemon(box: Sandbox) -> None:
 def test_daemon_without_seccomp() -> None:
     box = held(Way("bubblewrap", ()), processes=9999)
     before = below(os.getpid())
-    code = "if os.fork() == 0:\n  os.setsid()\n  os.closerange(0, 300)\n  if os.fork() == 0:\n    while True: pass\n  os._exit(0)\nreturn 'away'"
+    code = "if os.fork() == 0:\n  os.setsid()\n  os.closerange(0, 300)\n  if os.fork() == 0:\n    while True: pass\n  os._exit(0)\nos.wait()\nreturn 'away'"
     assert got(box, code) == Outcome("ok", "away")
     for _ in range(1000):  # killed, but nobody waited for it
         if below(os.getpid()) <= before:
@@ -260,6 +260,8 @@ def test_the_scratch_folder(box: Sandbox) -> None:
     for _ in range(2):  # nothing is left of the first
         assert got(box, use, keep) == Outcome("ok", ["x", "/tmp", ["kept"]])
     assert not Path("/tmp/kept").exists()
+    truncate = "return attempt(os.open, '/tmp/kept', os.O_RDONLY | os.O_TRUNC)"  # which Landlocks before the third overlook, anywhere
+    assert REFUSED in got(box, "open('/tmp/kept', 'w').close()", truncate).value
 
 
 def test_a_full_scratch_folder(box: Sandbox) -> None:
