@@ -70,7 +70,7 @@ def test_daemon(box: Sandbox) -> None:
 
 
 def test_daemon_without_seccomp() -> None:
-    box = held(Way("bubblewrap", ()), processes=9999)
+    box = held(Way("bubblewrap", ()), processes=9999, cpu_seconds=999)
     before = below(os.getpid())
     code = "if os.fork() == 0:\n  os.setsid()\n  os.closerange(0, 300)\n  if os.fork() == 0:\n    while True: pass\n  os._exit(0)\nos.wait()\nreturn 'away'"
     assert got(box, code) == Outcome("ok", "away")
