@@ -29,6 +29,7 @@ def parser() -> Parser:
     run.add_argument("--preset", default="tiny")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--model", help="a path or hub id, instead of the preset's model")
+    run.add_argument("--data", help="where problems come from: procedural (default), hub, or a folder of files")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. slow.cap=4 (repeatable)")
     run.add_argument("--out", type=Path, default=Path("runs"))
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the estimated cost")
@@ -39,6 +40,7 @@ def parser() -> Parser:
     sweep.add_argument("--methods", required=True, help="comma-separated")
     sweep.add_argument("--seeds", default="0-4")
     sweep.add_argument("--preset", default="tiny")
+    sweep.add_argument("--data", help="as of run")
     sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     sweep.add_argument("--out", type=Path, default=Path("runs"))
     sweep.add_argument("--jobs", type=int, help="runs at a time (default: what the cores hold)")
@@ -89,9 +91,9 @@ def parser() -> Parser:
     show.add_argument("name")
     show.set_defaults(do=do_show)
 
-    validate = commands.add_parser("validate", help="prove that streams, tasks, a run or the protocol are sound")
-    validate.add_argument("kind", choices=("streams", "tasks", "run", "protocol"))
-    validate.add_argument("name", nargs="?", help="a run directory; one stream, task or part of the protocol")
+    validate = commands.add_parser("validate", help="prove that streams, tasks, a run, the protocol or a data set are sound")
+    validate.add_argument("kind", choices=("streams", "tasks", "run", "protocol", "data"))
+    validate.add_argument("name", nargs="?", help="a run directory; one stream, task or part of the protocol; for data: hub or a folder")
     validate.set_defaults(do=do_validate)
 
     for command in (run, sweep, resume, compare, probe, paper, report, listing, show, validate):
@@ -144,6 +146,8 @@ def do_run(args: argparse.Namespace) -> dict[str, Any]:
     settings = dict(parse_setting(text) for text in args.set)
     if args.model:
         settings["model"] = args.model
+    if args.data:
+        settings["data"] = args.data
     if args.dry_run:
         return dry_run(args, settings)
     from fst_bench.bench import run
@@ -158,6 +162,8 @@ def do_sweep(args: argparse.Namespace) -> dict[str, Any]:
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs wants 1 or more, got {args.jobs}")
     settings = dict(parse_setting(text) for text in args.set)
+    if args.data:
+        settings["data"] = args.data
     methods = [name.strip() for name in args.methods.split(",")]
     done = sweep(args.stream, methods, parse_seeds(args.seeds), args.out, args.preset, settings, args.jobs, watcher(args))
     failed = {str(path): why for path, why in done.items() if why}
