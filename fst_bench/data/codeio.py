@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any, Literal
 
+from fst_bench.sandbox import Sandbox
 from fst_bench.tasks.base import CORRECT, Problem, Status, Verdict, clip
 from fst_bench.tasks.codeio import MAX_SHOWN, Codeio, compact, last_object_with, same, shallow
 
@@ -156,10 +157,8 @@ def usable_pair(function: Mapping[str, str], pair: Any) -> Item | Unusable:
 
 
 @cache
-def sandbox() -> Any:
+def sandbox() -> Sandbox:
     """One for all calls. ValueError where the machine can hold no code."""
-    from fst_bench.sandbox import Sandbox
-
     try:
         return Sandbox()
     except RuntimeError as error:
