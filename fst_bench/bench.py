@@ -16,9 +16,10 @@ import pandas as pd
 import torch
 
 from fst_bench.config import Config, resolve
+from fst_bench.data import refuse_other
 from fst_bench.environment import environment
 from fst_bench.errors import explain
-from fst_bench.evaluate import Frozen, Point, evaluate
+from fst_bench.evaluate import TEST_SEED, Frozen, Point, evaluate
 from fst_bench.fast.reflectors import load_reflector
 from fst_bench.lab import Handle, Lab, MethodConfig
 from fst_bench.ledger import Ledger
@@ -98,19 +99,22 @@ def resume(path: str | Path, watcher: Watcher | None = None) -> Run:
 
 
 def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
-    """config.json: what the run is, its stages in problems, and all that is needed to run it again."""
-    stages = Stream(spec, config.seed, config.difficulty, config.stage_problems).stages
+    """config.json: what the run is, its stages in problems, and all that is needed to run it again; of data, which rows it was."""
+    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
     return {
         "stream": spec.name, "stream_version": spec.version, "method": config.method, "preset": config.preset, "seed": config.seed,
         "model": config.model, "seed_prompt": config.seed_prompt,
-        "stages": [{"stage": s.number, "task": s.task, "start": s.start, "end": s.end} for s in stages],
+        "stages": [{"stage": s.number, "task": s.task, "start": s.start, "end": s.end} for s in stream.stages],
+        "data": stream.sources(),
         "config": config.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
     }  # fmt: skip
 
 
 def recorded(saved: dict[str, Any]) -> tuple[Config, StreamSpec]:
-    """The configuration and the stream of a config.json. ValueError in one line where it is not one of ours."""
-    return explain(Config, saved.get("config", {}), "config.json"), explain(StreamSpec, saved.get("spec", {}), "config.json")
+    """The configuration and the stream of a config.json. ValueError in one line where it is not one of ours, or its data is no longer the same."""
+    config, spec = explain(Config, saved.get("config", {}), "config.json"), explain(StreamSpec, saved.get("spec", {}), "config.json")
+    refuse_other(config.data, (stage.task for stage in spec.stages), saved.get("data", {}))
+    return config, spec
 
 
 class Bench:
@@ -120,12 +124,16 @@ class Bench:
         torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(True)
         self.config = config
-        self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
+        self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
         self.steps = -(-self.stream.total // config.batch)
         self.ends = [-(-stage.end // config.batch) for stage in self.stream.stages]
         """The step after which each stage has ended."""
         if len(set(self.ends)) < len(self.ends):
             raise ValueError(f"a batch of {config.batch} problems would hold the ends of two stages: take a smaller batch or longer stages")
+        for stage in self.stream.stages:  # too few rows are said now, and not in the run
+            self.stream.problem(stage.start)
+        for task in self.stream.held_out().values():
+            task.problem("test", TEST_SEED, max(config.evaluation.small, config.evaluation.boundary) - 1)
         self.ledger = Ledger()
         self.policy = load_policy(config.model, config.policy, config.backend)
         if config.init:

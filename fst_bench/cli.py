@@ -30,6 +30,7 @@ def parser() -> Parser:
     run.add_argument("--backend", help="torch or vllm-deepspeed, instead of the preset's")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--model", help="a path or hub id, instead of the preset's model")
+    run.add_argument("--data", help="where problems come from: procedural (default), hub, or a folder of files")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. slow.cap=4 (repeatable)")
     run.add_argument("--out", type=Path, default=Path("runs"))
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the estimated cost")
@@ -41,6 +42,7 @@ def parser() -> Parser:
     sweep.add_argument("--seeds", default="0-4")
     sweep.add_argument("--preset", default="tiny")
     sweep.add_argument("--backend", help="torch or vllm-deepspeed, instead of the preset's")
+    sweep.add_argument("--data", help="as of run")
     sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     sweep.add_argument("--out", type=Path, default=Path("runs"))
     sweep.add_argument("--jobs", type=int, help="runs at a time (default: what the cores hold)")
@@ -94,9 +96,9 @@ def parser() -> Parser:
     show.add_argument("name")
     show.set_defaults(do=do_show)
 
-    validate = commands.add_parser("validate", help="prove that streams, tasks, a run or the protocol are sound")
-    validate.add_argument("kind", choices=("streams", "tasks", "run", "protocol"))
-    validate.add_argument("name", nargs="?", help="a run directory; one stream, task or part of the protocol")
+    validate = commands.add_parser("validate", help="prove that streams, tasks, a run, the protocol or a data set are sound")
+    validate.add_argument("kind", choices=("streams", "tasks", "run", "protocol", "data"))
+    validate.add_argument("name", nargs="?", help="a run directory; one stream, task or part of the protocol; for data: hub or a folder")
     validate.set_defaults(do=do_validate)
 
     for command in (run, sweep, resume, compare, probe, paper, report, listing, show, validate):
@@ -157,11 +159,16 @@ def finished(run: Any) -> dict[str, Any]:
     return {"run": str(run.path), "report": str(run.path / "report.html"), "final_average": run.metrics["final_average"]}
 
 
+def named(args: argparse.Namespace, *settings: str) -> dict[str, Any]:
+    """Settings that have a flag of their own, where it was given."""
+    return {name: value for name in settings if (value := getattr(args, name))}
+
+
 def do_run(args: argparse.Namespace) -> dict[str, Any]:
     from fst_bench.config import parse_setting
 
     settings = dict(parse_setting(text) for text in args.set)
-    settings |= {name: value for name in ("model", "backend") if (value := getattr(args, name))}
+    settings |= named(args, "model", "backend", "data")
     if args.dry_run:
         return dry_run(args, settings)
     from fst_bench.bench import run
@@ -175,7 +182,7 @@ def do_sweep(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs wants 1 or more, got {args.jobs}")
-    settings = dict(parse_setting(text) for text in args.set) | ({"backend": args.backend} if args.backend else {})
+    settings = dict(parse_setting(text) for text in args.set) | named(args, "backend", "data")
     methods = [name.strip() for name in args.methods.split(",")]
     done = sweep(args.stream, methods, parse_seeds(args.seeds), args.out, args.preset, settings, args.jobs, watcher(args), args.track)
     failed = {str(path): why for path, why in done.items() if why}

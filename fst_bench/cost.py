@@ -9,7 +9,7 @@ from fst_bench.stream import Stream, StreamSpec
 
 def estimate(config: Config, spec: StreamSpec) -> dict[str, Any]:
     """Upper bounds, from the configuration alone: rollouts that learn, rollouts that evaluate, tokens sampled, and what reflection takes."""
-    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
+    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
     steps = -(-stream.total // config.batch)
     method = config.method_class()
     train = stream.total * config.slow.group * method.trains

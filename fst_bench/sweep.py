@@ -73,7 +73,7 @@ def sweep(
         for method in methods:
             config, spec = resolve(stream, method, preset, seed, settings)
             threads = config.threads
-            steps = -(-Stream(spec, seed, config.difficulty, config.stage_problems).total // config.batch)
+            steps = -(-Stream(spec, seed, config.difficulty, config.stage_problems, config.data).total // config.batch)
             command = ["run", "--stream", stream, "--method", method, "--preset", preset, "--seed", str(seed), "--out", str(out)]
             command += [part for key, value in (settings or {}).items() for part in ("--set", f"{key}={json.dumps(value)}")]
             planned[out.joinpath(*run_parts(config, spec))] = Planned(method, seed, steps, command)

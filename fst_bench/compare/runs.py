@@ -75,7 +75,8 @@ def read(folder: Path) -> Finished:
     settings = saved["config"]
     same = {"stream": f"{saved['stream']}@{saved['stream_version']}", "model": saved["model"], "preset": saved["preset"]}
     same |= {name: settings[name] for name in ASKED}
-    learning = {k: v for k, v in settings.items() if k not in ("seed", "stream", "threads")}
+    same["data"] = {name: facts["fingerprint"] for name, facts in saved.get("data", {}).items()}  # its folder may lie elsewhere
+    learning = {k: v for k, v in settings.items() if k not in ("seed", "stream", "threads", "data")}
     return Finished(folder, saved["method"], saved["seed"], same, learning, saved["stages"], store.read("metrics"), store.read("ledger"))
 
 
