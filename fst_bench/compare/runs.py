@@ -82,10 +82,11 @@ def read(folder: Path) -> Finished:
 
 def differing(run: Finished, other: Finished) -> dict[str, tuple[Any, Any]]:
     """Dotted names of settings in which two runs differ, and both values. A setting that is younger than a run had its default there."""
-    from fst_bench.config import Config  # brings all backends: only for runs that seem to differ
+    from fst_bench.config import Config, merge  # brings all backends: only for runs that seem to differ
     from fst_bench.protocol import flat
 
-    ours, theirs = (dict(flat(Config.model_validate({"stream": ""} | r.settings).model_dump(mode="json"))) for r in (run, other))
+    defaults = Config(stream="", method="", preset="").model_dump(mode="json")
+    ours, theirs = (dict(flat(merge(defaults, r.settings))) for r in (run, other))
     return {key: (ours.get(key), theirs.get(key)) for key in ours | theirs if ours.get(key) != theirs.get(key)}
 
 
