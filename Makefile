@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test benchmark reference clean
+.PHONY: run test test-backend benchmark reference clean
 
 # The main job on the embedded model: no hub, no GPU, minutes.
 run: $(INSTALLED)
@@ -13,6 +13,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
+
+# The vllm-deepspeed backend on CPU: one process and two, the same contract as torch. Its own environment, 4 GB.
+test-backend: .venv-backend/.installed
+	OMP_NUM_THREADS=1 .venv-backend/bin/python -m pytest tests/policy/test_contract.py tests/distributed
 
 # Sampling against transformers' generate, an RL step against TRL; one thread, about two minutes.
 benchmark: $(INSTALLED) .venv-trl/.installed
@@ -25,6 +29,14 @@ reference: $(INSTALLED)
 	$(BIN)/fst-bench sweep --stream paper-3 --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
 	$(BIN)/python results/collect.py runs-reference
 	for stream in continual-4 continual-4-given paper-3; do $(BIN)/fst-bench compare results/$$stream@2 --format markdown --out results/pages/$$stream > /dev/null; done
+
+.venv-backend/.installed: pyproject.toml constraints.txt requirements-backend.txt
+	$(PYTHON) -m venv .venv-backend
+	.venv-backend/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	.venv-backend/bin/pip install --quiet --disable-pip-version-check setuptools==78.1.1 wheel ninja
+	.venv-backend/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements-backend.txt
+	.venv-backend/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch .venv-backend/.installed
 
 .venv-trl/.installed:
 	$(PYTHON) -m venv .venv-trl
@@ -40,4 +52,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv .venv-trl build *.egg-info
+	rm -rf .venv .venv-trl .venv-backend build *.egg-info

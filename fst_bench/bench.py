@@ -16,9 +16,10 @@ import pandas as pd
 import torch
 
 from fst_bench.config import Config, resolve
+from fst_bench.data import refuse_other
 from fst_bench.environment import environment
 from fst_bench.errors import explain
-from fst_bench.evaluate import Frozen, Point, evaluate
+from fst_bench.evaluate import TEST_SEED, Frozen, Point, evaluate
 from fst_bench.fast.reflectors import load_reflector
 from fst_bench.lab import Handle, Lab, MethodConfig
 from fst_bench.ledger import Ledger
@@ -71,15 +72,19 @@ def run(
     """Run a method on a stream from the start; `settings` are sections or values, as in slow={"cap": 4.0}, batch=8."""
     config, spec = resolve(stream, method, preset, seed, settings)
     bench = Bench(config, spec)  # whatever is wrong with the settings is said before a directory is made
+    found = environment(config.threads)  # takes a moment: before the directory, so that a kill hardly leaves one that is no run
     store = Store.create(Path(out), run_parts(config, spec))
-    store.write("env", environment(config.threads))
+    store.write("env", found)
     store.write("config", described(config, spec))  # last: with it the directory is a run
     return bench.loop(store, watcher or Watcher())
 
 
 def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
-    """The run directory below <out>: stream, method, and an id in which every setting counts."""
-    digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:6]
+    """The run directory below <out>: stream, method, and an id in which every setting counts that is not at its default.
+
+    So a setting that is added later, with a default that changes nothing, leaves the ids of finished runs alone.
+    """
+    digest = hashlib.sha256(config.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:6]
     return f"{spec.name}@{spec.version}", config.method, f"{config.preset}-s{config.seed}-{digest}"
 
 
@@ -94,19 +99,22 @@ def resume(path: str | Path, watcher: Watcher | None = None) -> Run:
 
 
 def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
-    """config.json: what the run is, its stages in problems, and all that is needed to run it again."""
-    stages = Stream(spec, config.seed, config.difficulty, config.stage_problems).stages
+    """config.json: what the run is, its stages in problems, and all that is needed to run it again; of data, which rows it was."""
+    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
     return {
         "stream": spec.name, "stream_version": spec.version, "method": config.method, "preset": config.preset, "seed": config.seed,
         "model": config.model, "seed_prompt": config.seed_prompt,
-        "stages": [{"stage": s.number, "task": s.task, "start": s.start, "end": s.end} for s in stages],
+        "stages": [{"stage": s.number, "task": s.task, "start": s.start, "end": s.end} for s in stream.stages],
+        "data": stream.sources(),
         "config": config.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
     }  # fmt: skip
 
 
 def recorded(saved: dict[str, Any]) -> tuple[Config, StreamSpec]:
-    """The configuration and the stream of a config.json. ValueError in one line where it is not one of ours."""
-    return explain(Config, saved.get("config", {}), "config.json"), explain(StreamSpec, saved.get("spec", {}), "config.json")
+    """The configuration and the stream of a config.json. ValueError in one line where it is not one of ours, or its data is no longer the same."""
+    config, spec = explain(Config, saved.get("config", {}), "config.json"), explain(StreamSpec, saved.get("spec", {}), "config.json")
+    refuse_other(config.data, (stage.task for stage in spec.stages), saved.get("data", {}))
+    return config, spec
 
 
 class Bench:
@@ -116,14 +124,18 @@ class Bench:
         torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(True)
         self.config = config
-        self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
+        self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
         self.steps = -(-self.stream.total // config.batch)
         self.ends = [-(-stage.end // config.batch) for stage in self.stream.stages]
         """The step after which each stage has ended."""
         if len(set(self.ends)) < len(self.ends):
             raise ValueError(f"a batch of {config.batch} problems would hold the ends of two stages: take a smaller batch or longer stages")
+        for stage in self.stream.stages:  # too few rows are said now, and not in the run
+            self.stream.problem(stage.start)
+        for task in self.stream.held_out().values():
+            task.problem("test", TEST_SEED, max(config.evaluation.small, config.evaluation.boundary) - 1)
         self.ledger = Ledger()
-        self.policy = load_policy(config.model, config.policy)
+        self.policy = load_policy(config.model, config.policy, config.backend)
         if config.init:
             self.policy.start_from(complete(Path(config.init)))
         stream = self.stream
@@ -138,10 +150,12 @@ class Bench:
             self.pending.append((name, row))
 
         self.pending: list[tuple[str, dict[str, Any]]] = []
-        reflector = load_reflector(config.fast.reflector, self.policy)
+        reflector = load_reflector(config.fast, self.policy, self.ledger)
         self.lab = Lab(self.policy, self.ledger, config.seed, verify, problems, reflector, record)
         own = config.method_class().Settings.model_validate(config.settings)
         self.method = config.method_class()(self.lab, MethodConfig(config.seed_prompt, config.slow, config.fast, own))
+        self.told = False
+        """Whether the watcher knows that the ceiling of reflection was met."""
         self.recalled: dict[str, dict[str, Any]] = {}
         """Task -> the method's state at the end of that task's last stage."""
 
@@ -195,6 +209,9 @@ class Bench:
         self.pending.clear()
         store.append("events", [row])
         watcher.step(row, self.ledger)
+        if self.ledger.reflection_reasons["ceiling"] and not self.told:
+            self.told = True
+            watcher.note("a reflection was not sent: it could have exceeded the ceiling. Prompts stay as they are where that happens")
 
     def _evaluate(self, store: Store, watcher: Watcher, step: int) -> None:
         e, boundary = self.config.evaluation, self._boundary(step)
@@ -246,7 +263,7 @@ class Bench:
         self.policy.load(folder)
         self.method.load(state["method"])
         self.recalled = state["recalled"]
-        self.ledger = self.lab.ledger = Ledger.from_dict(state["ledger"])
+        vars(self.ledger).update(vars(Ledger.from_dict(state["ledger"])))  # in place: the lab and the reflector hold it too
         return state["step"]
 
     def _finish(self, store: Store, watcher: Watcher) -> Run:
@@ -254,7 +271,8 @@ class Bench:
         store.write("metrics", summarise(store.rows("evals"), stages, self.ledger.counts()))
         store.write("ledger", self.ledger.to_dict())
         if self.ledger.reflections and self.ledger.reflection_failures >= self.ledger.reflections:
-            watcher.note(f"EVERY reflection of this run failed ({self.ledger.reflection_failures}): no prompt was ever proposed")
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.ledger.reflection_reasons.most_common())
+            watcher.note(f"EVERY reflection of this run failed ({reasons}): no prompt was ever proposed")
         write_report(store.path)
         store.seal()
         return Run(store.path)

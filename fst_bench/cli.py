@@ -27,8 +27,10 @@ def parser() -> Parser:
     run.add_argument("--stream", required=True, help="name of a shipped stream, or a .yaml file")
     run.add_argument("--method", required=True)
     run.add_argument("--preset", default="tiny")
+    run.add_argument("--backend", help="torch or vllm-deepspeed, instead of the preset's")
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--model", help="a path or hub id, instead of the preset's model")
+    run.add_argument("--data", help="where problems come from: procedural (default), hub, or a folder of files")
     run.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. slow.cap=4 (repeatable)")
     run.add_argument("--out", type=Path, default=Path("runs"))
     run.add_argument("--dry-run", action="store_true", help="print the resolved configuration and the estimated cost")
@@ -39,6 +41,8 @@ def parser() -> Parser:
     sweep.add_argument("--methods", required=True, help="comma-separated")
     sweep.add_argument("--seeds", default="0-4")
     sweep.add_argument("--preset", default="tiny")
+    sweep.add_argument("--backend", help="torch or vllm-deepspeed, instead of the preset's")
+    sweep.add_argument("--data", help="as of run")
     sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     sweep.add_argument("--out", type=Path, default=Path("runs"))
     sweep.add_argument("--jobs", type=int, help="runs at a time (default: what the cores hold)")
@@ -47,6 +51,9 @@ def parser() -> Parser:
     resume = commands.add_parser("resume", help="continue a killed run")
     resume.add_argument("run", type=Path)
     resume.set_defaults(do=do_resume)
+
+    for command in (run, sweep, resume):
+        command.add_argument("--track", type=lambda text: text.split(","), default=[], metavar="NAMES", help="show it in tensorboard, wandb, mlflow")
 
     compare = commands.add_parser("compare", help="finished runs of one stream in tables with intervals over seeds, and a page of figures")
     compare.add_argument("runs", type=Path, nargs="+", help="run directories, or folders that hold them")
@@ -89,9 +96,9 @@ def parser() -> Parser:
     show.add_argument("name")
     show.set_defaults(do=do_show)
 
-    validate = commands.add_parser("validate", help="prove that streams, tasks, a run or the protocol are sound")
-    validate.add_argument("kind", choices=("streams", "tasks", "run", "protocol"))
-    validate.add_argument("name", nargs="?", help="a run directory; one stream, task or part of the protocol")
+    validate = commands.add_parser("validate", help="prove that streams, tasks, a run, the protocol or a data set are sound")
+    validate.add_argument("kind", choices=("streams", "tasks", "run", "protocol", "data"))
+    validate.add_argument("name", nargs="?", help="a run directory; one stream, task or part of the protocol; for data: hub or a folder")
     validate.set_defaults(do=do_validate)
 
     for command in (run, sweep, resume, compare, probe, paper, report, listing, show, validate):
@@ -100,9 +107,14 @@ def parser() -> Parser:
 
 
 def main(argv: list[str] | None = None) -> int:
+    from fst_bench.errors import RunError
+
     args = parser().parse_args(argv)
     try:
         result = args.do(args)
+    except RunError as error:
+        print(f"fst-bench: stopped: {' '.join(str(error).split())}", file=sys.stderr)
+        return 3
     except ValueError as error:
         print(f"fst-bench: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -126,6 +138,15 @@ def watcher(args: argparse.Namespace) -> Any:
     return (Display if args.command in ("run", "resume") else SweepDisplay)(console, live=console.is_terminal and not args.json)
 
 
+def tracked(args: argparse.Namespace) -> Any:
+    """The watcher of a run, with the trackers that were asked for."""
+    if not args.track:
+        return watcher(args)
+    from fst_bench.trackers import Tracked, load
+
+    return Tracked(load(args.track), watcher(args))
+
+
 def finished(run: Any) -> dict[str, Any]:
     """Tell where the report is, and what came out."""
     for stage in run.metrics["stages"]:
@@ -138,17 +159,21 @@ def finished(run: Any) -> dict[str, Any]:
     return {"run": str(run.path), "report": str(run.path / "report.html"), "final_average": run.metrics["final_average"]}
 
 
+def named(args: argparse.Namespace, *settings: str) -> dict[str, Any]:
+    """Settings that have a flag of their own, where it was given."""
+    return {name: value for name in settings if (value := getattr(args, name))}
+
+
 def do_run(args: argparse.Namespace) -> dict[str, Any]:
     from fst_bench.config import parse_setting
 
     settings = dict(parse_setting(text) for text in args.set)
-    if args.model:
-        settings["model"] = args.model
+    settings |= named(args, "model", "backend", "data")
     if args.dry_run:
         return dry_run(args, settings)
     from fst_bench.bench import run
 
-    return finished(run(args.stream, args.method, args.out, args.seed, args.preset, watcher(args), **settings))
+    return finished(run(args.stream, args.method, args.out, args.seed, args.preset, tracked(args), **settings))
 
 
 def do_sweep(args: argparse.Namespace) -> dict[str, Any]:
@@ -157,9 +182,9 @@ def do_sweep(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs wants 1 or more, got {args.jobs}")
-    settings = dict(parse_setting(text) for text in args.set)
+    settings = dict(parse_setting(text) for text in args.set) | named(args, "backend", "data")
     methods = [name.strip() for name in args.methods.split(",")]
-    done = sweep(args.stream, methods, parse_seeds(args.seeds), args.out, args.preset, settings, args.jobs, watcher(args))
+    done = sweep(args.stream, methods, parse_seeds(args.seeds), args.out, args.preset, settings, args.jobs, watcher(args), args.track)
     failed = {str(path): why for path, why in done.items() if why}
     print(f"{len(done) - len(failed)} of {len(done)} runs are finished" + "".join(f"\nFAILED {path}: {why}" for path, why in failed.items()))
     return {"ok": not failed, "runs": [str(path) for path in done], "failed": failed}
@@ -185,7 +210,7 @@ def dry_run(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any
 def do_resume(args: argparse.Namespace) -> dict[str, Any]:
     from fst_bench.bench import resume
 
-    return finished(resume(args.run, watcher(args)))
+    return finished(resume(args.run, tracked(args)))
 
 
 def do_compare(args: argparse.Namespace) -> dict[str, Any]:

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from fst_bench.data import DATA, PROCEDURAL, check_knobs, check_source
 from fst_bench.errors import explain, first_line, unknown
 from fst_bench.fast.settings import FastSettings
 from fst_bench.lab import Method
 from fst_bench.methods import METHODS
 from fst_bench.model.text import SEED_PROMPT
-from fst_bench.policy.torch_backend import PolicySettings
+from fst_bench.policy import Backend, PolicySettings
 from fst_bench.slow import SlowSettings
 from fst_bench.stream import StreamSpec, load_spec, read_yaml
-from fst_bench.tasks import TASKS, load_task
+from fst_bench.tasks import TASKS
 
 PromptMode = Literal["system", "seed", "recalled"]
 
@@ -71,12 +72,16 @@ class Config(BaseModel):
     model: str = "embedded:tiny"
     init: str | None = None
     """A checkpoint folder of another run on the same model, whose weights this one starts from; KL stays to the model."""
+    data: str = PROCEDURAL
+    """Where problems come from: procedural, hub, or a folder of files; see `fst_bench.data`."""
     threads: Annotated[int, Field(ge=1)] = 1
     seed_prompt: str = SEED_PROMPT
     batch: Annotated[int, Field(ge=1)] = 16
     """Problems per step."""
     stage_problems: Annotated[int, Field(ge=1)] | None = None
     """Replaces the length of every stage (for presets that finish in seconds)."""
+    backend: Backend = "torch"
+    """What samples and trains: `torch`, one process, or `vllm-deepspeed`, one or many."""
     policy: PolicySettings = PolicySettings()
     slow: SlowSettings = SlowSettings()
     fast: FastSettings = FastSettings()
@@ -86,13 +91,18 @@ class Config(BaseModel):
     settings: dict[str, Any] = {}
     """The method's own settings."""
 
+    @field_validator("data")
+    @classmethod
+    def source(cls, value: str) -> str:
+        return check_source(value)
+
     @field_validator("difficulty")
     @classmethod
-    def difficulties(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def difficulties(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
         for task, knobs in value.items():
             if task not in TASKS:
                 raise ValueError(unknown("task", task, TASKS))
-            load_task(task, **knobs)
+            check_knobs(info.data.get("data", PROCEDURAL), task, knobs)
         return value
 
     def method_class(self) -> type[Method]:
@@ -112,7 +122,7 @@ def load_preset(name: str) -> dict[str, Any]:
         raise ValueError(unknown("preset", name, files))
     values = read_yaml(files[name])
     extended = values.pop("extends", None)
-    return merge(load_preset(extended), values) if extended else values
+    return layer(load_preset(extended), values) if extended else values
 
 
 def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overrides: Mapping[str, Any] | None = None) -> tuple[Config, StreamSpec]:
@@ -123,17 +133,19 @@ def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overr
     spec = load_spec(stream)
     if method not in METHODS:
         raise ValueError(unknown("method", method, METHODS))
-    values = merge(load_preset(preset), spec.settings)
+    values = layer(load_preset(preset), spec.settings)
     own = values.pop("methods", {})
     for name in own:
         if name not in METHODS:
             raise ValueError(f"settings: methods: {unknown('method', name, METHODS)}")
-    values = merge(values, own.get(method, {}))
+    values = layer(values, own.get(method, {}))
+    asked: dict[str, Any] = {}
     for key, value in (overrides or {}).items():
         nested: Any = value
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        values = merge(values, nested)
+        asked = merge(asked, nested)
+    values = layer(values, asked)
     values |= {"stream": stream, "method": method, "preset": preset, "seed": seed}
     try:
         config = Config.model_validate(values)
@@ -141,6 +153,14 @@ def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overr
         raise ValueError(f"settings: {first_line(Config, error)}") from None
     settings = explain(METHODS[method].Settings, config.settings, f"settings of {method}")
     return config.model_copy(update={"settings": settings.model_dump()}), spec
+
+
+def layer(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """`high` over `low`. Where it changes procedural problems to rows of a data set, or back, the difficulties below it are left out for the
+    tasks concerned: their knobs are those of the other problems."""
+    if (high.get("data", source := low.get("data", PROCEDURAL)) == PROCEDURAL) != (source == PROCEDURAL):
+        low = {**low, "difficulty": {task: knobs for task, knobs in low.get("difficulty", {}).items() if task not in DATA}}
+    return merge(low, high)
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

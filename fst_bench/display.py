@@ -40,6 +40,8 @@ class Display(Watcher):
         self.prompt, self.started, self.tokens = config.seed_prompt, time.perf_counter(), 0
         plan = " -> ".join(f"{s.task} ({s.end - s.start})" for s in stream.stages)
         self.line(f"{config.method} on {config.stream}, preset {config.preset}, seed {config.seed}: {plan}")
+        for name, source in stream.sources().items():
+            self.line(f"{name} from {source['source']}: {source['kept']} problems, {sum(source['skipped'].values())} skipped")
         self.line(f"run: {path}" + (f" (resumed after step {step})" if step else ""))
         if self.use_live:
             self.live = Live(self.panel(), console=self.console, refresh_per_second=4)

@@ -5,6 +5,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fst_bench.sandbox import sandbox_kind
+
 PACKAGES = ("fst-bench", "torch", "transformers", "tokenizers", "gepa", "math-verify", "numpy", "pandas")
 
 
@@ -15,6 +17,7 @@ def environment(threads: int) -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu(),
         "threads": str(threads),
+        "sandbox": sandbox_kind(),
         "code": commit(),
     } | {name: installed(name) for name in PACKAGES}
 

@@ -7,6 +7,10 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 
+class RunError(RuntimeError):
+    """The machinery is wrong, not what the user asked for: the run stops here with one line, and nothing it recorded is lost."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """'unknown method 'fts': did you mean fst? There are base, fst, gepa, rl'."""
     names = sorted(known)

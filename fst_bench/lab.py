@@ -51,7 +51,10 @@ class Attempt:
 
 
 class ReflectionFailure(Exception):
-    """A reflector timed out, refused, or returned nothing that can be a prompt."""
+    """A reflector timed out, refused, or returned nothing that can be a prompt.
+
+    Its one argument is the reason it is counted under: a few words of ours, never a provider's, which may repeat a key.
+    """
 
 
 def conversation(context: str, prompt: str) -> tuple[Message, ...]:
@@ -119,7 +122,9 @@ class Lab:
             flat = iter(self._policy.logprobs([r.sample for group in groups for r in group]))
         return [[replace(r, sample=replace(r.sample, logprobs=next(flat))) for r in group] for group in groups]
 
-    def update(self, rollouts: Sequence[Rollout], advantages: Sequence[float], weights: Sequence[float], loss: TokenLoss) -> dict[str, float]:
+    def update(
+        self, rollouts: Sequence[Rollout], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss
+    ) -> dict[str, float]:  # fmt: skip
         """One optimizer step of the policy; see `Policy.update`."""
         with self.ledger.timed("update"):
             facts = self._policy.update([r.sample for r in rollouts], advantages, weights, loss)
@@ -133,8 +138,8 @@ class Lab:
         try:
             with self.ledger.timed("reflect"):
                 return self._reflector(prompt, seed_for(self._seed, "reflect", self._step, self.ledger.reflections))
-        except ReflectionFailure:
-            self.ledger.reflection_failures += 1
+        except ReflectionFailure as failure:
+            self.ledger.reflection_failed(str(failure))
             raise
 
     def record(self, name: str, row: dict[str, Any]) -> None:

@@ -21,12 +21,42 @@ class Ledger:
     reflections: int = 0
     reflection_failures: int = 0
     reflection_characters: int = 0
+    reflection_reasons: Counter[str] = field(default_factory=Counter)
+    """Of the failures."""
+    reflection_retries: int = 0
+    reflection_prompt_tokens: int = 0
+    reflection_sampled_tokens: int = 0
+    reflection_usd: float | None = 0.0
+    """None from the first reply on whose price is unknown."""
+    reflection_unanswered_tokens: int = 0
+    """Of requests that were sent and got no readable answer, at most: a provider may bill them all the same."""
+    reflection_unanswered_usd: float | None = 0.0
     optimizer_steps: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @property
     def total_rollouts(self) -> int:
         return sum(self.rollouts.values())
+
+    def reflected(self, prompt_tokens: int, sampled_tokens: int, usd: float | None) -> None:
+        """Charge a reflection's answer; `usd` is None where the price is unknown."""
+        self.reflection_prompt_tokens += prompt_tokens
+        self.reflection_sampled_tokens += sampled_tokens
+        self.reflection_usd = total(self.reflection_usd, usd)
+
+    def unanswered(self, tokens: int, usd: float | None) -> None:
+        """Charge a reflection request that got no readable answer with the most it can have cost."""
+        self.reflection_unanswered_tokens += tokens
+        self.reflection_unanswered_usd = total(self.reflection_unanswered_usd, usd)
+
+    def reflection_spent(self) -> tuple[int, float | None]:
+        """(tokens, USD) of all reflection so far, what got no answer at its most."""
+        tokens = self.reflection_prompt_tokens + self.reflection_sampled_tokens + self.reflection_unanswered_tokens
+        return tokens, total(self.reflection_usd, self.reflection_unanswered_usd)
+
+    def reflection_failed(self, reason: str) -> None:
+        self.reflection_failures += 1
+        self.reflection_reasons[reason] += 1
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -45,7 +75,14 @@ class Ledger:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Ledger":
+        """The ledger that `to_dict` wrote; what an older one did not count yet is zero."""
         ledger = cls(**{key: value for key, value in values.items() if not isinstance(value, dict)})
         ledger.rollouts.update(values["rollouts"])
+        ledger.reflection_reasons.update(values.get("reflection_reasons", {}))
         ledger.seconds.update(values["seconds"])
         return ledger
+
+
+def total(spent: float | None, usd: float | None) -> float | None:
+    """An unknown price makes the sum unknown, never smaller."""
+    return None if spent is None or usd is None else spent + usd

@@ -105,8 +105,10 @@ def judged(topic: str, text: str, paper: str, e: Estimate, ours: str, above: flo
     """Reproduced where the whole interval is above a line; without an interval nothing can be said."""
     if math.isnan(e.low):
         return Claim(topic, text, paper, ours, "not testable", note or "one seed has no interval")
-    against = "our interval lies on the other side" if e.high < above else ""
-    return Claim(topic, text, paper, ours, "reproduced" if e.low > above else "not reproduced", note or against)
+    if e.low > above:
+        return Claim(topic, text, paper, ours, "reproduced", note)
+    against = "our interval lies on the other side" if e.high < above else "unclear: the line is inside our interval"
+    return Claim(topic, text, paper, ours, "not reproduced", f"{against}; {note}" if note else against)
 
 
 def over_seeds(values: list[float]) -> Estimate:

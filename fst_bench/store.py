@@ -6,6 +6,7 @@
       evals.jsonl answers.jsonl               the rows every metric comes from; each answer behind them
       prompts.jsonl                           each cycle's population
       checkpoints/step-NNNNNN/
+      trackers.json tensorboard/ wandb/       where it is tracked: the run's id there, and their own files
       metrics.json ledger.json report.html manifest.json    at the end; the manifest last
 
 A record is a whole line. A checkpoint says how long each record file was when it was taken; `rewind` cuts the files
@@ -22,6 +23,8 @@ from typing import Any
 
 RECORDS = ("events", "rollouts", "evals", "answers", "prompts")
 MARKER = "COMPLETE.json"
+UNSEALED = ("checkpoints", "tensorboard", "wandb")
+"""Folders that may change or go once a run is finished."""
 
 
 class Store:
@@ -82,7 +85,7 @@ class Store:
         save_policy(temporary)
         lengths = {name: self.file(name).stat().st_size if self.file(name).exists() else 0 for name in RECORDS}
         (temporary / "state.json").write_text(json.dumps(state | {"step": step, "records": lengths}))
-        hashes = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+        hashes = {str(path.relative_to(temporary)): sha256(path) for path in sorted(p for p in temporary.rglob("*") if p.is_file())}
         write_atomic(temporary / MARKER, json.dumps(hashes))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
@@ -130,9 +133,9 @@ class Store:
                 os.truncate(self.file(name), lengths.get(name, 0))
 
     def seal(self) -> None:
-        """manifest.json: the sha256 of every file of the finished run but its checkpoints; written last."""
-        files = [p for p in sorted(self.path.rglob("*")) if p.is_file() and "checkpoints" not in p.parts and p.name != "manifest.json"]
-        self.write("manifest", {str(p.relative_to(self.path)): sha256(p) for p in files})
+        """manifest.json: the sha256 of every file of the finished run but its checkpoints and its trackers' own; written last."""
+        files = {p.relative_to(self.path): p for p in sorted(self.path.rglob("*")) if p.is_file() and p.name != "manifest.json"}
+        self.write("manifest", {str(name): sha256(p) for name, p in files.items() if name.parts[0] not in UNSEALED})
 
     def broken(self) -> list[str]:
         """What in the directory disagrees with its manifest."""
@@ -153,7 +156,10 @@ def step_of(checkpoint: Path) -> int:
 
 def records(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a record file; none where there is no file."""
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line] if path.exists() else []
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return list(json.loads(b"[" + b",".join(line for line in lines if line) + b"]"))  # one call: half the time of one a line
 
 
 def write_atomic(path: Path, text: str) -> None:

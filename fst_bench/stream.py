@@ -12,8 +12,9 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fst_bench.data import PROCEDURAL, FromRows, expect, task_from
 from fst_bench.errors import explain, unknown
-from fst_bench.tasks import TASKS, Problem, load_task
+from fst_bench.tasks import TASKS, Problem
 
 GRANULE = 16
 """Problems; the smallest preset batch, so that its batches hold one task each."""
@@ -95,12 +96,15 @@ class Stage(BaseModel):
 
 
 class Stream:
-    """A stream for one seed and one preset's difficulties (task -> knobs)."""
+    """A stream for one seed and one preset's difficulties (task -> knobs), its problems from `data`."""
 
-    def __init__(self, spec: StreamSpec, seed: int, difficulty: dict[str, dict[str, Any]], stage_problems: int | None = None):
+    def __init__(
+        self, spec: StreamSpec, seed: int, difficulty: dict[str, dict[str, Any]], stage_problems: int | None = None, data: str = PROCEDURAL
+    ):  # fmt: skip
         rng = random.Random(f"{spec.name}@{spec.version}/{seed}")
         self.seed, self.stages = seed, list[Stage]()
-        self._tasks = [load_task(stage.task, **(difficulty.get(stage.task, {}) | stage.difficulty)) for stage in spec.stages]
+        expect(data, (stage.task for stage in spec.stages))
+        self._tasks = [task_from(data, stage.task, difficulty.get(stage.task, {}) | stage.difficulty) for stage in spec.stages]
         start = 0
         for number, stage in enumerate(spec.stages, 1):
             steps = spec.jitter // GRANULE
@@ -131,3 +135,7 @@ class Stream:
         for stage, task in zip(self.stages, self._tasks, strict=True):
             tasks.setdefault(stage.task, task)
         return tasks
+
+    def sources(self) -> dict[str, Any]:
+        """Of each task whose problems are rows of a data set, which rows: source, fingerprint and counts."""
+        return {name: task.rows.facts for name, task in self.held_out().items() if isinstance(task, FromRows)}

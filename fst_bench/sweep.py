@@ -17,6 +17,7 @@ from typing import Any, Literal
 from fst_bench.bench import run_parts
 from fst_bench.config import resolve
 from fst_bench.stream import Stream
+from fst_bench.trackers import load
 
 State = Literal["there", "run", "resume", "done", "FAILED"]
 
@@ -56,12 +57,15 @@ def parse_seeds(text: str) -> list[int]:
 
 def sweep(
     stream: str, methods: Sequence[str], seeds: Sequence[int], out: Path, preset: str = "tiny", settings: Mapping[str, Any] | None = None,
-    jobs: int | None = None, watcher: SweepWatcher | None = None,
+    jobs: int | None = None, watcher: SweepWatcher | None = None, track: Sequence[str] = (),
 ) -> dict[Path, str | None]:  # fmt: skip
     """{run directory: None, or why it failed}, seed by seed. All settings are checked before the first run starts.
 
-    `jobs` runs go on at a time; by default as many as the cores hold at the runs' thread count.
+    `jobs` runs go on at a time; by default as many as the cores hold at the runs' thread count. `track` names the
+    trackers (see `trackers`) that show each of them.
     """
+    load(track)
+    tracked = ["--track", ",".join(track)] if track else []
     told = watcher or SweepWatcher()
     planned: dict[Path, Planned] = {}
     threads = 1
@@ -69,7 +73,7 @@ def sweep(
         for method in methods:
             config, spec = resolve(stream, method, preset, seed, settings)
             threads = config.threads
-            steps = -(-Stream(spec, seed, config.difficulty, config.stage_problems).total // config.batch)
+            steps = -(-Stream(spec, seed, config.difficulty, config.stage_problems, config.data).total // config.batch)
             command = ["run", "--stream", stream, "--method", method, "--preset", preset, "--seed", str(seed), "--out", str(out)]
             command += [part for key, value in (settings or {}).items() for part in ("--set", f"{key}={json.dumps(value)}")]
             planned[out.joinpath(*run_parts(config, spec))] = Planned(method, seed, steps, command)
@@ -81,7 +85,7 @@ def sweep(
             return None
         begun = (path / "config.json").exists()
         told.state(path, "resume" if begun else "run")
-        command = [sys.executable, "-m", "fst_bench", *(["resume", str(path)] if begun else planned[path].command)]
+        command = [sys.executable, "-m", "fst_bench", *(["resume", str(path)] if begun else planned[path].command), *tracked]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         why = None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
         told.state(path, "FAILED" if why else "done", why)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from fst_bench import protocol
 from fst_bench.config import preset_files, resolve
+from fst_bench.data import DATA, PROCEDURAL, check_source, load, task_from, tasks_in
 from fst_bench.store import Store
 from fst_bench.stream import Stream, stream_files
-from fst_bench.tasks import TASKS, load_task
+from fst_bench.tasks import TASKS, Problem, Task, load_task
 
 Check = tuple[str, str | None]
 
@@ -19,15 +20,43 @@ def tasks(name: str | None) -> Iterator[Check]:
         ladder = type(load_task(task_name)).ladder
         for knobs in [*ladder, ladder[1] | {"format_given": True}]:
             task = load_task(task_name, **knobs)
-            complaint = None
-            for problem in task.problems("train", 0, 50) + task.problems("test", 0, 50):
-                gold = task.verify(problem, task.write(problem.answer))
-                if gold.reward != 1.0:
-                    complaint = f"{problem.id}: the gold answer {problem.answer} earns {gold.reward}: {gold.feedback}"
-                for text in task.wrong_texts(problem):
-                    if task.verify(problem, text).reward != 0.0:
-                        complaint = f"{problem.id}: the wrong answer {text!r} earns a reward"
-            yield f"{task_name} {json.dumps(knobs)}", complaint
+            yield f"{task_name} {json.dumps(knobs)}", misjudged(task, task.problems("train", 0, 50) + task.problems("test", 0, 50))
+
+
+def misjudged(task: Task, problems: list[Problem]) -> str | None:
+    """A gold answer that earns no reward, or a listed wrong one that does, if there is any."""
+    complaint = None
+    for problem in problems:
+        gold = task.verify(problem, task.write(problem.answer))
+        if gold.reward != 1.0:
+            complaint = f"{problem.id}: the gold answer {problem.answer} earns {gold.reward}: {gold.feedback}"
+        for text in task.wrong_texts(problem):
+            if task.verify(problem, text).reward != 0.0:
+                complaint = f"{problem.id}: the wrong answer {text!r} earns a reward"
+    return complaint
+
+
+def data(name: str | None) -> Iterator[Check]:
+    """Every data set of a folder or the hub: what was kept, which rows were skipped and why, each difficulty's splits, and the verdicts on some."""
+    if not name or name == PROCEDURAL:
+        raise ValueError("validate data wants hub or a folder")
+    there = [task for task in tasks_in(check_source(name)) if task in DATA]
+    if not there:
+        raise ValueError(f"{name} holds none of {', '.join(f'{kind.stem}.{ending}' for kind in DATA.values() for ending in kind.endings)}")
+    for task_name in there:
+        kind = DATA[task_name]
+        try:
+            rows = load(kind, name)
+        except ValueError as error:
+            yield task_name, str(error)
+            continue
+        yield f"{task_name}: {rows.source}, {len(rows.items)} problems kept, {len(rows.skipped)} skipped", None
+        for reason, count in rows.facts["skipped"].items():
+            yield f"{task_name}: skipped {count} for {reason}: {', '.join(row for row, why in rows.skipped if why == reason)}", None
+        for knobs in kind.ladder:
+            task = task_from(name, task_name, knobs)
+            problems = [task.problem(split, 0, i) for split in ("train", "test") for i in range(min(50, task.sizes[split]))]
+            yield f"{task_name} {json.dumps(knobs)}: {task.sizes['train']} train, {task.sizes['test']} test", misjudged(task, problems)
 
 
 def streams(name: str | None) -> Iterator[Check]:
@@ -36,7 +65,7 @@ def streams(name: str | None) -> Iterator[Check]:
         for preset in preset_files():
             try:
                 config, spec = resolve(stream, "base", preset)
-                made = Stream(spec, 0, config.difficulty, config.stage_problems)
+                made = Stream(spec, 0, config.difficulty, config.stage_problems, config.data)
                 for task in made.held_out().values():
                     task.problems("test", 0, config.evaluation.boundary)
                 empty = [s.task for s in made.stages if s.start == s.end]
@@ -57,7 +86,7 @@ def run(name: str | None) -> Iterator[Check]:
     broken = store.broken()
     yield "manifest", f"changed since the run: {', '.join(broken)}" if broken else None
     config, spec = recorded(saved)
-    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
+    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
     problems = {
         p.id: (task, p)
         for task in stream.held_out().values()
@@ -76,4 +105,10 @@ def run(name: str | None) -> Iterator[Check]:
     yield "metrics, computed again", None if metrics == store.read("metrics") else "metrics.json differs from the evaluation rows"
 
 
-VALIDATE: dict[str, Callable[[str | None], Iterator[Check]]] = {"tasks": tasks, "streams": streams, "run": run, "protocol": protocol.check}
+VALIDATE: dict[str, Callable[[str | None], Iterator[Check]]] = {
+    "tasks": tasks,
+    "streams": streams,
+    "run": run,
+    "protocol": protocol.check,
+    "data": data,
+}

@@ -98,3 +98,13 @@ def test_the_manifest_notices_a_change(tmp_path: Path) -> None:
     assert store.broken() == []
     store.file("evals").write_text(json.dumps({"accuracy": 0.9}) + "\n")
     assert store.broken() == ["evals.jsonl"]
+
+
+def test_the_manifest_leaves_out_its_own_folders_only(tmp_path: Path) -> None:
+    """A run may lie below a folder of such a name."""
+    store = Store.create(tmp_path / "wandb" / "checkpoints", ("s@1", "m", "r"))
+    for name in ("metrics.json", "probes/drift.jsonl", "checkpoints/step-000001/state.json", "tensorboard/events", "wandb/latest/log"):
+        (store.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.path / name).write_text("{}")
+    store.seal()
+    assert list(store.read("manifest")) == ["metrics.json", "probes/drift.jsonl"]

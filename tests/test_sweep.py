@@ -1,7 +1,12 @@
 """Sweeps: skipped when done, resumed when killed, one failure stops nothing. Real runs of the smoke preset."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +51,29 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert sorted(heard.said) == ["done", "done", "resume", "run", "there", "there"]
     assert [(path / "metrics.json").read_text() for path in paths] == numbers
     assert [(path / "manifest.json").stat().st_mtime_ns for path in paths[2:]] == before[2:]
+
+
+def test_a_killed_sweep_gives_the_same_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", "--stream", "single-math", "--methods", "rl,fst", "--seeds", "0", "--preset", "smoke", "--jobs", "2"]
+    command += ["--set", "stage_problems=16", "--set", "threads=1", "--out"]
+
+    def tables(out: Path) -> list[str]:
+        capsys.readouterr()
+        assert main(["compare", str(out), "--format", "csv"]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if ",seconds," not in line]
+
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    sweeping = subprocess.Popen(
+        [sys.executable, "-m", "fst_bench", *command, str(tmp_path / "killed")], start_new_session=True, stdout=subprocess.DEVNULL
+    )  # fmt: skip
+    while not list((tmp_path / "killed").glob("*/rl/*/evals.jsonl")):
+        assert sweeping.poll() is None
+        time.sleep(0.02)
+    os.killpg(sweeping.pid, signal.SIGKILL)
+    assert sweeping.wait() == -signal.SIGKILL
+    assert len(list((tmp_path / "killed").rglob("manifest.json"))) < 2
+    assert main([*command, str(tmp_path / "killed")]) == 0
+    assert tables(tmp_path / "killed") == tables(tmp_path / "whole")
 
 
 def test_one_failure_stops_nothing_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

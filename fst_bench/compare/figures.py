@@ -18,9 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from fst_bench.metrics import difference, interaction
 from fst_bench.metrics.curve import Floats
-from fst_bench.probes.channels import interaction
-from fst_bench.probes.forgetting import difference
 from fst_bench.report.figures import COLOURS, MARKERS, SMOOTHED, STYLE, WIDTH, accuracy_axis, shade, styled, task_legend
 
 from .curves import Curve, asymptotes, curve_of, long_form

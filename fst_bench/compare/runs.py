@@ -55,14 +55,14 @@ def load(paths: Iterable[Path]) -> Runs:
         run = read(folder)
         for other in runs[:1]:
             for name, value in run.same.items():
-                if value != other.same[name]:
+                if value != other.same[name] and (name not in ASKED or any(key.split(".")[0] == name for key in differing(run, other))):
                     raise ValueError(f"{folder} does not belong in this table: {name} {short(value)}, the others have {short(other.same[name])}")
         for other in runs:
             if other.method == run.method and other.seed == run.seed:
                 raise ValueError(f"{folder} is a second run of {run.method} with seed {run.seed}, beside {other.path}")
             if other.method == run.method and other.settings != run.settings:
-                name = next(k for k in run.settings | other.settings if run.settings.get(k) != other.settings.get(k))
-                raise ValueError(f"{folder} has other settings than {other.path}: {name} {run.settings.get(name)}, not {other.settings.get(name)}")
+                for key, (value, theirs) in differing(run, other).items():
+                    raise ValueError(f"{folder} has other settings than {other.path}: {key} {value}, not {theirs}")
         runs.append(run)
     if not runs:
         raise ValueError(f"no finished run in {', '.join(map(str, paths))}")
@@ -75,8 +75,19 @@ def read(folder: Path) -> Finished:
     settings = saved["config"]
     same = {"stream": f"{saved['stream']}@{saved['stream_version']}", "model": saved["model"], "preset": saved["preset"]}
     same |= {name: settings[name] for name in ASKED}
-    learning = {k: v for k, v in settings.items() if k not in ("seed", "stream", "threads")}
+    same["data"] = {name: facts["fingerprint"] for name, facts in saved.get("data", {}).items()}  # its folder may lie elsewhere
+    learning = {k: v for k, v in settings.items() if k not in ("seed", "stream", "threads", "data")}
     return Finished(folder, saved["method"], saved["seed"], same, learning, saved["stages"], store.read("metrics"), store.read("ledger"))
+
+
+def differing(run: Finished, other: Finished) -> dict[str, tuple[Any, Any]]:
+    """Dotted names of settings in which two runs differ, and both values. A setting that is younger than a run had its default there."""
+    from fst_bench.config import Config, merge  # brings all backends: only for runs that seem to differ
+    from fst_bench.protocol import flat
+
+    defaults = Config(stream="", method="", preset="").model_dump(mode="json")
+    ours, theirs = (dict(flat(merge(defaults, r.settings))) for r in (run, other))
+    return {key: (ours.get(key), theirs.get(key)) for key in ours | theirs if ours.get(key) != theirs.get(key)}
 
 
 def short(value: Any) -> str:

@@ -81,6 +81,7 @@ def quantile(freedom: int) -> float:
     return float(student.ppf(0.975, freedom))
 
 
+USD = "reflection USD"
 MODES = {"own prompt": "system", "weights only": "seed", "recalled": "recalled"}
 
 
@@ -105,6 +106,7 @@ def cost(run: Finished) -> dict[str, float]:
         "rollouts": float(sum(spent["rollouts"].values())),
         "sampled tokens": float(spent["sampled_tokens"]),
         "seconds": float(sum(spent["seconds"].values())),
+        USD: math.nan if (usd := spent.get("reflection_usd", 0.0)) is None else float(usd),
     }
 
 
@@ -142,7 +144,8 @@ def tables(runs: Runs, reference: str = "rl") -> list[Table]:
 
 def seed_table(title: str, note: str, of: Callable[[Finished], dict[str, float]], runs: Runs, reference: str) -> Table:
     values = {(run.method, run.seed): of(run) for run in runs}
-    names = list(of(runs[0]))
+    # embedded reflectors cost nothing: no column then; an unknown price is NaN, and shown
+    names = [name for name in of(runs[0]) if name != USD or any(found[USD] != 0 for found in values.values())]
     methods = methods_of(runs)
     seeds = {m: sorted(run.seed for run in runs if run.method == m) for m in methods}
 

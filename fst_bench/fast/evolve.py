@@ -106,8 +106,9 @@ def reflect(lab: Lab, prompt: Any, max_characters: int) -> str:
     reply = lab.reflect(prompt)
     proposal = InstructionProposalSignature.output_extractor(reply.strip())["new_instruction"].strip()
     if not proposal or len(proposal) > max_characters:
-        lab.ledger.reflection_failures += 1
-        raise ReflectionFailure("empty prompt" if not proposal else f"prompt of {len(proposal)} characters")
+        failure = ReflectionFailure("oversized prompt" if proposal else "empty prompt")
+        lab.ledger.reflection_failed(str(failure))
+        raise failure
     return reply
 
 

@@ -9,10 +9,12 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 from fst_bench.lab import ReflectionFailure
+from fst_bench.ledger import Ledger
 from fst_bench.policy import Ask, Policy
+
+from .settings import FastSettings
 
 Reflector = Callable[[str, int], str]
 """(reflection prompt, seed) -> reply. Raises ReflectionFailure."""
@@ -66,41 +68,32 @@ def extractive(prompt: str, seed: int) -> str:
     return "```\n" + " ".join(sentences) + "\n```"
 
 
-def base_policy(policy: Policy) -> Reflector:
-    """The frozen base model reflects on itself."""
+def base_policy(policy: Policy, ledger: Ledger) -> Reflector:
+    """The frozen base model reflects on itself. Its tokens are charged; there is no price to them."""
 
     def reflect(prompt: str, seed: int) -> str:
         try:
-            return policy.sample([Ask(({"role": "user", "content": prompt},), seed)], base=True)[0][0].text
-        except ValueError as error:  # the reflection prompt does not fit into the model
-            raise ReflectionFailure(str(error)) from None
+            sample = policy.sample([Ask(({"role": "user", "content": prompt},), seed)], base=True)[0][0]
+        except ValueError:
+            raise ReflectionFailure("reflection prompt too long") from None
+        ledger.reflected(len(sample.tokens) - sample.sampled, sample.sampled, 0.0)
+        return sample.text
 
     return reflect
 
 
-def litellm_model(model: str) -> Reflector:
-    """Any LiteLLM model string; the key comes from the environment and is written nowhere."""
-    try:
-        import litellm
-    except ImportError:
-        raise ValueError(f"reflector {model!r} needs litellm: pip install 'fst-bench[reflection]'") from None
-
-    def reflect(prompt: str, seed: int) -> str:
-        try:
-            reply: Any = litellm.completion(model=model, messages=[{"role": "user", "content": prompt}], num_retries=2, timeout=600)
-            return reply.choices[0].message.content or ""
-        except Exception as error:  # whatever a provider raises is one failed reflection; the run goes on with the old prompts
-            raise ReflectionFailure(type(error).__name__) from error
-
-    return reflect
-
-
-def load_reflector(name: str, policy: Policy) -> Reflector:
-    """The reflector of that name. ValueError says what exists."""
+def load_reflector(settings: FastSettings, policy: Policy, ledger: Ledger) -> Reflector:
+    """The reflector of the settings, which charges its tokens to the ledger. ValueError says what exists, or what it lacks."""
+    name = settings.reflector
     if name == "extractive":
         return extractive
     if name == "base-policy":
-        return base_policy(policy)
-    if "/" in name:
-        return litellm_model(name)
-    raise ValueError(f"unknown reflector {name!r}: there are base-policy, extractive, or a LiteLLM model string such as openai/gpt-5.2")
+        return base_policy(policy, ledger)
+    if "/" in name or settings.reflection.base_url:
+        from .remote import RemoteReflector  # not before it is needed: LiteLLM is large
+
+        return RemoteReflector(name, settings.reflection, ledger)
+    raise ValueError(
+        f"unknown reflector {name!r}: there are base-policy, extractive, a LiteLLM model string such as openai/gpt-5.2, "
+        "or any model's name with fast.reflection.base_url"
+    )

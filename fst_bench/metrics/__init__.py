@@ -7,10 +7,11 @@ from .asymptote import Asymptote, asymptote_difference, fit_asymptote
 from .drift import Drift, token_kl
 from .efficiency import Ratio, Reached, efficiency_ratio, samples_to_threshold
 from .intervals import Estimate, paired_difference, stratified_bootstrap
+from .probed import difference, interaction
 from .summary import summarise
 from .transfer import Transfer, transfer
 
 __all__ = [
-    "Asymptote", "Drift", "Estimate", "Ratio", "Reached", "Transfer", "asymptote_difference", "efficiency_ratio", "fit_asymptote", "paired_difference",
-    "samples_to_threshold", "stratified_bootstrap", "summarise", "token_kl", "transfer",
+    "Asymptote", "Drift", "Estimate", "Ratio", "Reached", "Transfer", "asymptote_difference", "difference", "efficiency_ratio", "fit_asymptote",
+    "interaction", "paired_difference", "samples_to_threshold", "stratified_bootstrap", "summarise", "token_kl", "transfer",
 ]  # fmt: skip

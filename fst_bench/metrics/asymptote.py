@@ -19,6 +19,8 @@ from .intervals import Estimate, expanded
 SLOPES = np.array([0.5, 1.0, 2.0, 4.0, 8.0])
 """B, where the search starts; it ends within [0.2, 20]."""
 REPS = 200
+CLOSE = 1e-6
+"""Where least squares stops, relative: A is good to four digits or more, and an accuracy is never known that well."""
 WIDTH = 0.1
 SEEN = 0.5
 
@@ -46,7 +48,7 @@ class Asymptote:
         return self.r0 + (self.A - self.r0) * rise(np.asarray(samples, dtype=np.float64), np.log(self.c_mid), self.B)
 
 
-def rise(x: Floats, log_mid: float, slope: float) -> Floats:
+def rise(x: Floats, log_mid: float | Floats, slope: float | Floats) -> Floats:
     """1 / (1 + (C_mid / C)^B), 0 at C = 0."""
     with np.errstate(divide="ignore"):
         return 1 / (1 + np.exp(np.clip(slope * (log_mid - np.log(x)), -700, 700)))
@@ -110,11 +112,11 @@ def jacobian(x: Floats, p: Parameters) -> Floats:
 
 
 def solve(x: Floats, y: Floats, r0: float | None, near: Parameters | None) -> Parameters:
-    """(A, R0, log C_mid, B). Least squares from a grid of starting points, or from `near` and the grid's best point."""
+    """(A, R0, log C_mid, B). Least squares from the best points of a grid, or from the better of the grid's best and `near`."""
     positive = x[x > 0]
     low, high = np.log(positive[0]) - 3, np.log(positive[-1]) + 2
     best = grid(x, y, r0, np.linspace(low, high, 12))
-    starts = [near, best[0]] if near else best[:5]
+    starts = [min((near, best[0]), key=lambda p: float(np.sum((curve(x, p) - y) ** 2)))] if near else best[:5]
     free = [0, 1, 2, 3] if r0 is None else [0, 2, 3]
     bounds = np.array([[0.0, 0.0, low, 0.2], [1.0, 1.0, high, 20.0]])[:, free]
 
@@ -125,24 +127,26 @@ def solve(x: Floats, y: Floats, r0: float | None, near: Parameters | None) -> Pa
     def slopes(p: Floats) -> Floats:
         return jacobian(x, full(p))[:, free]
 
+    near_enough = {"ftol": CLOSE, "xtol": CLOSE, "gtol": CLOSE}
     fits = [
-        least_squares(lambda p: curve(x, full(p)) - y, np.clip(np.array(start)[free], *bounds), jac=slopes, bounds=tuple(bounds)) for start in starts
+        least_squares(lambda p: curve(x, full(p)) - y, np.clip(np.array(start)[free], *bounds), jac=slopes, bounds=tuple(bounds), **near_enough)
+        for start in starts
     ]
     return full(min(fits, key=lambda fit: float(fit.cost)).x)
 
 
 def grid(x: Floats, y: Floats, r0: float | None, mids: Floats) -> list[Parameters]:
     """Grid points of (C_mid, B), best first, each with its best A and R0: the model is linear in those two."""
-    points = [(mid, slope) for mid in mids for slope in SLOPES]
-    g = np.stack([rise(x, mid, slope) for mid, slope in points])
+    mid, slope = (values.ravel() for values in np.meshgrid(mids, SLOPES, indexing="ij"))
+    g = rise(x, mid[:, None], slope[:, None])
     h = 1 - g
     if r0 is None:
         gg, gh, hh = (g * g).sum(1) + 1e-9, (g * h).sum(1), (h * h).sum(1) + 1e-9
         det = gg * hh - gh * gh
         top, start = (hh * (g @ y) - gh * (h @ y)) / det, (gg * (h @ y) - gh * (g @ y)) / det
     else:
-        start = np.full(len(points), r0)
+        start = np.full(len(mid), r0)
         top = (g * (y - r0 * h)).sum(1) / ((g * g).sum(1) + 1e-9)
     top, start = np.clip(top, 0, 1), np.clip(start, 0, 1)
     errors = ((start[:, None] * h + top[:, None] * g - y) ** 2).sum(1)
-    return [(float(top[i]), float(start[i]), float(points[i][0]), float(points[i][1])) for i in np.argsort(errors, kind="stable")]
+    return [(float(top[i]), float(start[i]), float(mid[i]), float(slope[i])) for i in np.argsort(errors, kind="stable")]

@@ -1,6 +1,22 @@
 """The policy: one interface that samples, scores and learns; nothing outside this room knows which backend runs."""
 
-from .base import Ask, Policy, Sample
-from .torch_backend import TorchPolicy, load_policy
+from typing import Literal
 
-__all__ = ["Ask", "Policy", "Sample", "TorchPolicy", "load_policy"]
+from . import torch_backend
+from .base import Ask, Policy, Sample
+from .torch_backend import PolicySettings, TorchPolicy
+
+Backend = Literal["torch", "vllm-deepspeed"]
+
+__all__ = ["Ask", "Backend", "Policy", "PolicySettings", "Sample", "TorchPolicy", "load_policy"]
+
+
+def load_policy(name: str, settings: PolicySettings, backend: Backend = "torch") -> Policy:
+    """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model, or the backend is not installed."""
+    if backend == "torch":
+        return torch_backend.load_policy(name, settings)
+    try:
+        from .distributed import policy
+    except ImportError as error:
+        raise ValueError(f"the backend {backend} needs vLLM and DeepSpeed ({error.name} is missing): pip install 'fst-bench[gpu]'") from None
+    return policy.load_policy(name, settings)

@@ -54,8 +54,10 @@ class TokenLoss(Protocol):
 class Policy(Protocol):
     """Sampler and learner behind one interface. The base weights stay available for KL."""
 
-    version: int
-    """Counts optimizer steps: a score belongs to a version."""
+    @property
+    def version(self) -> int:
+        """Counts optimizer steps: a score belongs to a version."""
+        ...
 
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         """`ask.n` samples for each ask, in order. A pure function of (weights, asks, temperature).
@@ -75,11 +77,11 @@ class Policy(Protocol):
         """
         ...
 
-    def update(self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[float], loss: TokenLoss) -> dict[str, float]:
-        """One optimizer step on sum over tokens of weight * loss; `advantages` and `weights` are per sample.
+    def update(self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss) -> dict[str, float]:
+        """One optimizer step on sum over tokens of weight * loss; `advantages` are per sample, `weights` per sampled token of each.
 
         Nothing is normalised here, so how the samples are cut into micro-batches changes nothing but rounding.
-        Returns loss, gradient norm and the mismatch between sampler and learner.
+        Returns loss, gradient norm and the mismatch between sampler and learner (see `scoring.Mismatch`).
         """
         ...
 

@@ -18,8 +18,10 @@ from transformers.utils import logging as transformers_logging
 from fst_bench.metrics import token_kl
 
 from .base import Ask, Sample, TokenLoss
+from .distributed.settings import DistributedSettings
 from .qwen3 import is_plain_qwen3, score
 from .sampler import decode
+from .scoring import Mismatch, chosen_logprobs, logits_at, micro_batches, padded, policy_loss, sampler_logprobs, targets_of
 
 EMBEDDED = "embedded:"
 transformers_logging.disable_progress_bar()
@@ -43,6 +45,11 @@ class PolicySettings(BaseModel):
     """Padded tokens in one forward-backward pass; changes nothing but memory."""
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
+    float32_head: bool = False
+    """Whether the head runs in float32 where the model does not, for sampler and learner alike: their log-probabilities then differ less."""
+
+    distributed: DistributedSettings = DistributedSettings()
+    """Of the vllm-deepspeed backend."""
 
 
 def model_folder(name: str) -> str:
@@ -57,19 +64,52 @@ def model_folder(name: str) -> str:
     return str(path)
 
 
-def load_policy(name: str, settings: PolicySettings) -> "TorchPolicy":
-    """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model."""
+def load_tokenizer(name: str) -> Any:
+    """ValueError in one line where there is none, or none that can write a conversation."""
     folder = model_folder(name)
     if Path(folder).is_dir() and not (Path(folder) / "config.json").exists():
         raise ValueError(f"cannot load the model {name!r}: the folder has no config.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, settings.dtype))
     except (OSError, ValueError, KeyError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ValueError(f"cannot load the model {name!r}: {reason[:200]}") from None
+        raise unloadable(name, error) from None
     if not tokenizer.chat_template:
         raise ValueError(f"the model {name!r} has no chat template")
+    return tokenizer
+
+
+def unloadable(name: str, error: Exception) -> ValueError:
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ValueError(f"cannot load the model {name!r}: {reason[:200]}")
+
+
+def ends_of(model: PreTrainedModel, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer."""
+    stops = model.generation_config.eos_token_id if model.generation_config else None
+    return set(stops if isinstance(stops, list) else [stops]) - {None} | {tokenizer.eos_token_id}
+
+
+def pad_of(tokenizer: Any) -> int:
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+
+def written(tokenizer: Any, asks: Sequence[Ask], room: int) -> list[list[int]]:
+    """The asks' conversations as tokens. ValueError where one is longer than `room`."""
+    texts = tokenizer.apply_chat_template([list(ask.messages) for ask in asks], tokenize=False, add_generation_prompt=True)
+    prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    longest = max(map(len, prompts))
+    if longest > room:
+        raise ValueError(f"a prompt of {longest} tokens leaves no room: the model has {room} positions before max_tokens")
+    return prompts
+
+
+def load_policy(name: str, settings: PolicySettings) -> "TorchPolicy":
+    """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model."""
+    tokenizer = load_tokenizer(name)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(model_folder(name), dtype=getattr(torch, settings.dtype))
+    except (OSError, ValueError, KeyError) as error:
+        raise unloadable(name, error) from None
     torch.nn.Module.to(model, settings.device)
     return TorchPolicy(model, tokenizer, settings)
 
@@ -82,20 +122,12 @@ class TorchPolicy:
         self.base = copy.deepcopy(model).requires_grad_(False)
         self.version = 0
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
-        stops = model.generation_config.eos_token_id if model.generation_config else None
-        self.end = set(stops if isinstance(stops, list) else [stops]) - {None} | {tokenizer.eos_token_id}
-        self.pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.end, self.pad = ends_of(model, tokenizer), pad_of(tokenizer)
 
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         if not asks:
             return []
-        chats = [list(ask.messages) for ask in asks]
-        texts = self.tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
-        prompts: list[list[int]] = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        room = self.model.config.max_position_embeddings - self.settings.max_tokens
-        longest = max(map(len, prompts))
-        if longest > room:
-            raise ValueError(f"a prompt of {longest} tokens leaves no room: the model has {room} positions before max_tokens")
+        prompts = written(self.tokenizer, asks, self.model.config.max_position_embeddings - self.settings.max_tokens)
         decoded = decode(
             self.base if base else self.model, prompts, [ask.n for ask in asks], [ask.seed for ask in asks],
             temperature=temperature, max_tokens=self.settings.max_tokens, end=self.end, pad=self.pad, rows=self.settings.sample_rows,
@@ -103,20 +135,20 @@ class TorchPolicy:
         out = []
         for prompt, answers in zip(prompts, decoded, strict=True):
             bodies = [a.tokens[:-1] if a.finished else a.tokens for a in answers]
-            written = self.tokenizer.batch_decode(bodies, skip_special_tokens=False)
+            texts = self.tokenizer.batch_decode(bodies, skip_special_tokens=False)
             out.append([
                 Sample(prompt + a.tokens, [False] * len(prompt) + [True] * len(a.tokens), a.logprobs, text, a.finished)
-                for a, text in zip(answers, written, strict=True)
+                for a, text in zip(answers, texts, strict=True)
             ])  # fmt: skip
         return out
 
     def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         out: list[list[float]] = [[] for _ in samples]
         with torch.no_grad():
-            for indices in self._micro_batches(samples):
-                logits, targets = self._sampled_logits(self.model, [samples[i] for i in indices])
-                flat = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
-                for i, part in zip(indices, flat.split([samples[i].sampled for i in indices]), strict=True):
+            for indices in self._batches(samples):
+                rows = [samples[i] for i in indices]
+                flat = chosen_logprobs(self._sampled_logits(self.model, rows), targets_of(rows, self.model.device))
+                for i, part in zip(indices, flat.split([row.sampled for row in rows]), strict=True):
                     out[i] = part.tolist()
         return out
 
@@ -125,37 +157,30 @@ class TorchPolicy:
         if self.version == 0:  # the weights are still the base's
             return out
         with torch.no_grad():
-            for indices in self._micro_batches(samples):
+            for indices in self._batches(samples):
                 rows = [samples[i] for i in indices]
-                first, second = (self.base, self.model) if reverse else (self.model, self.base)
-                logits = self._sampled_logits(first, rows)[0], self._sampled_logits(second, rows)[0]
-                for i, kl in zip(indices, token_kl(*logits, [row.sampled for row in rows]).answers, strict=True):
+                models = (self.base, self.model) if reverse else (self.model, self.base)
+                first, second = (self._sampled_logits(model, rows) for model in models)
+                for i, kl in zip(indices, token_kl(first, second, [row.sampled for row in rows]).answers, strict=True):
                     out[i] = kl
         return out
 
-    def update(self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[float], loss: TokenLoss) -> dict[str, float]:
-        total, gap, tokens = 0.0, 0.0, 0
+    def update(
+        self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss
+    ) -> dict[str, float]:  # fmt: skip
+        total, mismatch = 0.0, Mismatch()
         self.optimizer.zero_grad(set_to_none=True)
-        for indices in self._micro_batches(samples):
+        for indices in self._batches(samples):
             rows = [samples[i] for i in indices]
-            logits, targets = self._sampled_logits(self.model, rows)
-            logprobs = torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
-            counts = torch.tensor([row.sampled for row in rows], device=logprobs.device)
-
-            def per_token(values: list[float], counts: Tensor = counts) -> Tensor:
-                return torch.tensor(values, dtype=torch.float32, device=counts.device).repeat_interleave(counts)
-
-            sampled = torch.tensor([lp for row in rows for lp in row.logprobs], device=logprobs.device)
-            terms = loss(logprobs, sampled, per_token([advantages[i] for i in indices]))
-            part = (per_token([weights[i] for i in indices]) * terms).sum()
+            logprobs = chosen_logprobs(self._sampled_logits(self.model, rows), targets_of(rows, self.model.device))
+            part = policy_loss(logprobs, rows, [advantages[i] for i in indices], [weights[i] for i in indices], loss)
             part.backward()
             total += float(part.detach())
-            gap = max(gap, float((logprobs.detach() - sampled).abs().max()))
-            tokens += len(sampled)
+            mismatch.add(logprobs, sampler_logprobs(rows, logprobs.device))
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         self.optimizer.step()
         self.version += 1
-        return {"loss": total, "gradient_norm": float(norm), "max_logprob_gap": gap, "tokens": float(tokens)}
+        return {"loss": total, "gradient_norm": float(norm)} | mismatch.facts()
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -188,32 +213,11 @@ class TorchPolicy:
                 p.copy_(weights[name])
         self.version = json.loads((folder / "policy.json").read_text())["version"]
 
-    def _micro_batches(self, samples: Sequence[Sample]) -> Iterator[list[int]]:
-        """Indices of similar lengths, answers to one prompt side by side, each batch within the padded-token budget."""
+    def _batches(self, samples: Sequence[Sample]) -> Iterator[list[int]]:
+        return micro_batches(samples, self.settings.micro_batch_tokens)
 
-        def key(i: int) -> tuple[int, list[int]]:
-            prompt = samples[i].tokens[: samples[i].mask.index(True)]
-            return len(prompt), prompt
-
-        batch: list[int] = []
-        for i in sorted(range(len(samples)), key=key):
-            if batch and (len(batch) + 1) * max(len(samples[j].tokens) for j in (*batch, i)) > self.settings.micro_batch_tokens:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
-
-    def _sampled_logits(self, model: PreTrainedModel, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """(float32 logits, targets) of every sampled token, row after row."""
-        targets = torch.tensor([t for s in samples for t, sampled in zip(s.tokens, s.mask, strict=True) if sampled], device=model.device)
+    def _sampled_logits(self, model: PreTrainedModel, samples: Sequence[Sample]) -> Tensor:
+        """float32 logits of every sampled token, row after row."""
         if is_plain_qwen3(model):
-            return score(model, samples), targets
-        length = max(len(s.tokens) for s in samples)
-        ids = torch.full((len(samples), length), self.pad, device=model.device)
-        chosen = torch.zeros((len(samples), length), dtype=torch.bool, device=model.device)
-        for i, s in enumerate(samples):  # right-padded, so causality hides the padding
-            ids[i, : len(s.tokens)] = torch.tensor(s.tokens)
-            chosen[i, : len(s.tokens)] = torch.tensor(s.mask)
-        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
-        return model.get_output_embeddings()(hidden[chosen[:, 1:]]).float(), targets
+            return score(model, samples)
+        return logits_at(model, *padded(samples, self.pad, model.device), self.settings.float32_head)

@@ -25,10 +25,3 @@ def measure(run: Opened, stage: int, weights: str, prompt: str, n: int) -> dict[
     context_for = run.answering(run.ends[stage]).context_for if prompt == "evolved" else lambda text: run.config.seed_prompt
     _, accuracy = run.sample(run.stream.held_out()[task], context_for, n, base=weights == "base")
     return {"accuracy": accuracy}
-
-
-def interaction(cells: dict[tuple[str, str], float]) -> float:
-    """{(weights, prompt): accuracy} -> how much the channels are worth together beyond the sum of each alone."""
-    slow = cells["trained", "seed"] - cells["base", "seed"]
-    fast = cells["base", "evolved"] - cells["base", "seed"]
-    return cells["trained", "evolved"] - cells["base", "seed"] - slow - fast

@@ -4,7 +4,6 @@ The group `fst_general`, shipped in `general/`, is what the embedded model can d
 """
 
 import logging
-import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -81,13 +80,3 @@ def measure(run: Opened, task: str, weights: str, n: int | None) -> dict[str, An
     samples = sorted(done["samples"][task], key=lambda sample: sample["doc_id"])
     metric = samples[0]["metrics"][0]
     return {"metric": metric, "documents": len(samples), "scores": [round(float(sample[metric]), 6) for sample in samples]}
-
-
-def difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """(mean of after - before, its standard error), paired by document. ValueError where the documents are not the same number."""
-    if len(before) != len(after) or len(before) < 2:
-        raise ValueError(f"paired scores of {len(before)} and {len(after)} documents")
-    deltas = [b - a for a, b in zip(before, after, strict=True)]
-    mean = sum(deltas) / len(deltas)
-    variance = sum((d - mean) ** 2 for d in deltas) / (len(deltas) - 1)
-    return mean, math.sqrt(variance / len(deltas))

@@ -3,7 +3,8 @@
 from functools import partial
 from typing import Any
 
-from fst_bench.tasks import TASKS, Task, load_task
+from fst_bench.data import task_from, tasks_in
+from fst_bench.tasks import Task
 
 from .opened import Opened, Work
 
@@ -14,11 +15,13 @@ def ood(run: Opened, n: int = 192) -> list[Work]:
     A rung whose problems leave the model no room for an answer is left out.
     """
     own = run.stream.held_out()
-    cases = [(name, run.config.difficulty.get(name, {})) for name in TASKS if name not in own]
-    cases += [(name, rung) for name, task in own.items() for rung in task.ladder if load_task(name, **rung).difficulty != task.difficulty]
+    cases = [(name, run.config.difficulty.get(name, {})) for name in tasks_in(run.config.data) if name not in own]
+    cases += [
+        (name, rung) for name, task in own.items() for rung in task.ladder if task_from(run.config.data, name, rung).difficulty != task.difficulty
+    ]
     work: list[Work] = []
     for name, knobs in cases:
-        task = load_task(name, **knobs)
+        task = task_from(run.config.data, name, knobs)
         if fits(run, task, n):
             work += [
                 ({"task": name, "difficulty": knobs, "weights": weights, "n": n}, partial(measure, run, task, weights, n))

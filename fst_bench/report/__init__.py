@@ -17,6 +17,8 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from fst_bench.store import records
+
 from . import figures
 from .prompts import cycles
 from .tables import number, tables
@@ -55,18 +57,18 @@ def write_report(run_dir: Path) -> Path:
 
 def load(run_dir: Path) -> Run:
     """Read the records of a run; a file that is not there yet reads as empty."""
-    evals = pd.DataFrame(read_lines(run_dir / "evals.jsonl"), columns=EVAL_COLUMNS)
+    evals = pd.DataFrame(records(run_dir / "evals.jsonl"), columns=EVAL_COLUMNS)
     numbers = ["step", "stage", "problems", "accuracy", "n_problems", "n_samples", "kl"]
     evals[numbers] = evals[numbers].apply(pd.to_numeric)
     evals["boundary"] = evals["boundary"].astype(bool)
-    events = read_lines(run_dir / "events.jsonl")
+    events = records(run_dir / "events.jsonl")
     steps = pd.DataFrame([event for event in events if event["kind"] == "step"], columns=STEP_COLUMNS).apply(pd.to_numeric)
     return Run(
         config=json.loads((run_dir / "config.json").read_text("utf-8")),
         env=read_object(run_dir / "env.json"),
         evals=evals.sort_values(["problems", "step", "boundary"], kind="stable", ignore_index=True),
         steps=steps.sort_values("step", kind="stable", ignore_index=True),
-        population=read_lines(run_dir / "prompts.jsonl"),
+        population=records(run_dir / "prompts.jsonl"),
         ledger=read_object(run_dir / "ledger.json"),
         metrics=read_object(run_dir / "metrics.json"),
     )
@@ -75,14 +77,6 @@ def load(run_dir: Path) -> Run:
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object, or {} where the file is missing."""
     return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole records of a JSON-lines file; a torn last line (no newline after it) is not a record yet."""
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_text("utf-8").rpartition("\n")
-    return [json.loads(line) for line in whole.split("\n") if line.strip()]
 
 
 def environment(package: str) -> jinja2.Environment:

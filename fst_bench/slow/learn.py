@@ -1,9 +1,10 @@
 """One RL step from finished rollouts: advantages over the whole group, one weighting over the whole batch, update."""
 
+import math
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .advantages import group_advantages, token_weights
 from .losses import cispo
@@ -26,6 +27,17 @@ class SlowSettings(BaseModel):
     normaliser: Literal["problem", "token", "sequence"] = "problem"
     updates: Annotated[int, Field(ge=1)] = 2
     """Optimizer steps a batch, each on its own share of the problems."""
+    truncate: Annotated[float, Field(gt=0)] | None = None
+    """Cap on pi_learner / pi_sampler, which then weights every token: truncated importance sampling, for the `recomputed` anchor."""
+    overlong: Literal["verify", "zero", "mask"] = "verify"
+    """What an answer cut off at `max_tokens` earns in learning: what the verifier says, nothing, or no gradient (its reward still counts for its
+    group). They are counted as `unfinished` in any case."""
+
+    @model_validator(mode="after")
+    def one_ratio(self) -> Self:
+        if self.truncate is not None and self.anchor == "sampler":
+            raise ValueError("truncate wants anchor: recomputed; with the sampler's anchor the loss's own ratio is against the sampler already")
+        return self
 
 
 def learn(lab: "Lab", groups: "list[list[Rollout]]", settings: SlowSettings) -> dict[str, Any]:
@@ -33,7 +45,8 @@ def learn(lab: "Lab", groups: "list[list[Rollout]]", settings: SlowSettings) -> 
 
     A share of the batch in which every group has zero variance takes no optimizer step.
     """
-    advantages = [group_advantages([r.verdict.reward for r in group]) for group in groups]
+    advantages = [group_advantages([reward(r, settings) for r in group]) for group in groups]
+    sampled = groups
     if settings.anchor == "recomputed":
         groups = lab.reanchor(groups)
     facts: dict[str, Any] = {
@@ -45,11 +58,20 @@ def learn(lab: "Lab", groups: "list[list[Rollout]]", settings: SlowSettings) -> 
     for share in shares:
         weights = token_weights([[r.sample.sampled for r in groups[p]] for p in share], settings.normaliser)
         rows = [
-            (r, a, w)
+            (r, a, [w * ratio for ratio in truncated(r.sample.logprobs, before.sample.logprobs, settings.truncate)])
             for p, group_weights in zip(share, weights, strict=True)
-            for r, a, w in zip(groups[p], advantages[p], group_weights, strict=True)
-            if a  # a zero advantage gives zero gradient: not worth a forward pass
+            for r, before, a, w in zip(groups[p], sampled[p], advantages[p], group_weights, strict=True)
+            if a and not (settings.overlong == "mask" and not r.sample.finished)  # without an advantage no gradient: not worth a forward pass
         ]
         if rows:
             facts |= lab.update([r for r, _, _ in rows], [a for _, a, _ in rows], [w for _, _, w in rows], partial(cispo, cap=settings.cap))
     return facts
+
+
+def reward(rollout: "Rollout", settings: SlowSettings) -> float:
+    return 0.0 if settings.overlong == "zero" and not rollout.sample.finished else rollout.verdict.reward
+
+
+def truncated(learner: list[float], sampler: list[float], cap: float | None) -> list[float]:
+    """min(pi_learner / pi_sampler, cap) of every token, before the first update; 1 without a cap."""
+    return [1.0 if cap is None else min(math.exp(ours - theirs), cap) for ours, theirs in zip(learner, sampler, strict=True)]

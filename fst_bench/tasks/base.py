@@ -6,7 +6,8 @@ difficulty: the hash of a problem's CONTENT decides the one split it may appear 
 split that the embedded model's text is drawn from, so no benchmark problem was ever seen in training.
 
 A verifier reads a model's text as data. It never raises, never evaluates or executes any of it, and its
-limits are structural (length, depth, digits), so that the same text always earns the same reward.
+limits are structural (length, depth, digits), so that the same text always earns the same reward. What a model
+thought (everything up to the last </think>) is not its answer: `Task.verify`, through which every text goes, cuts it off.
 """
 
 import hashlib
@@ -79,10 +80,11 @@ class Task(ABC):
 
     name: ClassVar[str]
     Difficulty: ClassVar[type[Difficulty]]
-    sizes: ClassVar[dict[str, int]] = {"train": 10_000, "test": 200}
-    protocol: ClassVar[str]
+    sizes: dict[str, int] = {"train": 10_000, "test": 200}
+    """Nominal sizes of the splits."""
+    protocol: str
     """The answer protocol in one sentence, stated in the problem when `format_given` is set."""
-    hint: ClassVar[str]
+    hint: str
     """What a teacher would add when the answer came without any working."""
     ladder: ClassVar[list[dict[str, Any]]]
     """Difficulties from tiny to headline, which `fst-bench validate tasks` walks through."""
@@ -94,9 +96,16 @@ class Task(ABC):
     def draw(self, rng: random.Random) -> Draft:
         """One problem of this difficulty, every choice taken from `rng`."""
 
-    @abstractmethod
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Score `text` (hostile, of any length) as an answer to `problem`; reward 1.0 or 0.0; never raises."""
+        answer = answer_of(text)
+        if answer is None:
+            return Verdict(0.0, "The thinking was never closed, so no answer came after it: think more briefly and then answer.", "unparseable")
+        return self.check(problem, answer)
+
+    @abstractmethod
+    def check(self, problem: Problem, text: str) -> Verdict:
+        """The verdict on an answer without the thinking before it; as `verify`."""
 
     @abstractmethod
     def write(self, answer: str) -> str:
@@ -128,6 +137,12 @@ class Task(ABC):
     def teach(self, diagnosis: str, text: str) -> str:
         """The diagnosis, and the task's hint where the text shows no working."""
         return diagnosis if "\n" in text[-TAIL:].strip() else f"{diagnosis} {self.hint}"
+
+
+def answer_of(text: str) -> str | None:
+    """What follows the last </think>, all of the text where there is none; None where a <think> is left open."""
+    answer = text.rpartition("</think>")[2]
+    return None if "<think>" in answer else answer
 
 
 def clip(text: str, limit: int = 60) -> str:

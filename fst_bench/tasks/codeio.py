@@ -14,6 +14,8 @@ from pydantic import Field
 from .base import CORRECT, TAIL, Difficulty, Draft, Problem, Task, Verdict, clip
 
 MAX_DEPTH = 32
+MAX_SHOWN = 300
+"""Characters of a right answer in a feedback line."""
 MAX_OBJECTS = 500
 """Opening braces, from the end, at which an object is looked for."""
 
@@ -56,7 +58,7 @@ class Codeio(Task):
     def write(self, answer: str) -> str:
         return f'{{"output": {answer}}}'
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Verdict:
         found = last_object_with(text, "output")
         if found is None:
             return Verdict(0.0, self.teach("The answer was expected as a JSON object with the key output, and none was found.", text), "unparseable")
@@ -64,7 +66,9 @@ class Codeio(Task):
         shown = clip(compact(output))
         if same(output, json.loads(problem.answer)):
             return Verdict(1.0, CORRECT, "ok", shown)
-        return Verdict(0.0, self.teach(f"The output given is {shown}, but the right output is {problem.answer}.", text), "wrong", shown)
+        return Verdict(
+            0.0, self.teach(f"The output given is {shown}, but the right output is {clip(problem.answer, MAX_SHOWN)}.", text), "wrong", shown
+        )
 
     def wrong_texts(self, problem: Problem) -> list[str]:
         value = json.loads(problem.answer)

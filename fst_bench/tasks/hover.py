@@ -63,7 +63,7 @@ class Hover(Task):
         verdict, titles = answer.split(": ", 1)
         return f"VERDICT: {verdict} EVIDENCE: {titles}"
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Verdict:
         given = read_labels(text)
         if given is None:
             diagnosis = "The answer was expected with the labels VERDICT: and EVIDENCE:, and they were not found."

@@ -1,6 +1,6 @@
 r"""math: a chain of operations, applied in order. Protocol: the last \boxed{} holds the value.
 
-Plain decimals are compared here, exactly. Anything else (fractions, LaTeX) goes to math-verify in a child
+Two plain decimals are compared here, exactly. Anything else (fractions, LaTeX, on either side) goes to math-verify in a child
 process that can be killed, after structural limits that keep it quick.
 """
 
@@ -55,7 +55,7 @@ class Math(Task):
     def write(self, answer: str) -> str:
         return f"\\boxed{{{answer}}}"
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Verdict:
         content = last_boxed(text)
         if not content:
             return Verdict(0.0, self.teach("The answer was expected in \\boxed{}, and no value was found there.", text), "unparseable")
@@ -63,15 +63,16 @@ class Math(Task):
             return Verdict(1.0, CORRECT, "ok", clip(content))
         if len(content) > MAX_CHARS or sum(c.isdigit() for c in content) > MAX_DIGITS:
             return Verdict(0.0, self.teach("The box holds far more than one value.", text), "unparseable", clip(content))
-        if DECIMAL.fullmatch(content):
+        if DECIMAL.fullmatch(content) and DECIMAL.fullmatch(problem.answer):
             status: Status = "ok" if Fraction(content) == Fraction(problem.answer) else "wrong"
         else:
             status = judge(problem.answer, content)
         if status == "ok":
             return Verdict(1.0, CORRECT, "ok", clip(content))
+        right = clip(problem.answer, MAX_CHARS)
         diagnosis = {
-            "wrong": f"The box says {clip(content)}, but the right value is {problem.answer}.",
-            "unparseable": f"The box says {clip(content)}, which is not a value; the right value is {problem.answer}.",
+            "wrong": f"The box says {clip(content)}, but the right value is {right}.",
+            "unparseable": f"The box says {clip(content)}, which is not a value; the right value is {right}.",
             "timeout": "The expression in the box took too long to judge.",
             "crash": "The expression in the box could not be judged.",
         }[status]

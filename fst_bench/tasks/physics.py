@@ -96,7 +96,7 @@ class Physics(Task):
     def write(self, answer: str) -> str:
         return f"ANSWER: {answer}"
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Verdict:
         tail = text[-TAIL:]
         start = tail.rfind("ANSWER:")
         line = tail[start + 7 :].strip().partition("\n")[0].strip() if start >= 0 else ""

@@ -67,7 +67,7 @@ class StarGraph(Task):
     def write(self, answer: str) -> str:
         return f"\\boxed{{{answer}}}"
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Verdict:
         content = last_boxed(text)
         if not content:
             return Verdict(0.0, self.teach("The answer was expected in \\boxed{}, and no path was found there.", text), "unparseable")

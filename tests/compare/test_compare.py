@@ -67,6 +67,26 @@ def test_transfer_is_shown_where_there_are_stages(tmp_path: Path) -> None:
     assert spent["seconds"].value == 3.0 and spent["rollouts"].value == pytest.approx(8 * (320 + 352) / 2)  # seed 1 has 16 more problems a stage
 
 
+def test_dollars_are_shown_where_some_were_spent_or_may_have_been(tmp_path: Path) -> None:
+    runs = {(method, seed): write_run(tmp_path, method, seed, tasks=("math", "hover"), length=160) for method in ("rl", "fst") for seed in range(2)}
+
+    def charge(method: str, seed: int, usd: float | None) -> None:
+        ledger = json.loads((runs[method, seed] / "ledger.json").read_text())
+        (runs[method, seed] / "ledger.json").write_text(json.dumps(ledger | {"reflection_usd": usd}))
+
+    def dollars() -> list[str]:
+        spending = next(table for table in tables(load([tmp_path])) if table.title == "Spending")
+        return [str(dict(zip(spending.columns, row.cells, strict=True)).get("reflection USD")).split(" ")[0] for row in spending.rows]
+
+    charge("fst", 0, 0.0)
+    assert dollars() == ["None", "None"]
+    charge("fst", 0, 1.0)
+    charge("fst", 1, 2.0)
+    assert dollars() == ["0.00", "1.50"]  # rl, fst; an older ledger without the key spent nothing
+    charge("fst", 1, None)
+    assert dollars() == ["0.00", "–"]
+
+
 def test_every_format_has_every_number(tmp_path: Path) -> None:
     for method in ("rl", "fst", "gepa"):
         for seed in range(3):
@@ -103,12 +123,22 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=reason):
             load([tmp_path / "a", tmp_path / name])
     write_run(tmp_path / "h", "rl", 1, change={"slow": {"cap": 2.0}})  # fine for another method, not for another seed of this one
-    with pytest.raises(ValueError, match=r"other settings than .*: slow \{'cap': 2.0\}"):
+    with pytest.raises(ValueError, match=r"other settings than .*: slow.cap 2.0, not 5.0"):
         load([tmp_path / "a", tmp_path / "h"])
     write_run(tmp_path / "i", "fst", 0, change={"slow": {"cap": 2.0}})
     assert len(load([tmp_path / "a", tmp_path / "i"])) == 2
     with pytest.raises(ValueError, match="no finished run"):
         load([tmp_path / "d"])
+
+
+def test_a_setting_that_is_younger_than_a_run_had_its_default(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", "rl", 0)
+    evaluation = json.loads((old / "config.json").read_text())["config"]["evaluation"]
+    write_run(tmp_path / "new", "rl", 1, change={"backend": "torch", "evaluation": evaluation | {"samples": 1}})
+    assert len(load([tmp_path])) == 2
+    write_run(tmp_path / "other", "rl", 2, change={"backend": "vllm-deepspeed"})
+    with pytest.raises(ValueError, match=r"other settings than .*: backend vllm-deepspeed, not torch"):
+        load([tmp_path])
 
 
 def test_runs_of_a_probe_are_no_runs_of_the_sweep(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def write_run(
     stages = [{"stage": i + 1, "task": t, "start": i * (length + jitter), "end": (i + 1) * (length + jitter)} for i, t in enumerate(tasks)]
     settings = {
         "method": method,
+        "preset": "tiny",
         "seed": seed,
         "stream": name,
         "threads": 1,

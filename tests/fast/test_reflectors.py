@@ -4,8 +4,10 @@ import pytest
 from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 
 from fst_bench.fast.reflectors import base_policy, extractive, instructions, load_reflector
+from fst_bench.fast.settings import FastSettings
 from fst_bench.lab import ReflectionFailure
-from fst_bench.policy import TorchPolicy
+from fst_bench.ledger import Ledger
+from fst_bench.policy import Ask, TorchPolicy
 from fst_bench.tasks import TASKS, load_task
 
 
@@ -59,12 +61,18 @@ def test_a_prompt_without_an_instruction_is_a_failure() -> None:
 
 
 def test_the_base_policy_can_reflect(policy: TorchPolicy) -> None:
-    reflect = base_policy(policy)
+    ledger = Ledger()
+    reflect = base_policy(policy, ledger)
     assert reflect("Write a new instruction.", 3) == reflect("Write a new instruction.", 3)
-    with pytest.raises(ReflectionFailure):
+    (sample,) = policy.sample([Ask(({"role": "user", "content": "Write a new instruction."},), 3)], base=True)[0]
+    assert ledger.reflection_prompt_tokens == 2 * (len(sample.tokens) - sample.sampled) > 0
+    assert ledger.reflection_sampled_tokens == 2 * sample.sampled > 0
+    spent = ledger.counts()
+    with pytest.raises(ReflectionFailure, match="too long"):
         reflect("1 " * 3000, 0)
+    assert ledger.counts() == spent and ledger.reflection_usd == 0.0
 
 
 def test_unknown_reflectors_are_named(policy: TorchPolicy) -> None:
-    with pytest.raises(ValueError, match="base-policy, extractive"):
-        load_reflector("extractve", policy)
+    with pytest.raises(ValueError, match=r"unknown reflector 'extractve': there are base-policy, extractive, a LiteLLM .* fast.reflection.base_url"):
+        load_reflector(FastSettings(reflector="extractve"), policy, Ledger())

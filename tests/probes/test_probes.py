@@ -10,8 +10,7 @@ import torch
 import fst_bench
 from fst_bench.model.text import Writer
 from fst_bench.probes import probe
-from fst_bench.probes.channels import interaction
-from fst_bench.probes.forgetting import GENERAL, HUB, difference, task_manager
+from fst_bench.probes.forgetting import GENERAL, HUB, task_manager
 from fst_bench.probes.general.write import files
 from fst_bench.probes.opened import Opened
 from fst_bench.store import Store
@@ -49,11 +48,6 @@ def test_channels(runs: dict[str, Path]) -> None:
         for weights in ("base", "trained"):
             assert cells[stage, weights, "seed"] == cells[stage, weights, "evolved"]
     assert len(probe("channels", runs["fst"], n=N)) == 8
-
-
-def test_the_interaction_by_hand() -> None:
-    cells = {("base", "seed"): 0.1, ("trained", "seed"): 0.3, ("base", "evolved"): 0.4, ("trained", "evolved"): 0.9}
-    assert interaction(cells) == pytest.approx(0.3)  # .9 - .1 - (.2 + .3)
 
 
 def test_ood_is_of_other_tasks_and_other_difficulties(runs: dict[str, Path]) -> None:
@@ -132,13 +126,6 @@ def test_forgetting_is_lm_evals_own_score(runs: dict[str, Path]) -> None:
             logits = opened.policy.base(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
         expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(target)[:, None]).sum()
         assert score == pytest.approx(float(expected), abs=1e-3)
-
-
-def test_the_paired_difference_by_hand() -> None:
-    # deltas 0, -1, 0, -1: mean -.5, variance 1/3, standard error sqrt(1/12)
-    assert difference([1, 1, 0, 1], [1, 0, 0, 0]) == pytest.approx((-0.5, 0.288675), abs=1e-6)
-    with pytest.raises(ValueError, match="2 and 3 documents"):
-        difference([1, 0], [1, 0, 1])
 
 
 def test_an_unknown_lm_eval_task_is_named(runs: dict[str, Path]) -> None:

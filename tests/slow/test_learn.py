@@ -1,5 +1,6 @@
 """One learning step on the embedded model, against the formula of DESIGN section 6 written out."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -69,3 +70,65 @@ def test_updates_share_the_problems(bench: Callable[..., Bench]) -> None:
     b = bench()
     learn(b.lab, groups_with_rewards(b, [[1, 0], [0, 1], [1, 1]]), SlowSettings(updates=2))
     assert b.ledger.optimizer_steps == 2  # problems 0 and 2, then problem 1
+
+
+def shifted(groups: list[list[Rollout]], by: list[float]) -> list[list[Rollout]]:
+    """As if the sampler's log-probabilities were off by `by`, token after token in turn."""
+    moved = [
+        [replace(r, sample=replace(r.sample, logprobs=[lp + by[t % len(by)] for t, lp in enumerate(r.sample.logprobs)])) for r in g] for g in groups
+    ]
+    return moved
+
+
+def test_truncated_importance_sampling_by_hand(bench: Callable[..., Bench]) -> None:
+    """The sampler's probabilities are half and three times the learner's in turn: ratios 2 and 1/3, cut to 1.5 and 1/3."""
+    b = bench()
+    groups = groups_with_rewards(b, [[1, 0]])
+    wrong = shifted(groups, [-math.log(2), math.log(3)])
+    facts = learn(b.lab, wrong, SlowSettings(updates=1, group=2, anchor="recomputed", truncate=1.5))
+    tokens = sum(r.sample.sampled for r in groups[0])
+    right, left = ([(1.5, 1 / 3)[t % 2] * lp for t, lp in enumerate(r.sample.logprobs)] for r in groups[0])
+    assert facts["loss"] == pytest.approx(-(sum(right) - sum(left)) / tokens, rel=1e-4)
+    assert facts["max_logprob_gap"] < 1e-5  # the loss's own ratio is against the learner
+    with pytest.raises(ValueError, match="truncate wants anchor: recomputed"):
+        SlowSettings(truncate=2.0)
+
+
+def test_the_mismatch_by_hand(bench: Callable[..., Bench]) -> None:
+    b = bench()
+    groups = groups_with_rewards(b, [[1, 0]])
+    facts = learn(b.lab, shifted(groups, [-math.log(2)]), SlowSettings(updates=1, group=2))
+    assert facts["max_logprob_gap"] == pytest.approx(math.log(2), rel=1e-4) and facts["mean_logprob_gap"] == pytest.approx(math.log(2), rel=1e-4)
+    assert facts["effective_sample_size"] == pytest.approx(1.0)  # every weight is 2
+    b = bench()
+    groups = [[replace(r, sample=r.sample) for r in g] for g in groups_with_rewards(b, [[1, 0]])]
+    lengths = [r.sample.sampled for r in groups[0]]
+    off = [shifted([[groups[0][0]]], [math.log(3)])[0][0], groups[0][1]]
+    facts = learn(b.lab, [off], SlowSettings(updates=1, group=2))
+    w, squares = lengths[0] / 3 + lengths[1], lengths[0] / 9 + lengths[1]
+    assert facts["effective_sample_size"] == pytest.approx(w * w / (sum(lengths) * squares), rel=1e-4)
+
+
+def test_overlong_answers(bench: Callable[..., Bench]) -> None:
+    """Two right answers of four, one of them cut off: verified, worth nothing, or without a gradient of its own."""
+
+    def cut(groups: list[list[Rollout]]) -> list[list[Rollout]]:
+        return [[replace(r, sample=replace(r.sample, finished=i != 0)) for i, r in enumerate(g)] for g in groups]
+
+    losses = {}
+    for mode in ("verify", "zero", "mask"):
+        b = bench()
+        groups = groups_with_rewards(b, [[1, 1, 0, 0]])
+        facts = learn(b.lab, cut(groups), SlowSettings(updates=1, group=4, overlong=mode))
+        assert facts["unfinished"] == 1 and facts["reward"] == 0.5
+        losses[mode] = facts["loss"]
+    tokens = sum(r.sample.sampled for r in groups[0])
+    sums = [sum(r.sample.logprobs) for r in groups[0]]
+
+    def expected(advantages: list[float]) -> float:
+        return -sum(a * s for a, s in zip(advantages, sums, strict=True)) / tokens
+
+    assert losses["verify"] == pytest.approx(expected([1, 1, -1, -1]), rel=1e-4)
+    root = 3**0.5  # rewards 0 1 0 0: mean 1/4, deviation sqrt(3)/4
+    assert losses["zero"] == pytest.approx(expected([-1 / root, root, -1 / root, -1 / root]), rel=1e-4)
+    assert losses["mask"] == pytest.approx(expected([0, 1, -1, -1]), rel=1e-4)

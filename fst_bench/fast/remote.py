@@ -1,0 +1,270 @@
+"""Reflection by a language model outside this process: any that LiteLLM knows, or a model behind an OpenAI-compatible URL.
+
+Whatever a provider does is one failed reflection at worst, counted under a reason in our own words; the run goes on. Silence and being turned
+away for the moment are tried again; an answer, however bad, is not asked for twice. Everything sent is charged to the ledger, and what could
+exceed the ceiling is not sent. A request without an answer counts towards the ceiling with the most it can have cost.
+
+Keys are read from the environment and kept nowhere. A resumed run repeats the work since its last checkpoint, reflections included: the
+provider is asked and paid again, which the ledger, and so the ceiling, does not know, and its answers may be others.
+"""
+
+import importlib
+import logging
+import math
+import os
+import queue
+import random
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from fst_bench.lab import ReflectionFailure
+from fst_bench.ledger import Ledger
+
+from .settings import ReflectionSettings
+
+LONGEST_BACKOFF = 60.0
+MOMENTARY = {408: "timeout", 429: "rate limited", 504: "timeout"}
+"""HTTP status -> reason of what is worth another request, beside the other 5xx."""
+
+
+class TryAgain(ReflectionFailure):
+    """A failure that may be over in a moment, no sooner than in `after` seconds where the provider says so."""
+
+    def __init__(self, reason: str, after: float = 0.0):
+        super().__init__(reason)
+        self.after = after
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars a million tokens."""
+
+    prompt: float
+    reply: float
+
+    def of(self, prompt_tokens: int, reply_tokens: int) -> float:
+        return (prompt_tokens * self.prompt + reply_tokens * self.reply) / 1e6
+
+
+def price_of(model: str, settings: ReflectionSettings) -> Price | None:
+    """The settings' price, else LiteLLM's list price of its own providers (no discounts, no tiers), else None: unknown, not free."""
+    if settings.usd_per_million_prompt_tokens is not None and settings.usd_per_million_reply_tokens is not None:
+        return Price(settings.usd_per_million_prompt_tokens, settings.usd_per_million_reply_tokens)
+    if settings.base_url:
+        return None
+    litellm, provider = load_litellm(model), provider_of(model)
+    for name in (model, model.removeprefix(f"{provider}/")):
+        listed = litellm.model_cost.get(name, {})
+        prompt, reply = listed.get("input_cost_per_token"), listed.get("output_cost_per_token")
+        if listed.get("litellm_provider") == provider and prompt is not None and reply is not None:
+            return Price(prompt * 1e6, reply * 1e6)
+    return None
+
+
+def load_litellm(model: str) -> Any:
+    """LiteLLM, without its look-ups in the network, its prints and its reading of .env files. ValueError where it is not installed."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
+    try:
+        litellm: Any = importlib.import_module("litellm")
+    except ImportError:
+        raise ValueError(f"reflector {model!r} needs litellm: pip install 'fst-bench[reflection]'") from None
+    litellm.suppress_debug_info = True
+    # both may repeat what a server said, and a server may repeat the key
+    logging.getLogger("LiteLLM").disabled = True
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
+    return litellm
+
+
+def provider_of(model: str) -> str:
+    """LiteLLM's name of the model's provider. ValueError for one it does not know."""
+    try:
+        return str(load_litellm(model).get_llm_provider(model)[1])
+    except Exception:
+        raise ValueError(f"unknown reflector {model!r}: LiteLLM knows no provider {model.partition('/')[0]!r}") from None
+
+
+class RemoteReflector:
+    """Callable as a Reflector: asks the model, and asks again where that makes sense.
+
+    After a reflection failed for good, the next ones are tried once each until one is answered: a dead server
+    must not cost every reflection its retries. ValueError for a model, key or price that is missing.
+    """
+
+    def __init__(
+        self, model: str, settings: ReflectionSettings, ledger: Ledger,
+        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+    ):  # fmt: skip
+        self.settings, self.ledger, self.clock, self.sleep = settings, ledger, clock, sleep
+        self.litellm = load_litellm(model)
+        self.model = f"openai/{model}" if settings.base_url else model
+        self.price = price_of(model, settings)
+        if settings.ceiling_usd is not None and self.price is None:
+            raise ValueError(f"fast.reflection.ceiling_usd needs the price of {model!r}: set usd_per_million_prompt_tokens and ..._reply_tokens")
+        self.check_key()
+        known = self.litellm.get_supported_openai_params(model=self.model, custom_llm_provider=provider_of(self.model)) or []
+        if settings.temperature is not None and "temperature" not in known:
+            raise ValueError(f"{model!r} takes no temperature: leave fast.reflection.temperature out")
+        self.takes_seed = "seed" in known
+        self.silent, self.next_request = False, -math.inf
+
+    def check_key(self) -> None:
+        """ValueError where a key is wanted and not there: better now than in each reflection."""
+        name = self.settings.api_key_env
+        if name and name not in os.environ:
+            raise ValueError("fast.reflection.api_key_env names no variable of the environment")
+        if not name and not self.settings.base_url:
+            missing = self.litellm.validate_environment(self.model)["missing_keys"]
+            if missing and all(key.endswith("_API_KEY") for key in missing):
+                raise ValueError(f"reflector {self.model!r} needs a key: the environment has no {' or '.join(missing)}")
+
+    def key(self) -> str | None:
+        """As it is now in the environment; None leaves it to LiteLLM. A server of one's own often wants none."""
+        name = self.settings.api_key_env or ("OPENAI_API_KEY" if self.settings.base_url else None)
+        return os.environ.get(name, "none") if name else None
+
+    def __call__(self, prompt: str, seed: int) -> str:
+        retries = 0 if self.silent else self.settings.retries
+        for attempt in range(retries + 1):
+            try:
+                text = self.ask(prompt, seed, retry=attempt > 0)
+                self.silent = False
+                return text
+            except TryAgain as failure:
+                if attempt == retries or failure.after > self.settings.timeout:
+                    self.silent = True
+                    raise
+                self.sleep(max(failure.after, backoff(self.settings.backoff, attempt, seed)))
+        raise AssertionError("the last attempt returns or raises")
+
+    def ask(self, prompt: str, seed: int, retry: bool = False) -> str:
+        """One request, paced and charged. Raises TryAgain where another may do better, else ReflectionFailure."""
+        most = len(prompt.encode("utf-8", "replace")), self.settings.max_tokens  # a token has a byte or more
+        self.afford(most)
+        self.pace()
+        self.ledger.reflection_retries += retry
+        try:
+            reply = within(self.settings.timeout, lambda: self.complete(prompt, seed))
+        except Exception as error:
+            failure, worked_on = judged(error)
+            if worked_on:
+                self.ledger.unanswered(sum(most), self.cost(most))
+            raise failure from None
+        text = text_of(reply)
+        tokens = usage_of(reply) or (most[0], len(text.encode("utf-8", "replace")))
+        self.ledger.reflected(*tokens, self.cost(tokens))
+        if not text.strip():
+            raise ReflectionFailure("empty reply")
+        return text
+
+    def complete(self, prompt: str, seed: int) -> Any:
+        return self.litellm.completion(
+            model=self.model, messages=[{"role": "user", "content": prompt}], api_base=self.settings.base_url, api_key=self.key(),
+            seed=seed % 2**31 if self.takes_seed else None,  # some providers take 32 bits
+            max_tokens=self.settings.max_tokens, temperature=self.settings.temperature,
+            timeout=self.settings.timeout, num_retries=0, max_retries=0,
+        )  # fmt: skip
+
+    def cost(self, tokens: tuple[int, int]) -> float | None:
+        """Of (prompt, reply) tokens in USD, None where the price is unknown."""
+        return self.price.of(*tokens) if self.price else None
+
+    def afford(self, most: tuple[int, int]) -> None:
+        """ReflectionFailure where the run would exceed a ceiling if the request cost the most it can."""
+        s, (tokens, usd), price = self.settings, self.ledger.reflection_spent(), self.cost(most)
+        if s.ceiling_tokens is not None and tokens + sum(most) > s.ceiling_tokens:
+            raise ReflectionFailure("ceiling")
+        if s.ceiling_usd is not None and (usd is None or price is None or usd + price > s.ceiling_usd):
+            raise ReflectionFailure("ceiling")
+
+    def pace(self) -> None:
+        """Wait until the rate limit allows a request."""
+        if self.settings.requests_per_minute is not None:
+            if (wait := self.next_request - self.clock()) > 0:
+                self.sleep(wait)
+            self.next_request = self.clock() + 60 / self.settings.requests_per_minute
+
+
+def backoff(base: float, attempt: int, seed: int) -> float:
+    """Seconds before the next request after `attempt` (0, 1, ...) failed: between half and all of base * 2**attempt, a minute at most."""
+    return min(LONGEST_BACKOFF, base * 2**attempt) * random.Random(f"{seed}/{attempt}").uniform(0.5, 1.0)
+
+
+def within(seconds: float, call: Callable[[], Any]) -> Any:
+    """The call's result, or TimeoutError: a client's own timeout is for each read, and a server may dribble for ever.
+
+    A call that is late is left to itself, in a thread that holds nothing up.
+    """
+    done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            done.put((call(), None))
+        except Exception as error:
+            done.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        result, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error:
+        raise error
+    return result
+
+
+def judged(error: BaseException) -> tuple[ReflectionFailure, bool]:
+    """(The failure that an exception stands for, whether the request may have been worked on.)
+
+    LiteLLM calls many things an internal server error; what happened on the wire is in the chain of causes.
+    """
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, httpx.HTTPStatusError):
+            status = cause.response.status_code
+            reason = MOMENTARY.get(status) or ("server error" if status >= 500 else "refused")
+            return ReflectionFailure(reason) if reason == "refused" else TryAgain(reason, patience(cause.response)), reason == "timeout"
+        if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout):
+            return TryAgain("unreachable"), False
+        if isinstance(cause, httpx.TimeoutException | TimeoutError):
+            return TryAgain("timeout"), True
+        if isinstance(cause, httpx.TransportError):
+            return TryAgain("broken off"), True
+        cause = cause.__cause__ or cause.__context__
+    code = getattr(error, "status_code", None)  # LiteLLM's own refusal, or whatever stands in a body: not always a number
+    if isinstance(code, int) and 400 <= code < 500:
+        return ReflectionFailure("refused"), False
+    return ReflectionFailure("garbage"), True
+
+
+def patience(response: httpx.Response) -> float:
+    """Seconds that Retry-After asks for; 0 where it says nothing, or a date."""
+    try:
+        seconds = float(response.headers.get("retry-after", 0))
+    except ValueError:
+        return 0.0
+    return seconds if 0 < seconds < math.inf else 0.0
+
+
+def text_of(reply: Any) -> str:
+    """The reply's text, empty where it holds none."""
+    try:
+        text = reply.choices[0].message.content
+    except (AttributeError, IndexError, TypeError):
+        return ""
+    return text if isinstance(text, str) else ""
+
+
+def usage_of(reply: Any) -> tuple[int, int] | None:
+    """(prompt, reply) tokens as the provider counted them; None where it did not, or can't have."""
+    usage = getattr(reply, "usage", None)
+    prompt, sampled = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    if not isinstance(prompt, int) or not isinstance(sampled, int) or prompt <= 0 or sampled < 0:
+        return None
+    return prompt, sampled

@@ -1,0 +1,21 @@
+"""What the rows of probes come to."""
+
+import math
+from collections.abc import Sequence
+
+
+def interaction(cells: dict[tuple[str, str], float]) -> float:
+    """{(weights, prompt): accuracy} -> how much the channels are worth together beyond the sum of each alone."""
+    slow = cells["trained", "seed"] - cells["base", "seed"]
+    fast = cells["base", "evolved"] - cells["base", "seed"]
+    return cells["trained", "evolved"] - cells["base", "seed"] - slow - fast
+
+
+def difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """(mean of after - before, its standard error), paired by document. ValueError where the documents are not the same number."""
+    if len(before) != len(after) or len(before) < 2:
+        raise ValueError(f"paired scores of {len(before)} and {len(after)} documents")
+    deltas = [b - a for a, b in zip(before, after, strict=True)]
+    mean = sum(deltas) / len(deltas)
+    variance = sum((d - mean) ** 2 for d in deltas) / (len(deltas) - 1)
+    return mean, math.sqrt(variance / len(deltas))

@@ -1,0 +1,1 @@
+"""The `vllm-deepspeed` backend: vLLM samples, DeepSpeed trains, on one process or many."""

@@ -1,0 +1,186 @@
+"""One rank's part of the learner: a DeepSpeed engine over the policy, and the frozen base beside it.
+
+Every method here is a collective: all ranks call it with the same arguments. Micro-batches are dealt out over the
+ranks; since a forward pass under ZeRO-3 gathers weights from all of them, every rank runs as many, an idle one on a copy
+that counts for nothing.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations.deepspeed import HfDeepSpeedConfig
+
+from fst_bench.metrics import token_kl
+from fst_bench.policy.base import Sample, TokenLoss
+from fst_bench.policy.scoring import Mismatch, chosen_logprobs, logits_at, micro_batches, padded, policy_loss, sampler_logprobs, targets_of
+from fst_bench.policy.torch_backend import PolicySettings
+
+if not torch.cuda.is_available():  # would be compiled for shared memory between ranks: gloo does without
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+TAG = "deepspeed"
+
+
+class Scorer(nn.Module):
+    """The model as DeepSpeed runs it, from its root, so that ZeRO-3's hooks see every forward pass."""
+
+    def __init__(self, model: PreTrainedModel, float32_head: bool):
+        super().__init__()
+        self.model, self.float32_head = model, float32_head
+
+    def forward(self, ids: Tensor, chosen: Tensor) -> Tensor:
+        return logits_at(self.model, ids, chosen, self.float32_head)
+
+
+class Learner:
+    """The policy's weights and optimizer, sharded over the ranks."""
+
+    def __init__(self, folder: str, settings: PolicySettings, pad: int):
+        self.settings, self.pad = settings, pad
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self.device = torch.device("cuda", torch.cuda.current_device()) if settings.device == "cuda" else torch.device("cpu")
+        shared: dict[str, Any] = {
+            "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "bf16": {"enabled": settings.dtype == "bfloat16"},
+            "steps_per_print": 2**62, "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False,
+        }  # fmt: skip
+        zero: dict[str, Any] = {"stage": settings.distributed.zero}
+        if settings.distributed.zero == 3:
+            zero |= {"stage3_param_persistence_threshold": 0, "stage3_gather_16bit_weights_on_model_save": False}
+        learning = shared | {"zero_optimization": zero, "gradient_clipping": settings.clip}
+        self.module = self._load(folder, learning)
+        optimizer = torch.optim.AdamW(
+            self.module.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )  # fmt: skip
+        self.engine = deepspeed.initialize(model=self.module, optimizer=optimizer, config=learning)[0]
+        frozen = shared | {"zero_optimization": zero if settings.distributed.zero == 3 else {"stage": 0}}
+        self.frozen = self._load(folder, frozen).requires_grad_(False).to(self.device)
+        self.base = deepspeed.initialize(model=self.frozen, config=frozen)[0] if settings.distributed.zero == 3 else self.frozen
+        self.version = 0
+
+    def _load(self, folder: str, config: dict[str, Any]) -> Scorer:
+        """Under ZeRO-3 each rank only ever holds its share: transformers reads that off the config while it is alive."""
+        alive = HfDeepSpeedConfig(config)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, self.settings.dtype))
+        del alive
+        return Scorer(model.eval(), self.settings.float32_head)
+
+    # --- scoring
+
+    def logprobs(self, samples: Sequence[Sample], base: bool = False) -> list[list[float]]:
+        def score(rows: list[Sample]) -> list[list[float]]:
+            flat = chosen_logprobs(self._logits(self.base if base else self.engine, rows), targets_of(rows, self.device))
+            return [part.tolist() for part in flat.split([row.sampled for row in rows])]
+
+        return self._scored(samples, score)
+
+    def kl_to_base(self, samples: Sequence[Sample], reverse: bool) -> list[float]:
+        def score(rows: list[Sample]) -> list[float]:
+            models = (self.base, self.engine) if reverse else (self.engine, self.base)
+            first, second = (self._logits(model, rows) for model in models)
+            return list(token_kl(first, second, [row.sampled for row in rows]).answers)
+
+        return self._scored(samples, score) if self.version else [0.0] * len(samples)
+
+    def _logits(self, model: Any, rows: Sequence[Sample]) -> Tensor:
+        return model(*padded(rows, self.pad, self.device))
+
+    def _scored(self, samples: Sequence[Sample], score: Any) -> list[Any]:
+        """One result for each sample, on every rank."""
+        mine: dict[int, Any] = {}
+        with torch.no_grad():
+            for indices, counts in self._dealt(samples):
+                results = score([samples[i] for i in indices])
+                mine |= dict(zip(indices, results, strict=True)) if counts else {}
+        everyone: list[Any] = [None] * self.world
+        dist.all_gather_object(everyone, mine)
+        found = {i: result for part in everyone for i, result in part.items()}
+        return [found[i] for i in range(len(samples))]
+
+    def _dealt(self, samples: Sequence[Sample]) -> Iterator[tuple[list[int], bool]]:
+        """(indices, whether they count) of this rank's micro-batches, equally many on every rank."""
+        batches = list(micro_batches(samples, self.settings.micro_batch_tokens))
+        for start in range(0, len(batches), self.world):
+            mine = start + self.rank
+            yield (batches[mine], True) if mine < len(batches) else (batches[0][:1], False)
+
+    # --- learning
+
+    def update(
+        self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss
+    ) -> dict[str, float]:  # fmt: skip
+        total, mismatch = 0.0, Mismatch()
+        dealt = list(self._dealt(samples))
+        for n, (indices, counts) in enumerate(dealt, start=1):
+            rows = [samples[i] for i in indices]
+            self.engine.set_gradient_accumulation_boundary(n == len(dealt))
+            logprobs = chosen_logprobs(self._logits(self.engine, rows), targets_of(rows, self.device))
+            part = policy_loss(logprobs, rows, [advantages[i] for i in indices], [weights[i] for i in indices], loss)
+            self.engine.backward(part * (self.world if counts else 0))  # DeepSpeed averages over ranks; the loss is a sum
+            if counts:
+                total += float(part.detach())
+                mismatch.add(logprobs, sampler_logprobs(rows, logprobs.device))
+        self.engine.step()
+        self.version += 1
+        everyone: list[Any] = [None] * self.world
+        dist.all_gather_object(everyone, (total, mismatch.sums, mismatch.largest))
+        mismatch.sums, mismatch.largest = sum(sums for _, sums, _ in everyone), max(largest for _, _, largest in everyone)
+        return {"loss": sum(part for part, _, _ in everyone), "gradient_norm": float(self.engine.get_global_grad_norm())} | mismatch.facts()
+
+    # --- weights
+
+    def weights(self, base: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """(name in the model, whole tensor), valid until the next one is asked for."""
+        for name, parameter in (self.frozen if base else self.module).model.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=self.settings.distributed.zero == 3):
+                yield name, parameter.data
+
+    def save(self, folder: Path) -> None:
+        """weights.safetensors as the torch backend writes it, from rank 0, and each rank's share of the optimizer."""
+        whole = {name: tensor.cpu().clone() if self.rank == 0 else None for name, tensor in self.weights()}
+        if self.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({name: tensor for name, tensor in whole.items() if tensor is not None}, folder / "weights.safetensors")
+            (folder / "policy.json").write_text(json.dumps({"version": self.version, "ranks": self.world, "zero": self.settings.distributed.zero}))
+        dist.barrier()
+        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        saved = json.loads((folder / "policy.json").read_text())
+        ours = {"ranks": self.world, "zero": self.settings.distributed.zero}
+        if {name: saved.get(name) for name in ours} != ours:
+            raise ValueError(f"{folder} was written by {saved.get('ranks')} ranks with ZeRO-{saved.get('zero')}: resume it with as many")
+        self.engine.load_checkpoint(str(folder), tag=TAG)
+        self.version = saved["version"]
+
+    def start_from(self, folder: Path) -> None:
+        tensors = load_file(folder / "weights.safetensors")
+        with torch.no_grad():
+            for name, parameter in self.module.model.named_parameters():
+                with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=self.settings.distributed.zero == 3):
+                    if self.settings.distributed.zero == 2 or self.rank == 0:
+                        parameter.data.copy_(tensors[name])
+        self.engine.optimizer.refresh_fp32_params()
+        self.engine.optimizer.optimizer.state.clear()
+        self.version = json.loads((folder / "policy.json").read_text())["version"]
+
+
+def join(device: str) -> None:
+    """This process's place among the ranks, from the launcher's environment; alone without one."""
+    if "RANK" not in os.environ:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        deepspeed.init_distributed("nccl" if device == "cuda" else "gloo", verbose=False)

@@ -1,0 +1,79 @@
+"""Run by every rank of a launcher: on the same recorded rollouts, does the DeepSpeed learner do what the torch backend does?
+
+    torchrun --nproc_per_node 2 tests/distributed/agree.py 3 out.json     # ZeRO-3 on two ranks
+
+Writes the differences of one update, and of what follows from it, as JSON.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepspeed.utils import safe_get_full_grad
+
+from fst_bench.policy import Ask, PolicySettings, Sample, load_policy
+from fst_bench.policy.distributed.learner import Learner, join
+from fst_bench.policy.torch_backend import model_folder
+from fst_bench.slow.losses import cispo
+
+TEXTS = ["Start and apply in order: 3 +4 *2", "Source:A Goal:B", "def f(a):\n a.append(3)\n return a\nf([1])"]
+
+
+def largest(ours: list[list[float]], theirs: list[list[float]]) -> float:
+    return max(abs(a - b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def flat(tensors: Any) -> torch.Tensor:
+    return torch.cat([t.detach().double().flatten() for t in tensors])
+
+
+def main(zero: int, out: Path) -> None:
+    torch.set_num_threads(1)
+    settings = PolicySettings(max_tokens=32, micro_batch_tokens=150, distributed={"zero": zero})
+    join("cpu")
+    torch.manual_seed(0)
+    reference = load_policy("embedded:tiny", settings)
+    groups = reference.sample([Ask(({"role": "user", "content": text},), seed=i, n=3) for i, text in enumerate(TEXTS)])
+    samples: list[Sample] = [s for group in groups for s in group]
+    advantages = [1.0, -1.0, 0.5] * 3
+    weights = [[0.01 * (i + 1)] * s.sampled for i, s in enumerate(samples)]
+    learner = Learner(model_folder("embedded:tiny"), settings, reference.pad)
+
+    gradients: dict[str, torch.Tensor] = {}
+    step = learner.engine.step
+
+    def recorded_step() -> None:
+        for name, parameter in learner.module.model.named_parameters():
+            gradients[name] = safe_get_full_grad(parameter).clone()
+        step()
+
+    found: dict[str, Any] = {"ranks": learner.world, "zero": zero, "logprobs": largest(learner.logprobs(samples), reference.logprobs(samples))}
+    learner.engine.step = recorded_step
+    ours, theirs = learner.update(samples, advantages, weights, cispo), reference.update(samples, advantages, weights, cispo)
+    names = [name for name, _ in reference.model.named_parameters()]
+    clip = min(1.0, settings.clip / (theirs["gradient_norm"] + 1e-6))  # torch clips the gradients in place, DeepSpeed inside its step
+    expected = flat(p.grad for p in reference.model.parameters()) / clip
+    found["loss"] = abs(ours["loss"] - theirs["loss"])
+    found["gradient"] = float((flat(gradients[name] for name in names) - expected).norm() / expected.norm())
+    found["gradient_norm"] = abs(ours["gradient_norm"] / theirs["gradient_norm"] - 1)
+    found["effective_sample_size"] = abs(ours["effective_sample_size"] - theirs["effective_sample_size"])
+    moved = flat(p for _, p in learner.weights()) if learner.world == 1 else torch.cat([p.double().flatten() for _, p in learner.weights()])
+    found["weights"] = float((moved - flat(reference.model.parameters())).abs().max())
+    found["kl"] = largest([learner.kl_to_base(samples, False)], [reference.kl_to_base(samples)])
+
+    folder = out.parent / f"saved-{learner.world}-{zero}"
+    learner.save(folder)
+    went_on = learner.update(samples, advantages, weights, cispo), learner.logprobs(samples)
+    learner.load(folder)
+    found["resumed_bit_for_bit"] = (learner.update(samples, advantages, weights, cispo), learner.logprobs(samples)) == went_on
+    learner.start_from(folder)
+    reference.start_from(folder)  # one format of weights for both backends
+    found["started_from"] = largest(learner.logprobs(samples), reference.logprobs(samples))
+    if learner.rank == 0:
+        out.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

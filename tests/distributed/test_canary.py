@@ -1,0 +1,91 @@
+"""The canary: with the weight sync broken on purpose, the run stops. Each break is one that no error message would tell of."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+from fst_bench.cli import main
+from fst_bench.policy import Ask, PolicySettings, Sample
+from fst_bench.policy.distributed.learner import Learner
+from fst_bench.policy.distributed.policy import DistributedPolicy, SyncError, load_policy
+from fst_bench.policy.distributed.sampler import InMemory, Sampler
+from fst_bench.slow.losses import cispo
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> tuple[DistributedPolicy, Path]:
+    policy = load_policy("embedded:tiny", PolicySettings(max_tokens=16))
+    folder = tmp_path_factory.mktemp("start")
+    policy.save(folder)
+    return policy, folder
+
+
+@pytest.fixture
+def policy(loaded: tuple[DistributedPolicy, Path]) -> DistributedPolicy:
+    """As it was before learning, in step with its sampler."""
+    loaded[0].start_from(loaded[1])
+    loaded[0].sample(ASKS)
+    return loaded[0]
+
+
+ASKS = [Ask(({"role": "user", "content": "Start and apply in order: 3 +4 *2"},), seed=1, n=4)]
+
+
+def learn(policy: DistributedPolicy) -> None:
+    samples: list[Sample] = policy.sample(ASKS)[0]
+    policy.update(samples, [1.0, -1.0, 1.0, -1.0], [[0.01] * s.sampled for s in samples], cispo)
+
+
+def test_it_is_quiet_after_a_good_sync(policy: DistributedPolicy) -> None:
+    for _ in range(3):
+        learn(policy)
+        policy.sample(ASKS)
+        print(f"canary {policy.ranked.gap:.1e}")
+        assert policy.ranked.gap < 1e-4
+
+
+def test_it_reads_several_cache_blocks(policy: DistributedPolicy) -> None:
+    block = policy.ranked.sampler.engine.llm_engine.vllm_config.cache_config.block_size
+    assert len(policy.ranked.canary_prompt) > 2 * block
+
+
+def test_a_skipped_tensor(policy: DistributedPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Learner.weights
+
+    def some(self: Learner, base: bool = False) -> Iterator[tuple[str, Tensor]]:
+        return ((name, tensor) for name, tensor in whole(self, base) if name != "model.layers.2.mlp.down_proj.weight")
+
+    monkeypatch.setattr(Learner, "weights", some)
+    stopped(policy)
+
+
+def test_a_stale_tied_head(policy: DistributedPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(InMemory, "finish_weight_update", lambda self: finalize_layerwise_reload(self.model, self.model_config))
+    stopped(policy)
+
+
+def test_no_prefix_cache_reset(policy: DistributedPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy.ranked.sampler.engine, "reset_prefix_cache", lambda: True)
+    stopped(policy)
+
+
+def stopped(policy: DistributedPolicy) -> None:
+    learn(policy)
+    with pytest.raises(SyncError, match=r"off by .* does not hold the learner's weights") as caught:
+        policy.sample(ASKS)
+    print(caught.value)
+
+
+def test_the_run_stops_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A whole run on a sampler that drops its new weights: stopped at the first sampling after an update, and what it recorded is there."""
+    monkeypatch.setattr(Sampler, "receive", lambda self, weights: [None for _ in weights])
+    command = ["run", "--stream", "single-math", "--method", "rl", "--preset", "smoke", "--backend", "vllm-deepspeed", "--out", str(tmp_path)]
+    command += ["--set", "seed_prompt=Always handle a single operation before the next one. Deliver the answer in \\boxed{}."]
+    assert main(command) == 3
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.startswith("fst-bench:")]
+    assert len(lines) == 1 and "fst-bench: stopped: after a weight sync" in lines[0] and "Traceback" not in err
+    assert list(tmp_path.rglob("evals.jsonl")) and not list(tmp_path.rglob("manifest.json"))

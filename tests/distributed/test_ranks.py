@@ -1,0 +1,43 @@
+"""A whole run on two processes, as a launcher starts them: the harness runs once, on rank 0."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+RUN = ["-m", "fst_bench", "run", "--stream", "single-math", "--method", "fst", "--preset", "smoke", "--backend", "vllm-deepspeed"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+DEEPSPEED = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", "--no_local_rank"]
+
+
+def launched(launcher: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    bin_first = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run([*launcher, *arguments], env=os.environ | bin_first | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+
+
+def the_run(out: Path) -> tuple[pd.DataFrame, dict]:
+    (run,) = {path.parent for path in out.rglob("manifest.json")}
+    assert len(list(out.rglob("config.json"))) == 1
+    return pd.read_json(run / "evals.jsonl", lines=True), json.loads((run / "ledger.json").read_text())
+
+
+@pytest.mark.parametrize(("zero", "launcher"), [(2, TORCHRUN), (3, DEEPSPEED)])
+def test_a_run_on_two_processes(tmp_path: Path, zero: int, launcher: list[str]) -> None:
+    arguments = [*(["--module", *RUN[1:]] if launcher is DEEPSPEED else RUN), "--set", f"policy.distributed.zero={zero}", "--out", str(tmp_path)]
+    done = launched(launcher, arguments)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("report: ") == 1
+    evals, ledger = the_run(tmp_path)
+    assert set(evals["task"]) == {"math"} and ledger["optimizer_steps"] > 0
+    first, last = evals.iloc[0], evals.iloc[-1]
+    assert first["kl"] == 0 and last["kl"] > 0
+
+
+def test_a_users_mistake_ends_all_ranks_with_one_line(tmp_path: Path) -> None:
+    done = launched(TORCHRUN, [*RUN, "--set", "policy.distributed.tensor_parallel=3", "--out", str(tmp_path)])
+    assert done.returncode != 0 and "tensor_parallel 3 does not divide 2 ranks" in done.stderr
+    assert not list(tmp_path.rglob("config.json"))

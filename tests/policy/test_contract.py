@@ -1,0 +1,209 @@
+"""The contract of `Policy`, held by every backend that is installed. References are plain transformers on an exported model."""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from fst_bench.policy import Ask, Policy, PolicySettings, Sample, load_policy
+from fst_bench.slow.losses import cispo
+
+BACKENDS = ["torch", "vllm-deepspeed"] if importlib.util.find_spec("vllm") and importlib.util.find_spec("deepspeed") else ["torch"]
+TEXTS = ["Start and apply in order: 3 +4 *2", "Start and apply in order: 5 +1 -2 +9 *2 +3", "Source:A Goal:B"]
+TOKENS = 24
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Policy, Path]:
+    """A policy and what it saved before learning."""
+    made = load_policy("embedded:tiny", PolicySettings(max_tokens=TOKENS), request.param)
+    folder = tmp_path_factory.mktemp("start")
+    made.save(folder)
+    return made, folder
+
+
+@pytest.fixture
+def policy(loaded: tuple[Policy, Path]) -> Iterator[Policy]:
+    """As it was before learning."""
+    loaded[0].start_from(loaded[1])
+    yield loaded[0]
+
+
+def asks(n: int = 1) -> list[Ask]:
+    contexts = ["", "Work step by step. Put the final answer inside \\boxed{}."]
+    return [
+        Ask((*([{"role": "system", "content": c}] if c else []), {"role": "user", "content": t}), seed=i, n=n)
+        for i, (t, c) in enumerate((t, c) for t in TEXTS for c in contexts)
+    ]
+
+
+def all_of(groups: list[list[Sample]]) -> list[Sample]:
+    return [s for group in groups for s in group]
+
+
+def even(samples: list[Sample], weight: float) -> list[list[float]]:
+    return [[weight] * s.sampled for s in samples]
+
+
+def exported(policy: Policy, folder: Path, base: bool = False) -> torch.nn.Module:
+    policy.export(folder, base=base)
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def plain(model: torch.nn.Module, sample: Sample) -> torch.Tensor:
+    """(sampled tokens, vocabulary) log-probabilities by a forward pass of nothing but this row."""
+    with torch.no_grad():
+        return model(torch.tensor([sample.tokens])).logits[0, :-1].double().log_softmax(-1)[torch.tensor(sample.mask[1:])]
+
+
+def learn(policy: Policy, samples: list[Sample]) -> dict[str, float]:
+    advantages = [1.0 if i % 2 else -1.0 for i in range(len(samples))]
+    return policy.update(samples, advantages, even(samples, 0.01), cispo)
+
+
+def test_what_a_sample_is(policy: Policy) -> None:
+    groups = policy.sample(asks(3))
+    assert [len(group) for group in groups] == [3] * 6 and policy.sample([]) == []
+    for group in groups:
+        prompts = {tuple(s.tokens[: s.mask.index(True)]) for s in group}
+        assert len(prompts) == 1  # one prompt, then the answer and nothing else
+        for s in group:
+            assert s.mask == [False] * (len(s.tokens) - s.sampled) + [True] * s.sampled
+            assert 1 <= s.sampled <= TOKENS and all(lp <= 0 for lp in s.logprobs)
+            assert s.finished or s.sampled == TOKENS
+    assert len({tuple(s.tokens) for s in groups[0]}) > 1
+
+
+def test_text_is_the_answer_without_its_end(policy: Policy) -> None:
+    samples = all_of(policy.sample(asks(4)))
+    assert any(s.finished for s in samples)
+    for s in samples:
+        answer = s.tokens[len(s.tokens) - s.sampled :]
+        assert s.text == policy.tokenizer.decode(answer[:-1] if s.finished else answer, skip_special_tokens=False)
+
+
+def test_greedy_is_transformers_generate(policy: Policy, tmp_path: Path) -> None:
+    model = exported(policy, tmp_path)
+    for (sample,) in policy.sample(asks(), temperature=0.0):
+        prompt = torch.tensor([sample.tokens[: sample.mask.index(True)]])
+        expected = model.generate(prompt, do_sample=False, max_new_tokens=TOKENS, pad_token_id=0)[0].tolist()
+        assert sample.tokens == expected
+
+
+def test_logprobs_are_those_of_a_plain_forward_pass(policy: Policy, tmp_path: Path) -> None:
+    learn(policy, all_of(policy.sample(asks(2))))
+    model = exported(policy, tmp_path)
+    samples = all_of(policy.sample(asks(3)))
+    for s, again in zip(samples, policy.logprobs(samples), strict=True):
+        answer = torch.tensor(s.tokens[len(s.tokens) - s.sampled :])
+        chosen = plain(model, s).gather(1, answer[:, None])[:, 0].tolist()
+        assert s.logprobs == pytest.approx(chosen, abs=5e-5) and again == pytest.approx(chosen, abs=5e-5)
+
+
+def test_logprobs_are_at_temperature_one_whatever_the_sampling(policy: Policy) -> None:
+    samples = all_of(policy.sample(asks(2), temperature=0.5)) + all_of(policy.sample(asks(), temperature=0.0))
+    for s, again in zip(samples, policy.logprobs(samples), strict=True):
+        assert s.logprobs == pytest.approx(again, abs=5e-5)
+
+
+def test_the_same_asks_give_the_same_samples_beside_any_others(policy: Policy) -> None:
+    together = policy.sample(asks(4))
+    assert [[s.tokens for s in g] for g in policy.sample(asks(4))] == [[s.tokens for s in g] for g in together]
+    for ask, group in zip(asks(4), together, strict=True):
+        assert [s.tokens for s in policy.sample([ask])[0]] == [s.tokens for s in group]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampling_follows_the_distribution(policy: Policy, tmp_path: Path, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first token of 2,000 samples against its exact probabilities, untruncated."""
+    monkeypatch.setattr(policy.settings, "max_tokens", 1)
+    groups = all_of(policy.sample([Ask(({"role": "user", "content": TEXTS[0]},), seed=1000 * i, n=100) for i in range(20)], temperature=temperature))
+    start = groups[0].mask.index(True)
+    with torch.no_grad():
+        exact = (exported(policy, tmp_path)(torch.tensor([groups[0].tokens[:start]])).logits[0, -1] / temperature).softmax(-1)
+    counts = torch.bincount(torch.tensor([s.tokens[start] for s in groups]), minlength=len(exact)) / len(groups)
+    likely = exact > 0.005
+    assert likely.sum() > 3 and ((counts - exact).abs()[likely] < 4 * (exact * (1 - exact) / len(groups)).sqrt()[likely] + 1e-3).all()
+
+
+def test_kl_is_the_exact_sum_over_the_vocabulary(policy: Policy, tmp_path: Path) -> None:
+    samples = all_of(policy.sample(asks()))
+    assert policy.kl_to_base(samples) == [0.0] * 6
+    learn(policy, samples)
+    ours, theirs = exported(policy, tmp_path / "now"), exported(policy, tmp_path / "base", base=True)
+    for s, kl, reverse in zip(samples, policy.kl_to_base(samples), policy.kl_to_base(samples, reverse=True), strict=True):
+        p, q = plain(ours, s), plain(theirs, s)
+        assert kl == pytest.approx(float((p.exp() * (p - q)).sum()), rel=2e-3, abs=1e-5) and kl > 0
+        assert reverse == pytest.approx(float((q.exp() * (q - p)).sum()), rel=2e-3, abs=1e-5)
+
+
+def test_an_update_is_one_step_on_the_weighted_loss(policy: Policy) -> None:
+    samples = all_of(policy.sample(asks(2)))
+    version = policy.version
+    facts = learn(policy, samples)
+    expected = sum((0.01 if i % 2 == 0 else -0.01) * lp for i, s in enumerate(samples) for lp in s.logprobs)  # every ratio is 1
+    assert policy.version == version + 1
+    assert facts["loss"] == pytest.approx(expected, rel=1e-4, abs=1e-5) and facts["gradient_norm"] > 0
+    assert facts["tokens"] == sum(s.sampled for s in samples)
+    assert facts["max_logprob_gap"] < 5e-5 and facts["effective_sample_size"] == pytest.approx(1, abs=1e-6)
+    assert policy.logprobs(samples) != [s.logprobs for s in samples]
+
+
+def test_what_is_rewarded_becomes_likelier(policy: Policy) -> None:
+    samples = all_of(policy.sample(asks(4)))
+    for _ in range(3):
+        learn(policy, samples)
+    now = policy.logprobs(samples)
+    gains = [sum(after) - sum(s.logprobs) for s, after in zip(samples, now, strict=True)]
+    assert sum(gains[1::2]) > 0 > sum(gains[0::2])
+
+
+def test_samples_come_from_the_new_weights(policy: Policy) -> None:
+    """After every update, and long prompts too: nothing computed under old weights may be used again."""
+    long = [Ask(({"role": "user", "content": "Start and apply in order: 3 +4 " * 40},), seed=1, n=2)]
+    for _ in range(3):
+        learn(policy, all_of(policy.sample(asks(2))))
+        samples = all_of(policy.sample(long))
+        for s, again in zip(samples, policy.logprobs(samples), strict=True):
+            assert s.logprobs == pytest.approx(again, abs=1e-4)
+
+
+def test_save_and_load_continue_bit_for_bit(policy: Policy, tmp_path: Path) -> None:
+    samples = all_of(policy.sample(asks()))
+    learn(policy, samples)
+    policy.save(tmp_path)
+    facts, answers = learn(policy, samples), policy.sample(asks(2))
+    learn(policy, samples)
+    policy.load(tmp_path)
+    assert policy.version == 1
+    assert learn(policy, samples) == facts and policy.sample(asks(2)) == answers
+
+
+def test_start_from_keeps_weights_and_forgets_the_optimizer(policy: Policy, tmp_path: Path) -> None:
+    samples = all_of(policy.sample(asks()))
+    for _ in range(2):
+        learn(policy, samples)
+    policy.save(tmp_path)
+    before = policy.logprobs(samples)
+    went_on = learn(policy, samples), policy.logprobs(samples)
+    policy.start_from(tmp_path)
+    assert policy.logprobs(samples) == before
+    assert learn(policy, samples) == went_on[0] and policy.logprobs(samples) != went_on[1]  # the same gradient, other moments
+
+
+def test_the_base_stays(policy: Policy) -> None:
+    before = [s.tokens for s in all_of(policy.sample(asks(2), base=True))]
+    samples = all_of(policy.sample(asks(2)))
+    assert [s.tokens for s in samples] == before
+    for _ in range(3):
+        learn(policy, samples)
+    assert [s.tokens for s in all_of(policy.sample(asks(2), base=True))] == before
+    assert [s.tokens for s in all_of(policy.sample(asks(2)))] != before
+
+
+def test_a_prompt_without_room_is_refused(policy: Policy) -> None:
+    with pytest.raises(ValueError, match="leaves no room"):
+        policy.sample([Ask(({"role": "user", "content": "1 " * 3000},), seed=0)])
