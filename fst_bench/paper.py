@@ -159,7 +159,7 @@ def asymptote_claims(single: dict[str, Runs]) -> Iterator[Claim]:
         ours = f"{100 * fst.A:.1f} against {100 * rl.A:.1f}; difference {percent(e)}"
         if not (fst.identifiable and rl.identifiable):
             unsure = " and ".join(name for name, fit in (("FST", fst), ("RL", rl)) if not fit.identifiable)
-            yield Claim("Asymptote", text, paper, ours, "not testable", f"{unsure}'s asymptote is not identifiable from these curves")
+            yield Claim("Asymptote", text, paper, ours, "not testable", f"not identifiable from these curves: {unsure}")
         else:
             yield judged("Asymptote", text, paper, e, ours)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fst_bench.compare import load, markdown, tables
+from fst_bench.paper import write_page
 
 HOUSE = Path(__file__).parent.parent
 
@@ -20,3 +21,8 @@ def test_the_readmes_tables_are_what_compare_says_of_the_committed_runs() -> Non
                 assert "\n".join(rows[: len(table.rows) + 2]) in readme, (stream, table.title)
                 assert "\n".join(rows[len(table.rows) + 2 :]) in readme, (stream, table.title)
                 assert {row.seeds for row in table.rows} == {5}
+
+
+def test_the_papers_page_is_what_the_committed_runs_say(tmp_path: Path) -> None:
+    write_page(HOUSE / "results", tmp_path)
+    assert (tmp_path / "paper.md").read_text() == (HOUSE / "results" / "paper" / "paper.md").read_text()

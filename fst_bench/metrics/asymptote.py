@@ -23,6 +23,7 @@ CLOSE = 1e-6
 """Where least squares stops, relative: A is good to four digits or more, and an accuracy is never known that well."""
 WIDTH = 0.1
 SEEN = 0.5
+REACHED = 0.02
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Asymptote:
     high: float
     identifiable: bool
     """A's interval is at most 0.1 wide, and at least half of the rise to A is in the data. C_mid need not be
-    identified for that: a curve may saturate before its first evaluation."""
+    identified for that: a curve may saturate before its first evaluation. An A of 1 or 0 is where the fit was stopped, and
+    its interval says nothing: it counts only where the fitted curve gets within 0.02 of it."""
     residual: float
     """Root mean squared distance of the mean curve to the fit."""
     resampled: tuple[float, ...]
@@ -82,9 +84,10 @@ def fit_asymptote(
     top, start, log_mid, slope = best
     interval = expanded(top, tops, len(y) if over_seeds else n, 0.95)
     seen = 1.0 if abs(top - start) < 0.01 else (fitted[-1] - start) / (top - start)
+    stopped = not 1e-3 < top < 1 - 1e-3 and abs(top - fitted[-1]) > REACHED
     return Asymptote(
         A=top, B=slope, c_mid=float(np.exp(log_mid)), r0=start, low=interval.low, high=interval.high,
-        identifiable=bool(interval.high - interval.low <= WIDTH and seen >= SEEN), residual=float(np.sqrt(np.mean((mean - fitted) ** 2))),
+        identifiable=bool(interval.high - interval.low <= WIDTH and seen >= SEEN and not stopped), residual=float(np.sqrt(np.mean((mean - fitted) ** 2))),
         resampled=tuple(tops),
     )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Curves from known sigmoids, and curves that tell nothing about where they end."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,16 @@ def test_a_curve_that_never_bends_has_no_asymptote() -> None:
     assert not fit_asymptote(X, line, r0=0.05).identifiable
     slow = sigmoid(X, 0.9, 1.5, 9000.0, 0.05) + np.random.default_rng(0).normal(0, 0.01, len(X))
     assert not fit_asymptote(X, slow, r0=0.05).identifiable
+
+
+def test_an_asymptote_at_its_bound_is_no_finding() -> None:
+    """Still rising at 0.78 after all samples, and every resample's best A is 1: an interval of no width that says nothing."""
+    x = [float(n) for n in range(40, 1000, 40)]
+    rising = [0.04 + 0.107 * math.log1p(n) for n in x]
+    fit = fit_asymptote(x, [[a + 0.01 * (-1) ** (i + s) for i, a in enumerate(rising)] for s in range(5)])
+    assert fit.A > 0.999 and fit.high - fit.low < 0.05 and not fit.identifiable
+    there = [1 - 0.9 * math.exp(-n / 60) for n in x]  # this one gets there
+    assert fit_asymptote(x, there).identifiable and fit_asymptote(x, there).A > 0.99
 
 
 def test_a_curve_that_is_saturated_from_the_start_has_one() -> None:
