@@ -173,7 +173,7 @@ def fits(groups: Groups) -> Drawn:
     first_column_only(panels)
     legend(figure, groups, without=("base",))
     some = next(iter(groups.values()))
-    caption = f"Sigmoids (ScaleRL's four parameters) fitted to the mean over seeds, with the asymptote A on the right, ? where its interval is wider than 0.1 or most of the rise is not in the data; {evidence(some)}."
+    caption = f"Sigmoids (ScaleRL's four parameters) fitted to the mean over seeds, with the asymptote A on the right, ? where it is not identified: its interval is wider than 0.1, most of the rise is not in the data, or the fit was stopped at 1 or 0; {evidence(some)}."
     return Drawn("fits", figure, pd.DataFrame(rows), caption, "Fitted learning curves with their asymptotes.")
 
 
