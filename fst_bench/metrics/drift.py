@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,15 @@ class Drift:
         return sum(self.answers) / len(self.answers)
 
 
-def token_kl(p: Tensor, q: Tensor, tokens: Sequence[int]) -> Drift:
+def token_kl(p: "Tensor", q: "Tensor", tokens: Sequence[int]) -> Drift:
     """KL(p || q) at the tokens of some answers to the same prompts, from logits (tokens, vocabulary), answer after answer.
 
     `tokens` is how many each answer has. KL(train || base), the paper's, is on the trained policy's own answers; the
     other direction is (base, train) on the base's: the first argument is the model whose answers they are.
     ValueError where shapes do not fit or a logit is NaN.
     """
+    import torch  # here, so that reading finished runs does without
+
     if p.shape != q.shape or p.ndim != 2 or len(p) != sum(tokens) or not len(p) or min(tokens) < 1:
         raise ValueError(
             f"logits are (tokens, vocabulary) of {sum(tokens)} tokens in answers of {list(tokens)[:5]}..., got {tuple(p.shape)} and {tuple(q.shape)}"
