@@ -120,7 +120,7 @@ def ratios_of_means(ours: Curve, theirs: Curve, rows: list[int]) -> dict[str, tu
     axis was not recorded."""
     accuracy = [curve.accuracy[rows].mean(0) for curve in (theirs, ours)]
     threshold = float(accuracy[0].max()) - 1e-9
-    at = [samples_to_threshold(theirs.problems.tolist(), values.tolist(), threshold, hold=1) for values in accuracy]
+    at = [samples_to_threshold(theirs.problems, values, threshold, hold=1) for values in accuracy]
     ratios = {}
     for axis in AXES:
         if axis not in ours.spent or axis not in theirs.spent:

@@ -1,14 +1,12 @@
 """A learning curve as arrays, checked."""
 
-from collections.abc import Sequence
-
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
 
-def checked(samples: Sequence[float], accuracy: Sequence[float] | Sequence[Sequence[float]], at_least: int = 1) -> tuple[Floats, Floats]:
+def checked(samples: ArrayLike, accuracy: ArrayLike, at_least: int = 1) -> tuple[Floats, Floats]:
     """(samples (points,), accuracy (..., points)) as arrays. ValueError that says which point is wrong."""
     x, y = np.asarray(samples, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     if x.ndim != 1 or y.ndim not in (1, 2) or y.shape[-1] != len(x):

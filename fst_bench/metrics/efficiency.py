@@ -1,11 +1,11 @@
 """Sample efficiency: how many samples until an accuracy is reached, and held."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike
 
 from .curve import checked
 
@@ -25,7 +25,7 @@ class Reached:
         return f">{self.after:,.0f}" if self.samples is None else f"{self.samples:,.0f}"
 
 
-def samples_to_threshold(samples: Sequence[float], accuracy: Sequence[float], threshold: float, hold: int = 2) -> Reached:
+def samples_to_threshold(samples: ArrayLike, accuracy: ArrayLike, threshold: float, hold: int = 2) -> Reached:
     """The first sample count of the first run of `hold` consecutive evaluations at or above `threshold`.
 
     samples: (points,), increasing; accuracy: (points,). A run that the curve's end cuts short does not count.
