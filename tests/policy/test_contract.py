@@ -116,6 +116,13 @@ def test_the_same_asks_give_the_same_samples_beside_any_others(policy: Policy) -
         assert [s.tokens for s in policy.sample([ask])[0]] == [s.tokens for s in group]
 
 
+def test_more_prompts_than_fit_into_one_pass(policy: Policy) -> None:
+    long = [Ask(({"role": "user", "content": f"{i} " + "Source:A Goal:B " * 40},), seed=i) for i in range(80)]
+    groups = policy.sample(long)
+    assert sum(len(s.tokens) for s in all_of(groups)) > 20_000
+    assert policy.sample(long[-1:])[0][0].tokens == groups[-1][0].tokens
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_sampling_follows_the_distribution(policy: Policy, tmp_path: Path, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first token of 2,000 samples against its exact probabilities, untruncated."""

@@ -77,6 +77,7 @@ class Sampler:
             weight_transfer_config=WeightTransferConfig(backend="in-memory"),
             enable_sleep_mode=cuda,
             enforce_eager=not cuda,
+            enable_chunked_prefill=cuda,  # a chunk's generator is set back, which vLLM cannot do on CPU
             disable_log_stats=True,
             seed=0,
         )
