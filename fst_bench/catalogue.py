@@ -60,7 +60,7 @@ def show(kind: str, name: str) -> tuple[str, dict[str, Any]]:
         return yaml.safe_dump(spec, sort_keys=False), spec
     if kind == "preset":
         preset = load_preset(name)
-        return preset_files()[name].read_text(), preset
+        return (preset_files().get(name) or Path(name)).read_text(), preset
     if kind == "task":
         if name not in TASKS:
             raise ValueError(unknown("task", name, TASKS))

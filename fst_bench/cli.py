@@ -101,7 +101,10 @@ def parser() -> Parser:
     validate.add_argument("name", nargs="?", help="a run directory; one stream, task or part of the protocol; for data: hub or a folder")
     validate.set_defaults(do=do_validate)
 
-    for command in (run, sweep, resume, compare, probe, paper, report, listing, show, validate):
+    doctor = commands.add_parser("doctor", help="what this machine has, and which presets it can run")
+    doctor.set_defaults(do=do_doctor)
+
+    for command in (run, sweep, resume, compare, probe, paper, report, listing, show, validate, doctor):
         command.add_argument("--json", action="store_true", help="last line of output is one JSON object")
     return p
 
@@ -194,17 +197,25 @@ def dry_run(args: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any
     """The resolved configuration, and what the run would spend at most."""
     import yaml
 
-    from fst_bench.bench import described
-    from fst_bench.config import resolve
-    from fst_bench.cost import estimate
+    from fst_bench.config import hardware_of, resolve
+    from fst_bench.cost import estimate, needs
 
     config, spec = resolve(args.stream, args.method, args.preset, args.seed, settings)
     cost = estimate(config, spec)
-    print(yaml.safe_dump(described(config, spec)["config"], sort_keys=False).rstrip())
-    print("# estimated cost")
+    need = needs(config, spec, hardware_of(args.preset), cost)
+    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).rstrip())
+    print("# at most")
     for key, value in cost.items():
         print(f"# {key.replace('_', ' ')}: {value:,}")
-    return {"config": described(config, spec), "cost": cost}
+    parts = ", ".join(f"{name} {value:g}" for name, value in need["memory_gb"].items() if value)
+    print(f"# {need['model']}, {need['parameters']:,} parameters, on {need['hardware']}: GB of memory {parts or 'below 0.01'}")
+    print(f"# at its peak {need['peak_gb']:g} of {need['usable_gb']:g} usable GB; checkpoints on disk {need['checkpoints_gb']:g} GB")
+    print(f"# hours, a guess from data sheets: {', '.join(f'{name} {value:.3g}' for name, value in need['hours'].items())}")
+    if need["refused"]:
+        raise ValueError(
+            f"preset {args.preset} does not fit: {need['refused']}. Would fit: {'; or '.join(need['fitting']) or 'nothing that was tried'}"
+        )
+    return {"config": config.model_dump(mode="json"), "cost": cost, "needs": need}
 
 
 def do_resume(args: argparse.Namespace) -> dict[str, Any]:
@@ -304,3 +315,16 @@ def do_validate(args: argparse.Namespace) -> dict[str, Any]:
         print(f"{'ok ' if complaint is None else 'BAD'} {name}" + (f": {complaint}" if complaint else ""))
         problems += [f"{name}: {complaint}"] if complaint else []
     return {"ok": not problems, "problems": problems}
+
+
+def do_doctor(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench import doctor
+
+    machine = doctor.look()
+    found, presets = doctor.findings(machine), doctor.presets(machine)
+    for name, text in found.items():
+        print(f"{name:<12}{text}")
+    print("presets")
+    for name, why in presets.items():
+        print(f"  {name:<16}{'no: ' + '; '.join(why) if why else 'yes'}")
+    return {"machine": found, "presets": presets}

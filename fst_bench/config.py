@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from fst_bench.data import DATA, PROCEDURAL, check_knobs, check_source
 from fst_bench.errors import explain, first_line, unknown
 from fst_bench.fast.settings import FastSettings
+from fst_bench.fit import Hardware
 from fst_bench.lab import Method
 from fst_bench.methods import METHODS
 from fst_bench.model.text import SEED_PROMPT
@@ -117,12 +118,27 @@ def preset_files() -> dict[str, Path]:
 
 def load_preset(name: str) -> dict[str, Any]:
     """A preset's settings over those of the preset it extends, a plain mapping. ValueError names what exists."""
-    files = preset_files()
-    if name not in files:
-        raise ValueError(unknown("preset", name, files))
-    values = read_yaml(files[name])
+    return {key: value for key, value in whole_preset(name).items() if key != "hardware"}
+
+
+def hardware_of(preset: str) -> Hardware:
+    """What a preset is made for. ValueError where it does not say."""
+    values = whole_preset(preset)
+    if "hardware" not in values:
+        raise ValueError(f"preset {preset} has no section hardware (gpus, memory_gb, teraflops, bandwidth), and extends none that has")
+    return explain(Hardware, values["hardware"], f"preset {preset}: hardware")
+
+
+def whole_preset(name: str) -> dict[str, Any]:
+    """A shipped preset by name or a file by path (ends in .yaml), with its section `hardware`, which decides no number of a run."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else preset_files().get(name)
+    if path is None:
+        raise ValueError(unknown("preset", name, preset_files()))
+    if path.stem in preset_files() and path != preset_files()[path.stem]:
+        raise ValueError(f"{path}: a preset of that name is shipped, and runs are named after their preset: give the file another name")
+    values = read_yaml(path)
     extended = values.pop("extends", None)
-    return layer(load_preset(extended), values) if extended else values
+    return layer(whole_preset(extended), values) if extended else values
 
 
 def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overrides: Mapping[str, Any] | None = None) -> tuple[Config, StreamSpec]:
@@ -146,7 +162,7 @@ def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overr
             nested = {part: nested}
         asked = merge(asked, nested)
     values = layer(values, asked)
-    values |= {"stream": stream, "method": method, "preset": preset, "seed": seed}
+    values |= {"stream": stream, "method": method, "preset": Path(preset).stem, "seed": seed}
     try:
         config = Config.model_validate(values)
     except ValidationError as error:

@@ -1,33 +1,66 @@
-"""What a run would spend at most, before it is started."""
+"""What a run would spend at most, and whether it fits, before it is started."""
 
+from dataclasses import asdict
 from typing import Any
 
+from fst_bench import fit
 from fst_bench.config import Config
+from fst_bench.data import PROCEDURAL
 from fst_bench.fast.settings import EMBEDDED, FastSettings
-from fst_bench.stream import Stream, StreamSpec
+from fst_bench.stream import Stream, StreamSpec, schedule
 
 
 def estimate(config: Config, spec: StreamSpec) -> dict[str, Any]:
     """Upper bounds, from the configuration alone: rollouts that learn, rollouts that evaluate, tokens sampled, and what reflection takes."""
-    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
-    steps = -(-stream.total // config.batch)
+    stages = schedule(spec, config.seed, config.stage_problems)
+    total = stages[-1].end
+    steps = -(-total // config.batch)
     method = config.method_class()
-    train = stream.total * config.slow.group * method.trains
+    train = total * config.slow.group * method.trains
     rounds = -(-steps // config.fast.cycle) * method.evolves
     evolve = rounds * (config.fast.budget + config.fast.anchor)  # gepa may overshoot by one candidate's anchor scores
-    e, tasks = config.evaluation, len({stage.task for stage in stream.stages})
-    points = stream.total // e.interval
+    e, tasks = config.evaluation, len({stage.task for stage in stages})
+    points = total // e.interval
     small = points * tasks * e.small * len(e.small_modes)
-    boundary = tasks * e.boundary * ((len(stream.stages) + 1) * len(e.boundary_modes))
+    boundary = tasks * e.boundary * ((len(stages) + 1) * len(e.boundary_modes))
     evaluation = (small + boundary) * e.samples
     return {
-        "problems": stream.total,
+        "problems": total,
         "steps": steps,
         "training_rollouts": train,
         "evolution_rollouts": evolve,
         "evaluation_rollouts": evaluation,
         "sampled_tokens": (train + evolve + evaluation) * config.policy.max_tokens,
-    } | (reflection(config.fast, stream.total, config.batch) if method.evolves else {})
+    } | (reflection(config.fast, total, config.batch) if method.evolves else {})
+
+
+def needs(config: Config, spec: StreamSpec, hardware: fit.Hardware, cost: dict[str, Any]) -> dict[str, Any]:
+    """GB of memory on each GPU by what fills it, GB of checkpoints on disk, and hours, for what `estimate` counted.
+
+    `refused` says why the hardware is too small, or is None; `fitting` lists what would do.
+    """
+    shape = fit.shape_of(config.model)
+    memory, refused = fit.memory(config, shape, hardware.gpus), fit.fits(config, shape, hardware)
+    learned, evaluated = cost["training_rollouts"], cost["evaluation_rollouts"]
+    times = fit.seconds(config, shape, hardware, prompt_tokens(config, spec), learned + cost["evolution_rollouts"] + evaluated, learned, evaluated)
+    stay = len(spec.stages) if config.checkpoint.stages else 0
+    return {
+        "model": config.model, "parameters": shape.parameters, "hardware": str(hardware),
+        "memory_gb": {name: round(value / fit.GIB, 2) for name, value in asdict(memory).items()}, "peak_gb": round(memory.peak / fit.GIB, 2),
+        "usable_gb": round(fit.room(hardware) / fit.GIB, 2),
+        "checkpoints_gb": round((config.checkpoint.keep + stay) * fit.checkpoint_bytes(config, shape) / fit.GIB, 2),
+        "hours": {name: round(value / 3600, 3) for name, value in times.items()},
+        "refused": refused, "fitting": fit.alternatives(config, shape, hardware) if refused else [],
+    }  # fmt: skip
+
+
+def prompt_tokens(config: Config, spec: StreamSpec) -> int:
+    """Of the streams' problems with a context, about: three characters a token. Rows of a data set are not read for it."""
+    if config.data != PROCEDURAL:
+        return fit.PROMPT
+    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
+    mean = sum(len(stream.problem(stage.start).prompt) for stage in stream.stages) / len(stream.stages)
+    return int((mean + len(config.seed_prompt)) / 3) + 1
 
 
 def reflection(fast: FastSettings, total: int, batch: int) -> dict[str, Any]:

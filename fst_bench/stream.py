@@ -95,23 +95,27 @@ class Stage(BaseModel):
     end: int
 
 
+def schedule(spec: StreamSpec, seed: int, stage_problems: int | None = None) -> list[Stage]:
+    """A stream's stages for one seed, each of `stage_problems` where that is given."""
+    rng = random.Random(f"{spec.name}@{spec.version}/{seed}")
+    stages: list[Stage] = []
+    for number, stage in enumerate(spec.stages, 1):
+        steps, start = spec.jitter // GRANULE, stages[-1].end if stages else 0
+        length = stage_problems or stage.problems + GRANULE * rng.randint(-steps, steps)
+        stages.append(Stage(number=number, task=stage.task, start=start, end=start + length))
+    return stages
+
+
 class Stream:
     """A stream for one seed and one preset's difficulties (task -> knobs), its problems from `data`."""
 
     def __init__(
         self, spec: StreamSpec, seed: int, difficulty: dict[str, dict[str, Any]], stage_problems: int | None = None, data: str = PROCEDURAL
     ):  # fmt: skip
-        rng = random.Random(f"{spec.name}@{spec.version}/{seed}")
-        self.seed, self.stages = seed, list[Stage]()
+        self.seed, self.stages = seed, schedule(spec, seed, stage_problems)
+        self.total = self.stages[-1].end
         expect(data, (stage.task for stage in spec.stages))
         self._tasks = [task_from(data, stage.task, difficulty.get(stage.task, {}) | stage.difficulty) for stage in spec.stages]
-        start = 0
-        for number, stage in enumerate(spec.stages, 1):
-            steps = spec.jitter // GRANULE
-            length = stage_problems or stage.problems + GRANULE * rng.randint(-steps, steps)
-            self.stages.append(Stage(number=number, task=stage.task, start=start, end=start + length))
-            start += length
-        self.total = start
 
     def stage_of(self, index: int) -> Stage:
         """The stage that problem `index` belongs to."""

@@ -64,7 +64,7 @@ def test_dry_run_costs_nothing_and_says_what_it_would(capsys: pytest.CaptureFixt
     assert main(["run", "--stream", "continual-4", "--method", "fst", "--out", str(tmp_path / "runs"), "--dry-run", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert facts["cost"]["training_rollouts"] == 8 * facts["cost"]["problems"]
-    assert facts["config"]["config"]["fast"]["cycle"] == 5
+    assert facts["config"]["fast"]["cycle"] == 5
     assert not (tmp_path / "runs").exists()
 
 

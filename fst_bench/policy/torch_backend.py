@@ -42,7 +42,11 @@ class PolicySettings(BaseModel):
     sample_rows: Annotated[int, Field(ge=1)] = 192
     """Sequences sampled at a time; more are slower on a CPU, whose cache they overflow."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
-    """Padded tokens in one forward-backward pass; changes nothing but memory."""
+    """Padded tokens in one forward-backward pass (one answer where it is longer); changes nothing but memory."""
+    checkpointing: bool = False
+    """Whether a layer's activations are computed again in the backward pass instead of kept; changes nothing but memory and time."""
+    thinking: bool = True
+    """Handed to chat templates that know `enable_thinking`, as Qwen3's does."""
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     float32_head: bool = False
@@ -78,6 +82,12 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
+def check_device(settings: PolicySettings) -> None:
+    """ValueError where `device: cuda` is asked for and torch sees no GPU."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("policy.device is cuda, and torch sees no GPU here: fst-bench doctor says which presets this machine can run")
+
+
 def unloadable(name: str, error: Exception) -> ValueError:
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return ValueError(f"cannot load the model {name!r}: {reason[:200]}")
@@ -93,9 +103,22 @@ def pad_of(tokenizer: Any) -> int:
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
 
-def written(tokenizer: Any, asks: Sequence[Ask], room: int) -> list[list[int]]:
+def ready_to_learn(model: PreTrainedModel, settings: PolicySettings) -> PreTrainedModel:
+    """The model as its learner runs it: without dropout, with checkpointing where it is asked for. ValueError where a model can't have both."""
+    if not settings.checkpointing:
+        return model.eval()
+    dropped = [name for name, value in model.config.to_dict().items() if name.endswith(("dropout", "_pdrop")) and value]
+    if dropped:  # transformers keeps checkpoints in training mode only, where these would sample other weights than are trained
+        raise ValueError(f"policy.checkpointing does not go with a model that has dropout: its config sets {', '.join(dropped)}")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+def written(tokenizer: Any, asks: Sequence[Ask], room: int, thinking: bool = True) -> list[list[int]]:
     """The asks' conversations as tokens. ValueError where one is longer than `room`."""
-    texts = tokenizer.apply_chat_template([list(ask.messages) for ask in asks], tokenize=False, add_generation_prompt=True)
+    texts = tokenizer.apply_chat_template(
+        [list(ask.messages) for ask in asks], tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+    )  # fmt: skip
     prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     longest = max(map(len, prompts))
     if longest > room:
@@ -104,7 +127,8 @@ def written(tokenizer: Any, asks: Sequence[Ask], room: int) -> list[list[int]]:
 
 
 def load_policy(name: str, settings: PolicySettings) -> "TorchPolicy":
-    """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model."""
+    """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model, or the device is not here."""
+    check_device(settings)
     tokenizer = load_tokenizer(name)
     try:
         model = AutoModelForCausalLM.from_pretrained(model_folder(name), dtype=getattr(torch, settings.dtype))
@@ -118,8 +142,8 @@ class TorchPolicy:
     """A transformers causal LM that samples, scores and learns in this process. See `Policy` for the contract."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, settings: PolicySettings):
-        self.model, self.tokenizer, self.settings = model.eval(), tokenizer, settings
-        self.base = copy.deepcopy(model).requires_grad_(False)
+        self.base = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model, self.tokenizer, self.settings = ready_to_learn(model, settings), tokenizer, settings
         self.version = 0
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
         self.end, self.pad = ends_of(model, tokenizer), pad_of(tokenizer)
@@ -127,7 +151,8 @@ class TorchPolicy:
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         if not asks:
             return []
-        prompts = written(self.tokenizer, asks, self.model.config.max_position_embeddings - self.settings.max_tokens)
+        room = self.model.config.max_position_embeddings - self.settings.max_tokens
+        prompts = written(self.tokenizer, asks, room, self.settings.thinking)
         decoded = decode(
             self.base if base else self.model, prompts, [ask.n for ask in asks], [ask.seed for ask in asks],
             temperature=temperature, max_tokens=self.settings.max_tokens, end=self.end, pad=self.pad, rows=self.settings.sample_rows,
@@ -218,6 +243,6 @@ class TorchPolicy:
 
     def _sampled_logits(self, model: PreTrainedModel, samples: Sequence[Sample]) -> Tensor:
         """float32 logits of every sampled token, row after row."""
-        if is_plain_qwen3(model):
+        if is_plain_qwen3(model) and not self.settings.checkpointing:
             return score(model, samples)
         return logits_at(model, *padded(samples, self.pad, model.device), self.settings.float32_head)

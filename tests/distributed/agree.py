@@ -1,6 +1,6 @@
 """Run by every rank of a launcher: on the same recorded rollouts, does the DeepSpeed learner do what the torch backend does?
 
-    torchrun --nproc_per_node 2 tests/distributed/agree.py 3 out.json     # ZeRO-3 on two ranks
+    torchrun --nproc_per_node 2 tests/distributed/agree.py 3 kept out.json     # ZeRO-3 on two ranks, activations kept
 
 Writes the differences of one update, and of what follows from it, as JSON.
 """
@@ -29,7 +29,7 @@ def flat(tensors: Any) -> torch.Tensor:
     return torch.cat([t.detach().double().flatten() for t in tensors])
 
 
-def main(zero: int, out: Path) -> None:
+def main(zero: int, activations: str, out: Path) -> None:
     torch.set_num_threads(1)
     settings = PolicySettings(max_tokens=32, micro_batch_tokens=150, distributed={"zero": zero})
     join("cpu")
@@ -39,7 +39,7 @@ def main(zero: int, out: Path) -> None:
     samples: list[Sample] = [s for group in groups for s in group]
     advantages = [1.0, -1.0, 0.5] * 3
     weights = [[0.01 * (i + 1)] * s.sampled for i, s in enumerate(samples)]
-    learner = Learner(model_folder("embedded:tiny"), settings, reference.pad)
+    learner = Learner(model_folder("embedded:tiny"), settings.model_copy(update={"checkpointing": activations == "recomputed"}), reference.pad)
 
     gradients: dict[str, torch.Tensor] = {}
     step = learner.engine.step
@@ -63,7 +63,7 @@ def main(zero: int, out: Path) -> None:
     found["weights"] = float((moved - flat(reference.model.parameters())).abs().max())
     found["kl"] = largest([learner.kl_to_base(samples, False)], [reference.kl_to_base(samples)])
 
-    folder = out.parent / f"saved-{learner.world}-{zero}"
+    folder = out.parent / f"saved-{learner.world}-{zero}-{activations}"
     learner.save(folder)
     went_on = learner.update(samples, advantages, weights, cispo), learner.logprobs(samples)
     learner.load(folder)
@@ -76,4 +76,4 @@ def main(zero: int, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

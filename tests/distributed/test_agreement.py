@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(("ranks", "zero"), [(1, 2), (1, 3), (2, 2), (2, 3)])
-def test_the_learners_agree(tmp_path: Path, ranks: int, zero: int) -> None:
+@pytest.mark.parametrize(
+    ("ranks", "zero", "activations"),
+    [(1, 2, "kept"), (1, 3, "kept"), (2, 2, "kept"), (2, 3, "kept"), (1, 2, "recomputed"), (2, 3, "recomputed")],
+)
+def test_the_learners_agree(tmp_path: Path, ranks: int, zero: int, activations: str) -> None:
     script, out = Path(__file__).with_name("agree.py"), tmp_path / "found.json"
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", str(29600 + 2 * ranks + zero)]
     done = subprocess.run(
-        [*launch, str(script), str(zero), str(out)], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+        [*launch, str(script), str(zero), activations, str(out)], env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(out.read_text())

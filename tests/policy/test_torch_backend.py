@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
 
 from fst_bench.policy import Ask, Sample, TorchPolicy, load_policy
-from fst_bench.policy.torch_backend import PolicySettings
+from fst_bench.policy.torch_backend import PolicySettings, written
 from fst_bench.slow.losses import cispo
 
 TEXTS = ["Start and apply in order: 3 +4 *2", "Start and apply in order: 5 +1 -2 +9 *2 +3", "Source:A Goal:B"]
@@ -83,3 +83,37 @@ def test_any_other_causal_lm_goes_the_same_way(policy: TorchPolicy, tmp_path: Pa
         assert sample.logprobs == pytest.approx(again, abs=1e-4)
     other.update(samples, [1.0] * len(samples), flat(samples, 0.01), cispo)
     assert all(kl > 0 for kl in other.kl_to_base(samples))
+
+
+def test_checkpointing_changes_nothing_but_rounding(policy: TorchPolicy) -> None:
+    samples = [g[0] for g in policy.sample(asks())]
+    rows = (samples, [1.0, -1.0] * 3, flat(samples, 0.01), cispo)
+    thrifty = load_policy("embedded:tiny", policy.settings.model_copy(update={"checkpointing": True}))
+    facts, theirs = policy.update(*rows), thrifty.update(*rows)
+    assert theirs == pytest.approx(facts, rel=1e-4, abs=1e-5)
+    ours, again = (torch.cat([p.grad.flatten() for p in made.model.parameters()]) for made in (policy, thrifty))
+    assert float((ours - again).norm() / ours.norm()) < 1e-4
+    assert thrifty.kl_to_base(samples) == pytest.approx(policy.kl_to_base(samples), abs=1e-3)
+
+
+def test_checkpointing_refuses_dropout(tmp_path: Path, policy: TorchPolicy) -> None:
+    AutoModelForCausalLM.from_config(
+        GPT2Config(vocab_size=len(policy.tokenizer), n_positions=64, n_embd=32, n_layer=1, n_head=2, attn_pdrop=0.1, resid_pdrop=0.0, embd_pdrop=0.0)
+    ).save_pretrained(tmp_path)
+    policy.tokenizer.save_pretrained(tmp_path)
+    load_policy(str(tmp_path), PolicySettings(max_tokens=8))
+    with pytest.raises(ValueError, match="attn_pdrop"):
+        load_policy(str(tmp_path), PolicySettings(max_tokens=8, checkpointing=True))
+
+
+def test_thinking_reaches_a_template_that_knows_it(policy: TorchPolicy) -> None:
+    shut = "<think>\n\n</think>\n\n"
+    template = policy.tokenizer.chat_template
+    plain = written(policy.tokenizer, asks(), 500, thinking=False)
+    assert plain == written(policy.tokenizer, asks(), 500)  # the embedded model's does not
+    policy.tokenizer.chat_template = (
+        template + "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    )
+    assert written(policy.tokenizer, asks(), 500) == plain
+    with_shut = [policy.tokenizer.decode(ids) for ids in written(policy.tokenizer, asks(), 500, thinking=False)]
+    assert with_shut == [policy.tokenizer.decode(ids) + shut for ids in plain]

@@ -23,7 +23,7 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 from fst_bench.metrics import token_kl
 from fst_bench.policy.base import Sample, TokenLoss
 from fst_bench.policy.scoring import Mismatch, chosen_logprobs, logits_at, micro_batches, padded, policy_loss, sampler_logprobs, targets_of
-from fst_bench.policy.torch_backend import PolicySettings
+from fst_bench.policy.torch_backend import PolicySettings, ready_to_learn
 
 if not torch.cuda.is_available():  # would be compiled for shared memory between ranks: gloo does without
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -63,7 +63,7 @@ class Learner:
         )  # fmt: skip
         self.engine = deepspeed.initialize(model=self.module, optimizer=optimizer, config=learning)[0]
         frozen = shared | {"zero_optimization": zero if settings.distributed.zero == 3 else {"stage": 0}}
-        self.frozen = self._load(folder, frozen).requires_grad_(False).to(self.device)
+        self.frozen = self._load(folder, frozen).eval().requires_grad_(False).to(self.device)
         self.base = deepspeed.initialize(model=self.frozen, config=frozen)[0] if settings.distributed.zero == 3 else self.frozen
         self.version = 0
 
@@ -72,7 +72,7 @@ class Learner:
         alive = HfDeepSpeedConfig(config)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, self.settings.dtype))
         del alive
-        return Scorer(model.eval(), self.settings.float32_head)
+        return Scorer(ready_to_learn(model, self.settings), self.settings.float32_head)
 
     # --- scoring
 

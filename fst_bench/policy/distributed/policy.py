@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from fst_bench.errors import RunError
 from fst_bench.policy.base import Ask, Sample, TokenLoss
-from fst_bench.policy.torch_backend import PolicySettings, ends_of, load_tokenizer, model_folder, pad_of, written
+from fst_bench.policy.torch_backend import PolicySettings, check_device, ends_of, load_tokenizer, model_folder, pad_of, written
 
 from .learner import Learner, join
 from .sampler import Sampler
@@ -148,7 +148,7 @@ class DistributedPolicy:
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         if not asks:
             return []
-        prompts = written(self.tokenizer, asks, self.ranked.sampler.positions - self.settings.max_tokens)
+        prompts = written(self.tokenizer, asks, self.ranked.sampler.positions - self.settings.max_tokens, self.settings.thinking)
         done = self.everywhere("sample", prompts, [ask.n for ask in asks], [ask.seed for ask in asks], temperature, base)
         out = []
         for prompt, group in zip(prompts, done, strict=True):
@@ -189,6 +189,7 @@ class DistributedPolicy:
 
 def load_policy(name: str, settings: PolicySettings) -> DistributedPolicy:
     """The policy, on rank 0. On every other rank this does not return before the end: it works for rank 0, then ends the process."""
+    check_device(settings)
     join(settings.device)
     if int(os.environ["RANK"]) == 0:
         return DistributedPolicy(name, settings)

@@ -70,7 +70,9 @@ class Sampler:
             dtype=settings.dtype,
             tensor_parallel_size=own.tensor_parallel,
             distributed_executor_backend="external_launcher" if ranks > 1 else None,
+            max_model_len=own.positions,
             kv_cache_memory_bytes=int(own.cache_gb * 2**30),
+            gpu_memory_utilization=0.05,  # read as free memory to begin with, which the learner has taken; the cache's size is given
             max_num_seqs=settings.sample_rows,
             generation_config="vllm",  # the model's own would truncate: the ratio to the learner would be biased
             hf_overrides={"head_dtype": "float32"} if settings.float32_head else {},

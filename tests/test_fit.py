@@ -1,0 +1,204 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen3Config
+
+from fst_bench import fit
+from fst_bench.cli import main
+from fst_bench.config import Config, hardware_of, load_preset, preset_files, resolve
+from fst_bench.cost import estimate
+from fst_bench.policy import PolicySettings
+from fst_bench.policy.torch_backend import load_policy, ready_to_learn
+
+PAPER = "qwen3-8b-paper"
+
+
+def config(preset: str, **settings: Any) -> Config:
+    return resolve("continual-4", "fst", preset, 0, settings)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),  # as their cards on the hub count them
+    [("Qwen/Qwen3-0.6B", 596_049_920), ("Qwen/Qwen3-1.7B", 1_720_574_976), ("Qwen/Qwen3-4B", 4_022_468_096), ("Qwen/Qwen3-8B", 8_190_735_360)],
+)
+def test_the_listed_shapes_are_the_models(name: str, parameters: int) -> None:
+    assert fit.shape_of(name).parameters == parameters
+
+
+def test_a_folder_is_counted() -> None:
+    model = load_policy("embedded:tiny", PolicySettings()).model
+    shape = fit.shape_of("embedded:tiny")
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    assert (shape.layers, shape.hidden, shape.vocabulary) == (model.config.num_hidden_layers, model.config.hidden_size, model.config.vocab_size)
+
+
+def kept_by_autograd(model: torch.nn.Module, rows: int, length: int) -> int:
+    """Bytes of the storages that a forward pass through the layers leaves for the backward pass, weights left out."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.base_model(input_ids=torch.ones(rows, length, dtype=torch.long), use_cache=False)
+    return sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in weights)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("heads", "keys", "size", "feedforward"), [(4, 4, 16, 192), (4, 2, 32, 512), (16, 8, 16, 384)])
+def test_activations_are_what_autograd_keeps(
+    tmp_path: Path, dtype: str, checkpointing: bool, heads: int, keys: int, size: int, feedforward: int
+) -> None:
+    rows, length = 4, 64
+    policy = {"dtype": dtype, "checkpointing": checkpointing, "micro_batch_tokens": rows * length, "max_tokens": length}
+    kept, guess = [], []
+    for layers in (4, 8):  # the difference: what stands outside of the layers is not in the guess
+        made = Qwen3Config(
+            hidden_size=128, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=keys, head_dim=size,
+            intermediate_size=feedforward, vocab_size=300, tie_word_embeddings=True, max_position_embeddings=length,
+        )  # fmt: skip
+        made.save_pretrained(tmp_path)
+        settings = config("tiny", model=str(tmp_path), policy=policy)
+        kept.append(
+            kept_by_autograd(ready_to_learn(AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype)), settings.policy), rows, length)
+        )
+        guess.append(fit.memory(settings, fit.shape_of(str(tmp_path)), 0).activations)
+    assert kept[1] - kept[0] == pytest.approx(guess[1] - guess[0], rel=0.1)
+
+
+def test_memory_by_hand() -> None:
+    # 1,000 parameters in bfloat16 on 4 ranks. ZeRO-2 shards gradients (2 bytes) and optimizer (4 weights, 4 + 4 moments), ZeRO-3 both models too
+    shape = fit.Shape(1000, 2, 8, 8, 8, 16, 10, 100)
+    two = fit.memory(config("qwen3-0.6b"), shape, 4)
+    assert (two.weights, two.base, two.gradients, two.optimizer, two.sampler) == (2000, 2000, 500, 3000, 2000)
+    three = fit.memory(config("qwen3-0.6b", **{"policy.distributed.zero": 3, "policy.distributed.tensor_parallel": 2}), shape, 4)
+    assert (three.weights, three.base, three.gradients, three.optimizer, three.sampler) == (500, 500, 500, 3000, 1000)
+    assert three.cache == 6 * 2**30 and three.peak == three.resident + three.sampler + three.cache
+    # in float32 on one process: weights, base, gradients, two moments; a cache of 2 x 2 layers x 8 x 4 bytes a token
+    one = fit.memory(config("tiny", **{"policy.max_tokens": 50, "policy.sample_rows": 7}), shape, 0)
+    assert (one.weights, one.base, one.gradients, one.optimizer, one.sampler) == (4000, 4000, 4000, 8000, 0)
+    assert one.cache == 7 * 100 * 128
+
+
+@pytest.mark.parametrize("preset", preset_files())
+def test_every_preset_fits_what_it_is_made_for(preset: str) -> None:
+    assert fit.fits(config(preset), fit.shape_of(config(preset).model), hardware_of(preset)) is None
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "reason"),
+    [
+        ("qwen3-0.6b", {"model": "Qwen/Qwen3-4B"}, "GB a GPU"),
+        ("qwen3-0.6b", {"policy.micro_batch_tokens": 6144}, "GB a GPU"),
+        ("qwen3-1.7b", {"model": "Qwen/Qwen3-8B"}, "GB a GPU"),
+        (PAPER, {"policy.distributed.zero": 2, "policy.distributed.cache_gb": 40.0}, "GB a GPU"),
+        (PAPER, {"policy.distributed.cache_gb": 1.0}, "holds no sequence of 10,240 tokens, which takes 1.4"),
+        (PAPER, {"policy.distributed.tensor_parallel": 3}, "does not divide 8"),
+        (PAPER, {"backend": "torch"}, "runs on one GPU"),
+        ("tiny", {"policy.device": "cuda"}, "device is cuda"),
+    ],
+)
+def test_what_does_not_fit_is_refused(preset: str, settings: dict[str, Any], reason: str) -> None:
+    made, hardware = config(preset, **settings), hardware_of(preset)
+    shape = fit.shape_of(made.model)
+    assert reason in str(fit.fits(made, shape, hardware))
+    for text in fit.alternatives(made, shape, hardware):  # what is said to fit does
+        where, _, changes = text.partition(" with ")
+        there = hardware
+        if found := re.match(r"(\d+) x (\d+) GB", where):
+            there = hardware.model_copy(update={"gpus": int(found[1]), "memory_gb": float(found[2])})
+        else:
+            changes = where
+        asked = dict(change.split("=") for change in changes.split())
+        values = {key: {"true": True}.get(value) or int(value) for key, value in asked.items()}
+        again = config(preset, **settings | values)
+        assert fit.fits(again, shape, there) is None, text
+
+
+def test_there_is_an_alternative_where_there_can_be_one() -> None:
+    made = config("qwen3-0.6b", model="Qwen/Qwen3-8B")
+    larger, *_ = fit.alternatives(made, fit.shape_of(made.model), hardware_of("qwen3-0.6b"))
+    assert larger.startswith("16 x 24 GB with") and "zero=3" in larger
+    made = config("qwen3-0.6b", **{"policy.micro_batch_tokens": 6144})
+    assert "policy.micro_batch_tokens=3072" in fit.alternatives(made, fit.shape_of(made.model), hardware_of("qwen3-0.6b"))
+
+
+def test_longer_answers_more_parameters_and_fewer_gpus_take_longer() -> None:
+    made, hardware = config(PAPER), hardware_of(PAPER)
+    shape = fit.shape_of(made.model)
+
+    def total(settings: Config, there: fit.Hardware) -> float:
+        return sum(fit.seconds(settings, shape, there, 500, 1000, 1000, 100).values())
+
+    usual = total(made, hardware)
+    assert total(config(PAPER, **{"policy.max_tokens": 4096}), hardware) < usual < total(made, hardware.model_copy(update={"gpus": 4}))
+    assert fit.seconds(made, shape, hardware, 500, 2000, 0, 0)["sampling"] == 2 * fit.seconds(made, shape, hardware, 500, 1000, 0, 0)["sampling"]
+    # 8 operations a parameter and token with checkpointing, at 0.35 of 8 x 312e12 a second
+    assert fit.seconds(made, shape, hardware, 808, 0, 10, 0)["training"] == pytest.approx(10 * 9000 * 8 * 8_190_735_360 / (0.35 * 8 * 312e12))
+
+
+def test_the_papers_preset_states_what_the_paper_gives() -> None:
+    made = config(PAPER)
+    assert (made.model, made.policy.thinking, made.batch, made.slow.group) == ("Qwen/Qwen3-8B", True, 32, 8)
+    assert (made.fast.cycle, made.fast.reflector, made.evaluation.samples) == (6, "openai/gpt-5.2", 4)
+    assert made.fast.population in (4, 8) and made.stage_problems == 200 * made.batch
+
+
+def test_every_line_of_the_papers_preset_says_whose_it_is() -> None:
+    sections: list[str] = []
+    for line in preset_files()[PAPER].read_text().splitlines():
+        key, colon, rest = line.partition(":")
+        if line.startswith("#") or key == "hardware" or not colon:
+            continue
+        sections = [*sections[: (len(key) - len(key.lstrip())) // 2], rest]
+        if rest.partition("#")[0].strip():
+            assert any("[paper]" in text or "[ours]" in text for text in sections), line
+
+
+@pytest.mark.parametrize("stream", ["continual-4", "paper-3", "single-math"])
+def test_an_evaluation_at_8b_costs_less_than_five_rl_steps(stream: str) -> None:
+    made, spec = resolve(stream, "rl", PAPER)
+    e, tasks = made.evaluation, len({stage.task for stage in spec.stages})
+    most = max(e.small * len(e.small_modes), e.boundary * len(e.boundary_modes)) * tasks * e.samples
+    assert most < 5 * made.batch * made.slow.group
+    # and all of them together less than learning
+    cost = estimate(made, spec)
+    assert cost["evaluation_rollouts"] < 0.1 * cost["training_rollouts"]
+
+
+def test_a_dry_run_says_it_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    ask = ["run", "--stream", "continual-4", "--method", "fst", "--preset", "qwen3-0.6b", "--dry-run"]
+    assert main(ask) == 0
+    said = capsys.readouterr().out
+    assert "596,049,920 parameters, on 1 x 24 GB: GB of memory weights 1.11, base 1.11, gradients 1.11, optimizer 6.66" in said and "hours" in said
+    assert main([*ask, "--model", "Qwen/Qwen3-8B"]) == 2
+    complaint = capsys.readouterr().err
+    assert "does not fit" in complaint and "Would fit: 16 x 24 GB" in complaint and complaint.count("\n") == 1
+
+
+def test_a_preset_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (mine := tmp_path / "box.yaml").write_text("extends: qwen3-0.6b\nhardware: {gpus: 2}\npolicy: {distributed: {zero: 3}}\n")
+    made = config(str(mine))
+    assert (made.preset, made.policy.distributed.zero, made.policy.max_tokens) == ("box", 3, 2048)
+    assert hardware_of(str(mine)) == hardware_of("qwen3-0.6b").model_copy(update={"gpus": 2})
+    assert "hardware" not in load_preset(str(mine)) and main(["show", "preset", str(mine)]) == 0
+    mine.write_text("extends: tiny\nhardware: {gpu: 2}\n")
+    with pytest.raises(ValueError, match="did you mean gpus"):
+        hardware_of(str(mine))
+    (clash := tmp_path / "tiny.yaml").write_text("extends: smoke\n")
+    with pytest.raises(ValueError, match="give the file another name"):
+        config(str(clash))
+
+
+def test_a_model_that_is_nowhere_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # or it would try five times
+    with pytest.raises(ValueError, match="neither here nor to be had from the hub"):
+        fit.shape_of("nobody/no-such-model")
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        fit.shape_of(str(tmp_path))
