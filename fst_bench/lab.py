@@ -123,7 +123,7 @@ class Lab:
         return [[replace(r, sample=replace(r.sample, logprobs=next(flat))) for r in group] for group in groups]
 
     def update(
-        self, rollouts: Sequence[Rollout], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss
+        self, rollouts: Sequence[Rollout], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss
     ) -> dict[str, float]:  # fmt: skip
         """One optimizer step of the policy; see `Policy.update`."""
         with self.ledger.timed("update"):

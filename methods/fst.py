@@ -8,7 +8,7 @@ over the K prompts, and the advantage is normalised once per problem over the wh
 from typing import Any
 
 from fst_bench.fast.evolve import evolve
-from fst_bench.lab import Attempt, Handle, Lab, Method, MethodConfig
+from fst_bench.lab import Attempt, Handle, Lab, Method, MethodConfig, Rollout
 from fst_bench.slow import learn
 
 
@@ -34,17 +34,19 @@ class FST(Method):
         """The fast weights, best first."""
 
     def step(self, batch: list[Handle]) -> dict[str, Any]:
-        facts: dict[str, Any] = {}
-
-        # fast: a new population from the coming cycle's problems
-        if self.steps % self.config.fast.cycle == 0:
-            lookahead = [problem for ahead in self.lab.peek(self.config.fast.cycle) for problem in ahead]
-            population = evolve(self.lab, self.prompts, lookahead, self.config.fast)
-            self.prompts = [scored.prompt for scored in population]
-            facts = {"anchor_score": population[0].mean}
+        facts = self.fast() if self.steps % self.config.fast.cycle == 0 else {}
         self.steps += 1
+        return facts | self.slow(self.rollouts(batch))
 
-        # slow: one RL step under the population
+    def fast(self) -> dict[str, Any]:
+        """A new population from the coming cycle's problems."""
+        lookahead = [problem for ahead in self.lab.peek(self.config.fast.cycle) for problem in ahead]
+        population = evolve(self.lab, self.prompts, lookahead, self.config.fast)
+        self.prompts = [scored.prompt for scored in population]
+        return {"anchor_score": population[0].mean}
+
+    def rollouts(self, batch: list[Handle]) -> list[list[Rollout]]:
+        """A group for each problem, spread over the population."""
         offset = self.lab.random("spread").randrange(len(self.prompts))
         shares = [spread(self.config.slow.group, len(self.prompts), offset + i) for i in range(len(batch))]
         attempts = [
@@ -53,11 +55,14 @@ class FST(Method):
             for prompt, n in zip(self.prompts, share, strict=True)
             if n
         ]
-        rollouts = self.lab.sample(attempts, "train")
-        groups: dict[int, list] = {problem.index: [] for problem in batch}
-        for attempt, answers in zip(attempts, rollouts, strict=True):
+        groups: dict[int, list[Rollout]] = {problem.index: [] for problem in batch}
+        for attempt, answers in zip(attempts, self.lab.sample(attempts, "train"), strict=True):
             groups[attempt.problem.index] += answers
-        return facts | learn(self.lab, list(groups.values()), self.config.slow)
+        return list(groups.values())
+
+    def slow(self, groups: list[list[Rollout]]) -> dict[str, Any]:
+        """One RL step under the population."""
+        return learn(self.lab, groups, self.config.slow)
 
     def context_for(self, prompt: str) -> str:
         return self.prompts[0]

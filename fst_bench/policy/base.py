@@ -77,8 +77,10 @@ class Policy(Protocol):
         """
         ...
 
-    def update(self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss) -> dict[str, float]:
-        """One optimizer step on sum over tokens of weight * loss; `advantages` are per sample, `weights` per sampled token of each.
+    def update(
+        self, samples: Sequence[Sample], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss
+    ) -> dict[str, float]:
+        """One optimizer step on sum over tokens of weight * loss; `advantages` and `weights` have one number for each sampled token of each sample.
 
         Nothing is normalised here, so how the samples are cut into micro-batches changes nothing but rounding.
         Returns loss, gradient norm and the mismatch between sampler and learner (see `scoring.Mismatch`).

@@ -56,12 +56,14 @@ def chosen_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
 
 
-def policy_loss(logprobs: Tensor, rows: Sequence[Sample], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss) -> Tensor:
-    """Sum over the sampled tokens of weight * loss. `logprobs` (sampled tokens,) carries the gradient; `weights[i]` has one number a token."""
-    counts = torch.tensor([row.sampled for row in rows], device=logprobs.device)
-    per_token = torch.tensor(list(advantages), dtype=torch.float32, device=logprobs.device).repeat_interleave(counts)
-    weight = torch.tensor([w for row in weights for w in row], dtype=torch.float32, device=logprobs.device)
-    return (weight * loss(logprobs, sampler_logprobs(rows, logprobs.device), per_token)).sum()
+def policy_loss(
+    logprobs: Tensor, rows: Sequence[Sample], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss
+) -> Tensor:
+    """Sum over the sampled tokens of weight * loss. `logprobs` (sampled tokens,) carries the gradient; the lists have one number for each of them."""
+    advantage, weight = (
+        torch.tensor([x for row in values for x in row], dtype=torch.float32, device=logprobs.device) for values in (advantages, weights)
+    )
+    return (weight * loss(logprobs, sampler_logprobs(rows, logprobs.device), advantage)).sum()
 
 
 def sampler_logprobs(rows: Sequence[Sample], device: torch.device) -> Tensor:

@@ -191,7 +191,7 @@ class TorchPolicy:
         return out
 
     def update(
-        self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss
+        self, samples: Sequence[Sample], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss
     ) -> dict[str, float]:  # fmt: skip
         total, mismatch = 0.0, Mismatch()
         self.optimizer.zero_grad(set_to_none=True)

@@ -11,6 +11,7 @@ from .losses import cispo
 
 if TYPE_CHECKING:
     from fst_bench.lab import Lab, Rollout
+    from fst_bench.policy.base import TokenLoss
 
 
 class SlowSettings(BaseModel):
@@ -40,12 +41,22 @@ class SlowSettings(BaseModel):
         return self
 
 
-def learn(lab: "Lab", groups: "list[list[Rollout]]", settings: SlowSettings) -> dict[str, Any]:
+def learn(
+    lab: "Lab", groups: "list[list[Rollout]]", settings: SlowSettings, *,
+    advantages: list[list[float]] | None = None, penalties: list[list[list[float]]] | None = None, loss: "TokenLoss | None" = None,
+) -> dict[str, Any]:  # fmt: skip
     """Update the policy from `groups[p][i]`, the rollouts of problem p. Returns the facts of the step.
 
-    A share of the batch in which every group has zero variance takes no optimizer step.
+    FST's own is the default: one normalisation per problem, over the whole group, and CISPO. An ablation gives its own `advantages[p][i]`,
+    `penalties[p][i][t]` that are taken from the advantage of each sampled token, or loss. A share of the batch in which every
+    advantage is zero takes no optimizer step.
     """
-    advantages = [group_advantages([reward(r, settings) for r in group]) for group in groups]
+    loss = loss or partial(cispo, cap=settings.cap)
+    advantages = advantages or per_problem(groups, settings)
+    signals = [
+        [[a - taken for taken in (penalties[p][i] if penalties else [0.0] * r.sample.sampled)] for i, (r, a) in enumerate(zip(g, row, strict=True))]
+        for p, (g, row) in enumerate(zip(groups, advantages, strict=True))
+    ]
     sampled = groups
     if settings.anchor == "recomputed":
         groups = lab.reanchor(groups)
@@ -58,14 +69,20 @@ def learn(lab: "Lab", groups: "list[list[Rollout]]", settings: SlowSettings) -> 
     for share in shares:
         weights = token_weights([[r.sample.sampled for r in groups[p]] for p in share], settings.normaliser)
         rows = [
-            (r, a, [w * ratio for ratio in truncated(r.sample.logprobs, before.sample.logprobs, settings.truncate)])
+            (r, signal, [w * ratio for ratio in truncated(r.sample.logprobs, before.sample.logprobs, settings.truncate)])
             for p, group_weights in zip(share, weights, strict=True)
-            for r, before, a, w in zip(groups[p], sampled[p], advantages[p], group_weights, strict=True)
-            if a and not (settings.overlong == "mask" and not r.sample.finished)  # without an advantage no gradient: not worth a forward pass
+            for r, before, signal, w in zip(groups[p], sampled[p], signals[p], group_weights, strict=True)
+            if any(signal)
+            and not (settings.overlong == "mask" and not r.sample.finished)  # without an advantage no gradient: not worth a forward pass
         ]
         if rows:
-            facts |= lab.update([r for r, _, _ in rows], [a for _, a, _ in rows], [w for _, _, w in rows], partial(cispo, cap=settings.cap))
+            facts |= lab.update([r for r, _, _ in rows], [a for _, a, _ in rows], [w for _, _, w in rows], loss)
     return facts
+
+
+def per_problem(groups: "list[list[Rollout]]", settings: SlowSettings) -> list[list[float]]:
+    """The advantage of every rollout: one normalisation per problem over its whole group, whatever context each rollout had."""
+    return [group_advantages([reward(r, settings) for r in group]) for group in groups]
 
 
 def reward(rollout: "Rollout", settings: SlowSettings) -> float:

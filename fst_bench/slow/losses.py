@@ -15,3 +15,14 @@ def cispo(logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, cap: f
     """
     rho = torch.exp(logprobs.detach() - sampled_logprobs).clamp(max=cap)
     return -rho * advantages * logprobs
+
+
+def clipped(logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, low: float = 0.2, high: float = 0.2) -> Tensor:
+    """PPO's clipped objective, as GRPO has it (arXiv 2402.03300): -min(rho A, clip(rho, 1 - low, 1 + high) A).
+
+    Written so that its gradient is that of the objective and its only difference to `cispo` is plain: a token that has moved
+    past its clip, in the direction that its advantage asks for, has no gradient. (The value is not the objective's.)
+    """
+    rho = torch.exp(logprobs.detach() - sampled_logprobs)
+    past = ((advantages > 0) & (rho > 1 + high)) | ((advantages < 0) & (rho < 1 - low))
+    return -rho.masked_fill(past, 0.0) * advantages * logprobs

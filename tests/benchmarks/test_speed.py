@@ -96,7 +96,7 @@ class Direct:
     def __init__(self, policy: TorchPolicy):
         self.policy = policy
 
-    def update(self, rollouts: list[Rollout], advantages: list[float], weights: list[float], loss: Any) -> dict[str, float]:
+    def update(self, rollouts: list[Rollout], advantages: list[list[float]], weights: list[list[float]], loss: Any) -> dict[str, float]:
         return self.policy.update([r.sample for r in rollouts], advantages, weights, loss)
 
 

@@ -37,7 +37,7 @@ def main(zero: int, activations: str, out: Path) -> None:
     reference = load_policy("embedded:tiny", settings)
     groups = reference.sample([Ask(({"role": "user", "content": text},), seed=i, n=3) for i, text in enumerate(TEXTS)])
     samples: list[Sample] = [s for group in groups for s in group]
-    advantages = [1.0, -1.0, 0.5] * 3
+    advantages = [[a] * s.sampled for a, s in zip([1.0, -1.0, 0.5] * 3, samples, strict=True)]
     weights = [[0.01 * (i + 1)] * s.sampled for i, s in enumerate(samples)]
     learner = Learner(model_folder("embedded:tiny"), settings.model_copy(update={"checkpointing": activations == "recomputed"}), reference.pad)
 

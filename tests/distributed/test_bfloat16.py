@@ -15,8 +15,10 @@ def test_it_samples_learns_and_syncs(float32_head: bool) -> None:
     asks = [Ask(({"role": "user", "content": text},), seed=i, n=8) for i, text in enumerate(TEXTS)]
     samples = [s for group in policy.sample(asks) for s in group]
     for step in range(3):
-        facts = policy.update(samples, [1.0, -1.0] * 12, [[0.01] * s.sampled for s in samples], cispo)
+        facts = policy.update(samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], [[0.01] * s.sampled for s in samples], cispo)
         samples = [s for group in policy.sample(asks) for s in group]
-        print(f"head {float32_head} step {step}: canary {policy.ranked.gap:.3f}, max {facts['max_logprob_gap']:.3f}, mean {facts['mean_logprob_gap']:.4f}")
+        print(
+            f"head {float32_head} step {step}: canary {policy.ranked.gap:.3f}, max {facts['max_logprob_gap']:.3f}, mean {facts['mean_logprob_gap']:.4f}"
+        )
         assert policy.ranked.gap < TOLERANCE["bfloat16"] and facts["mean_logprob_gap"] < 0.02 and facts["effective_sample_size"] > 0.99
     assert sum(policy.kl_to_base(samples)) > 0

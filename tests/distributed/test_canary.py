@@ -36,7 +36,7 @@ ASKS = [Ask(({"role": "user", "content": "Start and apply in order: 3 +4 *2"},),
 
 def learn(policy: DistributedPolicy) -> None:
     samples: list[Sample] = policy.sample(ASKS)[0]
-    policy.update(samples, [1.0, -1.0, 1.0, -1.0], [[0.01] * s.sampled for s in samples], cispo)
+    policy.update(samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], [[0.01] * s.sampled for s in samples], cispo)
 
 
 def test_it_is_quiet_after_a_good_sync(policy: DistributedPolicy) -> None:

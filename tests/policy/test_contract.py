@@ -48,6 +48,11 @@ def even(samples: list[Sample], weight: float) -> list[list[float]]:
     return [[weight] * s.sampled for s in samples]
 
 
+def spread(values: list[float], samples: list[Sample]) -> list[list[float]]:
+    """One for each sample, on each of its tokens."""
+    return [[value] * s.sampled for value, s in zip(values, samples, strict=True)]
+
+
 def exported(policy: Policy, folder: Path, base: bool = False) -> torch.nn.Module:
     policy.export(folder, base=base)
     return AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -61,7 +66,7 @@ def plain(model: torch.nn.Module, sample: Sample) -> torch.Tensor:
 
 def learn(policy: Policy, samples: list[Sample]) -> dict[str, float]:
     advantages = [1.0 if i % 2 else -1.0 for i in range(len(samples))]
-    return policy.update(samples, advantages, even(samples, 0.01), cispo)
+    return policy.update(samples, spread(advantages, samples), even(samples, 0.01), cispo)
 
 
 def test_what_a_sample_is(policy: Policy) -> None:

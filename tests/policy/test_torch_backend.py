@@ -42,7 +42,7 @@ def test_cut_off_answers_are_marked(policy: TorchPolicy) -> None:
 
 def test_save_and_load_continue_bit_for_bit(policy: TorchPolicy, tmp_path: Path) -> None:
     samples = [g[0] for g in policy.sample(asks())]
-    rows = (samples, [1.0, -1.0] * 3, flat(samples, 0.01), cispo)
+    rows = (samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], flat(samples, 0.01), cispo)
     policy.update(*rows)
     policy.save(tmp_path)
     policy.update(*rows)
@@ -81,13 +81,13 @@ def test_any_other_causal_lm_goes_the_same_way(policy: TorchPolicy, tmp_path: Pa
     samples = [s for g in other.sample(asks(2)) for s in g]
     for sample, again in zip(samples, other.logprobs(samples), strict=True):
         assert sample.logprobs == pytest.approx(again, abs=1e-4)
-    other.update(samples, [1.0] * len(samples), flat(samples, 0.01), cispo)
+    other.update(samples, flat(samples, 1.0), flat(samples, 0.01), cispo)
     assert all(kl > 0 for kl in other.kl_to_base(samples))
 
 
 def test_checkpointing_changes_nothing_but_rounding(policy: TorchPolicy) -> None:
     samples = [g[0] for g in policy.sample(asks())]
-    rows = (samples, [1.0, -1.0] * 3, flat(samples, 0.01), cispo)
+    rows = (samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], flat(samples, 0.01), cispo)
     thrifty = load_policy("embedded:tiny", policy.settings.model_copy(update={"checkpointing": True}))
     facts, theirs = policy.update(*rows), thrifty.update(*rows)
     assert theirs == pytest.approx(facts, rel=1e-4, abs=1e-5)

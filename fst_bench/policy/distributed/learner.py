@@ -116,7 +116,7 @@ class Learner:
     # --- learning
 
     def update(
-        self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss
+        self, samples: Sequence[Sample], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss
     ) -> dict[str, float]:  # fmt: skip
         total, mismatch = 0.0, Mismatch()
         dealt = list(self._dealt(samples))

@@ -166,7 +166,7 @@ class DistributedPolicy:
         return self.everywhere("kl_to_base", samples, reverse)
 
     def update(
-        self, samples: Sequence[Sample], advantages: Sequence[float], weights: Sequence[Sequence[float]], loss: TokenLoss
+        self, samples: Sequence[Sample], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss
     ) -> dict[str, float]:  # fmt: skip
         return self.everywhere("update", samples, advantages, weights, loss)
 
