@@ -122,6 +122,18 @@ class Lab:
             flat = iter(self._policy.logprobs([r.sample for group in groups for r in group]))
         return [[replace(r, sample=replace(r.sample, logprobs=next(flat))) for r in group] for group in groups]
 
+    def base_logprobs(self, rollouts: Sequence[Rollout]) -> list[list[float]]:
+        """The base's log-probability of every sampled token, as a penalty for leaving it needs."""
+        with self.ledger.timed("update"):
+            return self._policy.logprobs([r.sample for r in rollouts], base=True)
+
+    def retold(self, rollouts: Sequence[Rollout], context: str) -> list[Rollout]:
+        """The same answers as if they had been given under another context, with the learner's log-probabilities there."""
+        conversations = [conversation(context, r.problem.prompt) for r in rollouts]
+        with self.ledger.timed("update"):
+            samples = self._policy.retold([r.sample for r in rollouts], conversations)
+        return [replace(r, context=context, messages=c, sample=s) for r, c, s in zip(rollouts, conversations, samples, strict=True)]
+
     def update(
         self, rollouts: Sequence[Rollout], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss
     ) -> dict[str, float]:  # fmt: skip

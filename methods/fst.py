@@ -40,19 +40,21 @@ class FST(Method):
 
     def fast(self) -> dict[str, Any]:
         """A new population from the coming cycle's problems."""
-        lookahead = [problem for ahead in self.lab.peek(self.config.fast.cycle) for problem in ahead]
-        population = evolve(self.lab, self.prompts, lookahead, self.config.fast)
+        population = evolve(self.lab, self.prompts, self.lookahead(), self.config.fast)
         self.prompts = [scored.prompt for scored in population]
         return {"anchor_score": population[0].mean}
 
+    def lookahead(self) -> list[Handle]:
+        return [problem for batch in self.lab.peek(self.config.fast.cycle) for problem in batch]
+
     def rollouts(self, batch: list[Handle]) -> list[list[Rollout]]:
         """A group for each problem, spread over the population."""
-        offset = self.lab.random("spread").randrange(len(self.prompts))
-        shares = [spread(self.config.slow.group, len(self.prompts), offset + i) for i in range(len(batch))]
+        populations = [self.prompts_for(problem.prompt) for problem in batch]
+        offset = self.lab.random("spread").randrange(len(populations[0]))
         attempts = [
             Attempt(problem, prompt, n)
-            for problem, share in zip(batch, shares, strict=True)
-            for prompt, n in zip(self.prompts, share, strict=True)
+            for i, (problem, prompts) in enumerate(zip(batch, populations, strict=True))
+            for prompt, n in zip(prompts, spread(self.config.slow.group, len(prompts), offset + i), strict=True)
             if n
         ]
         groups: dict[int, list[Rollout]] = {problem.index: [] for problem in batch}
@@ -64,8 +66,12 @@ class FST(Method):
         """One RL step under the population."""
         return learn(self.lab, groups, self.config.slow)
 
+    def prompts_for(self, problem: str) -> list[str]:
+        """The prompts that answer a problem's text, best first: here the same for all."""
+        return self.prompts
+
     def context_for(self, prompt: str) -> str:
-        return self.prompts[0]
+        return self.prompts_for(prompt)[0]
 
     def state(self) -> dict[str, Any]:
         return {"steps": self.steps, "prompts": self.prompts}

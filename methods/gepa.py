@@ -3,6 +3,7 @@
 from typing import Any
 
 from fst_bench.fast.evolve import evolve
+from fst_bench.fast.settings import FastSettings
 from fst_bench.lab import Handle, Lab, Method, MethodConfig
 
 
@@ -19,14 +20,19 @@ class GEPA(Method):
         """The population, best first."""
 
     def step(self, batch: list[Handle]) -> dict[str, Any]:
-        facts: dict[str, Any] = {}
-        if self.steps % self.config.fast.cycle == 0:
-            lookahead = [problem for ahead in self.lab.peek(self.config.fast.cycle) for problem in ahead]
-            population = evolve(self.lab, self.prompts, lookahead, self.config.fast)
-            self.prompts = [scored.prompt for scored in population]
-            facts = {"anchor_score": population[0].mean}
+        facts = self.fast() if self.steps % self.config.fast.cycle == 0 else {}
         self.steps += 1
         return facts
+
+    def fast(self) -> dict[str, Any]:
+        """A new population from the coming cycle's problems."""
+        lookahead = [problem for batch in self.lab.peek(self.config.fast.cycle) for problem in batch]
+        population = evolve(self.lab, self.prompts, lookahead, self.settings(lookahead))
+        self.prompts = [scored.prompt for scored in population]
+        return {"anchor_score": population[0].mean}
+
+    def settings(self, lookahead: list[Handle]) -> FastSettings:
+        return self.config.fast
 
     def context_for(self, prompt: str) -> str:
         return self.prompts[0]

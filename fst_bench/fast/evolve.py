@@ -33,11 +33,40 @@ class Scored:
         return sum(self.scores) / len(self.scores)
 
 
-def evolve(lab: Lab, survivors: Sequence[str], lookahead: Sequence[Handle], settings: FastSettings) -> list[Scored]:
-    """K prompts for the coming cycle, best first. `lookahead` holds the cycle's problems, `survivors` the last K."""
+@dataclass(frozen=True)
+class Evidence:
+    """A rollout as a reflection reads it."""
+
+    problem: Handle
+    context: str
+    text: str
+    reward: float
+    feedback: str
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> "Evidence":
+        return cls(rollout.problem, rollout.context, rollout.sample.text, rollout.verdict.reward, rollout.verdict.feedback)
+
+    def to_json(self) -> list[Any]:
+        return [self.problem.index, self.problem.prompt, self.context, self.text, self.reward, self.feedback]
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> "Evidence":
+        return cls(Handle(*values[:2]), *values[2:])
+
+
+def evolve(
+    lab: Lab, survivors: Sequence[str], lookahead: Sequence[Handle], settings: FastSettings, evidence: Sequence[Evidence] = ()
+) -> list[Scored]:  # fmt: skip
+    """K prompts for the coming cycle, best first. `lookahead` holds the cycle's problems, `survivors` the last K.
+
+    With `evidence`, reflections read about its problems, and where it has a rollout under the prompt in question that one is taken.
+    """
     anchor, feedback = split(lookahead, settings, lab.random("anchor"))
+    if evidence:
+        feedback = list({e.problem.index: e.problem for e in evidence}.values())
     spent, reflections, failures = lab.ledger.total_rollouts, lab.ledger.reflections, lab.ledger.reflection_failures
-    adapter = Adapter(lab, anchor)
+    adapter = Adapter(lab, anchor, evidence)
     rescored = adapter.rescore(survivors)
     best = max(rescored, key=lambda s: s.mean)
     result: gepa.GEPAResult[str, int] = gepa.optimize(
@@ -112,47 +141,54 @@ def reflect(lab: Lab, prompt: Any, max_characters: int) -> str:
     return reply
 
 
-class Adapter(GEPAAdapter[Handle, Rollout, str]):
+class Adapter(GEPAAdapter[Handle, Evidence, str]):
     """gepa's view of the policy: a candidate is a system prompt, an example is a problem handle."""
 
     propose_new_texts = None  # gepa's own proposer writes the reflection prompt
 
-    def __init__(self, lab: Lab, anchor: list[Handle]):
+    def __init__(self, lab: Lab, anchor: list[Handle], evidence: Sequence[Evidence] = ()):
         self.lab, self.anchor = lab, anchor
-        self.known: dict[str, list[Rollout]] = {}
+        self.known: dict[str, list[Evidence]] = {}
+        """Prompt -> what it did on the anchor set, a moment ago."""
+        self.older = {(e.problem.index, e.context): e for e in evidence}
 
     def rescore(self, prompts: Sequence[str]) -> list[Scored]:
         """Every survivor on the whole anchor set, in one sampling call."""
         attempts = [Attempt(problem, prompt) for prompt in prompts for problem in self.anchor]
-        rollouts = [group[0] for group in self.lab.sample(attempts, "anchor")]
+        rollouts = [Evidence.of(group[0]) for group in self.lab.sample(attempts, "anchor")]
         size = len(self.anchor)
         self.known = {prompt: rollouts[i * size : (i + 1) * size] for i, prompt in enumerate(prompts)}
-        return [Scored(prompt, tuple(r.verdict.reward for r in self.known[prompt])) for prompt in prompts]
+        return [Scored(prompt, tuple(r.reward for r in self.known[prompt])) for prompt in prompts]
 
-    def evaluate(self, batch: list[Handle], candidate: dict[str, str], capture_traces: bool = False) -> EvaluationBatch[Rollout, str]:
+    def evaluate(self, batch: list[Handle], candidate: dict[str, str], capture_traces: bool = False) -> EvaluationBatch[Evidence, str]:
         return self.batch_evaluate([(candidate, batch)])[0]
 
-    def batch_evaluate(self, items: list[tuple[dict[str, str], list[Handle]]]) -> list[EvaluationBatch[Rollout, str]]:
+    def batch_evaluate(self, items: list[tuple[dict[str, str], list[Handle]]]) -> list[EvaluationBatch[Evidence, str]]:
         """What gepa wants evaluated at a time, in one sampling call."""
         anchored = all(batch == self.anchor for _, batch in items)
-        found = [self.known.get(candidate[COMPONENT]) if batch == self.anchor else None for candidate, batch in items]
+        found = [self.known.get(candidate[COMPONENT]) if batch == self.anchor else self.remembered(candidate, batch) for candidate, batch in items]
         attempts = [
             Attempt(problem, candidate[COMPONENT])
             for (candidate, batch), known in zip(items, found, strict=True) if known is None for problem in batch
         ]  # fmt: skip
-        sampled = (group[0] for group in self.lab.sample(attempts, "anchor" if anchored else "feedback")) if attempts else iter(())
+        sampled = (Evidence.of(group[0]) for group in self.lab.sample(attempts, "anchor" if anchored else "feedback")) if attempts else iter(())
         evaluated = []
         for (_, batch), known in zip(items, found, strict=True):
             # the same problems under the same policy version, scored a moment ago: known
             rollouts = [next(sampled) for _ in batch] if known is None else known
-            evaluated.append(EvaluationBatch([r.sample.text for r in rollouts], [r.verdict.reward for r in rollouts], rollouts))
+            evaluated.append(EvaluationBatch([r.text for r in rollouts], [r.reward for r in rollouts], rollouts))
         return evaluated
 
+    def remembered(self, candidate: dict[str, str], batch: list[Handle]) -> list[Evidence] | None:
+        """What the evidence holds of a prompt on these problems, if it holds all of it."""
+        there = [self.older.get((problem.index, candidate[COMPONENT])) for problem in batch]
+        return [e for e in there if e] if all(there) else None
+
     def make_reflective_dataset(
-        self, candidate: dict[str, str], eval_batch: EvaluationBatch[Rollout, str], components_to_update: list[str]
+        self, candidate: dict[str, str], eval_batch: EvaluationBatch[Evidence, str], components_to_update: list[str]
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         records = [
-            {"Inputs": r.problem.prompt, "Generated Outputs": r.sample.text, "Feedback": r.verdict.feedback}
+            {"Inputs": r.problem.prompt, "Generated Outputs": r.text, "Feedback": r.feedback}
             for r in eval_batch.trajectories or []
         ]  # fmt: skip
         return dict.fromkeys(components_to_update, records)

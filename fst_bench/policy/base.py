@@ -66,8 +66,15 @@ class Policy(Protocol):
         """
         ...
 
-    def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
-        """Log-probability of every sampled token under the current weights, temperature 1."""
+    def logprobs(self, samples: Sequence[Sample], *, base: bool = False) -> list[list[float]]:
+        """Log-probability of every sampled token under the current weights, or the base's; temperature 1."""
+        ...
+
+    def retold(self, samples: Sequence[Sample], conversations: Sequence[tuple[Message, ...]]) -> list[Sample]:
+        """The same sampled tokens after other prompts, with the log-probabilities that the current weights give them there.
+
+        For answers of one turn. ValueError when a prompt leaves no room.
+        """
         ...
 
     def kl_to_base(self, samples: Sequence[Sample], *, reverse: bool = False) -> list[float]:

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from fst_bench.metrics import token_kl
 
-from .base import Ask, Sample, TokenLoss
+from .base import Ask, Message, Policy, Sample, TokenLoss
 from .distributed.settings import DistributedSettings
 from .qwen3 import is_plain_qwen3, score
 from .sampler import decode
@@ -114,10 +115,19 @@ def ready_to_learn(model: PreTrainedModel, settings: PolicySettings) -> PreTrain
     return model.train()
 
 
-def written(tokenizer: Any, asks: Sequence[Ask], room: int, thinking: bool = True) -> list[list[int]]:
-    """The asks' conversations as tokens. ValueError where one is longer than `room`."""
+def retold(policy: Policy, prompts: Sequence[list[int]], samples: Sequence[Sample]) -> list[Sample]:
+    """See `Policy.retold`; prompts as tokens."""
+    moved = []
+    for prompt, s in zip(prompts, samples, strict=True):
+        answer = s.tokens[s.mask.index(True) :]
+        moved.append(replace(s, tokens=prompt + answer, mask=[False] * len(prompt) + [True] * len(answer)))
+    return [replace(s, logprobs=logprobs) for s, logprobs in zip(moved, policy.logprobs(moved), strict=True)]
+
+
+def written(tokenizer: Any, conversations: Sequence[tuple[Message, ...]], room: int, thinking: bool = True) -> list[list[int]]:
+    """Conversations as tokens. ValueError where one is longer than `room`."""
     texts = tokenizer.apply_chat_template(
-        [list(ask.messages) for ask in asks], tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+        [list(messages) for messages in conversations], tokenize=False, add_generation_prompt=True, enable_thinking=thinking
     )  # fmt: skip
     prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
     longest = max(map(len, prompts))
@@ -152,7 +162,7 @@ class TorchPolicy:
         if not asks:
             return []
         room = self.model.config.max_position_embeddings - self.settings.max_tokens
-        prompts = written(self.tokenizer, asks, room, self.settings.thinking)
+        prompts = written(self.tokenizer, [ask.messages for ask in asks], room, self.settings.thinking)
         decoded = decode(
             self.base if base else self.model, prompts, [ask.n for ask in asks], [ask.seed for ask in asks],
             temperature=temperature, max_tokens=self.settings.max_tokens, end=self.end, pad=self.pad, rows=self.settings.sample_rows,
@@ -167,12 +177,16 @@ class TorchPolicy:
             ])  # fmt: skip
         return out
 
-    def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+    def retold(self, samples: Sequence[Sample], conversations: Sequence[tuple[Message, ...]]) -> list[Sample]:
+        room = self.model.config.max_position_embeddings - self.settings.max_tokens
+        return retold(self, written(self.tokenizer, conversations, room, self.settings.thinking), samples)
+
+    def logprobs(self, samples: Sequence[Sample], *, base: bool = False) -> list[list[float]]:
         out: list[list[float]] = [[] for _ in samples]
         with torch.no_grad():
             for indices in self._batches(samples):
                 rows = [samples[i] for i in indices]
-                flat = chosen_logprobs(self._sampled_logits(self.model, rows), targets_of(rows, self.model.device))
+                flat = chosen_logprobs(self._sampled_logits(self.base if base else self.model, rows), targets_of(rows, self.model.device))
                 for i, part in zip(indices, flat.split([row.sampled for row in rows]), strict=True):
                     out[i] = part.tolist()
         return out

@@ -17,6 +17,11 @@ def cispo(logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, cap: f
     return -rho * advantages * logprobs
 
 
+def likelihood(logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor) -> Tensor:
+    """- A * log pi: supervised learning on tokens that need not be this policy's own."""
+    return -advantages * logprobs
+
+
 def clipped(logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, low: float = 0.2, high: float = 0.2) -> Tensor:
     """PPO's clipped objective, as GRPO has it (arXiv 2402.03300): -min(rho A, clip(rho, 1 - low, 1 + high) A).
 

@@ -109,11 +109,11 @@ def test_checkpointing_refuses_dropout(tmp_path: Path, policy: TorchPolicy) -> N
 def test_thinking_reaches_a_template_that_knows_it(policy: TorchPolicy) -> None:
     shut = "<think>\n\n</think>\n\n"
     template = policy.tokenizer.chat_template
-    plain = written(policy.tokenizer, asks(), 500, thinking=False)
-    assert plain == written(policy.tokenizer, asks(), 500)  # the embedded model's does not
+    plain = written(policy.tokenizer, [ask.messages for ask in asks()], 500, thinking=False)
+    assert plain == written(policy.tokenizer, [ask.messages for ask in asks()], 500)  # the embedded model's does not
     policy.tokenizer.chat_template = (
         template + "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
     )
-    assert written(policy.tokenizer, asks(), 500) == plain
-    with_shut = [policy.tokenizer.decode(ids) for ids in written(policy.tokenizer, asks(), 500, thinking=False)]
+    assert written(policy.tokenizer, [ask.messages for ask in asks()], 500) == plain
+    with_shut = [policy.tokenizer.decode(ids) for ids in written(policy.tokenizer, [ask.messages for ask in asks()], 500, thinking=False)]
     assert with_shut == [policy.tokenizer.decode(ids) + shut for ids in plain]

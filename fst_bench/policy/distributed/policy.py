@@ -16,8 +16,8 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
 from fst_bench.errors import RunError
-from fst_bench.policy.base import Ask, Sample, TokenLoss
-from fst_bench.policy.torch_backend import PolicySettings, check_device, ends_of, load_tokenizer, model_folder, pad_of, written
+from fst_bench.policy.base import Ask, Message, Sample, TokenLoss
+from fst_bench.policy.torch_backend import PolicySettings, check_device, ends_of, load_tokenizer, model_folder, pad_of, retold, written
 
 from .learner import Learner, join
 from .sampler import Sampler
@@ -94,8 +94,8 @@ class Ranked:
         found = {i: group for part in everyone for i, group in part.items()}
         return [found[i] for i in range(len(prompts))]
 
-    def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
-        return self.learner.logprobs(samples)
+    def logprobs(self, samples: Sequence[Sample], base: bool) -> list[list[float]]:
+        return self.learner.logprobs(samples, base)
 
     def kl_to_base(self, samples: Sequence[Sample], reverse: bool) -> list[float]:
         return self.learner.kl_to_base(samples, reverse)
@@ -148,7 +148,7 @@ class DistributedPolicy:
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         if not asks:
             return []
-        prompts = written(self.tokenizer, asks, self.ranked.sampler.positions - self.settings.max_tokens, self.settings.thinking)
+        prompts = self.written([ask.messages for ask in asks])
         done = self.everywhere("sample", prompts, [ask.n for ask in asks], [ask.seed for ask in asks], temperature, base)
         out = []
         for prompt, group in zip(prompts, done, strict=True):
@@ -159,8 +159,14 @@ class DistributedPolicy:
             ])  # fmt: skip
         return out
 
-    def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
-        return self.everywhere("logprobs", samples)
+    def written(self, conversations: Sequence[tuple[Message, ...]]) -> list[list[int]]:
+        return written(self.tokenizer, conversations, self.ranked.sampler.positions - self.settings.max_tokens, self.settings.thinking)
+
+    def retold(self, samples: Sequence[Sample], conversations: Sequence[tuple[Message, ...]]) -> list[Sample]:
+        return retold(self, self.written(conversations), samples)
+
+    def logprobs(self, samples: Sequence[Sample], *, base: bool = False) -> list[list[float]]:
+        return self.everywhere("logprobs", samples, base)
 
     def kl_to_base(self, samples: Sequence[Sample], *, reverse: bool = False) -> list[float]:
         return self.everywhere("kl_to_base", samples, reverse)

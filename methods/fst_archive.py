@@ -1,0 +1,43 @@
+"""fst-archive: fst with a population for each look of problem, kept and routed by the problem's text.
+
+Isolates retention in the prompts: a single population answers for the last task only. What an archive holds is the router's doing as much as
+learning's, so this is another method than fst; gepa-archive has the same right.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fst_bench.fast.archive import Archive
+from fst_bench.lab import Lab, MethodConfig
+
+from .fst import FST
+
+
+class FSTArchive(FST):
+    """With threshold 0 everything is one entry's, and it is fst."""
+
+    name = "fst-archive"
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        threshold: Annotated[float, Field(ge=0, le=1)] = 0.3
+        """Cosine between a problem's word counts and an entry's, from which on the problem is the entry's."""
+
+    def __init__(self, lab: Lab, config: MethodConfig):
+        super().__init__(lab, config)
+        self.archive = Archive(config.seed_prompt, config.settings.threshold)
+
+    def fast(self) -> dict[str, Any]:
+        return self.archive.evolve(self.lab, self.lookahead(), self.config.fast)
+
+    def prompts_for(self, problem: str) -> list[str]:
+        return self.archive.prompts_for(problem)
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"archive": self.archive.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        super().load(state)
+        self.archive.load(state["archive"])

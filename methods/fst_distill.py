@@ -1,0 +1,39 @@
+"""fst-distill: what the prompts earn is distilled into the weights, naively: right answers are also learned as if the seed prompt had been there.
+
+The paper's negative result, and an open direction of its authors. Isolates how much of the prompts' gain the weights can take over.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fst_bench.lab import Rollout
+from fst_bench.slow.losses import likelihood
+
+from .fst import FST
+
+
+class FSTDistill(FST):
+    """After each RL step one more: likelihood of the batch's right answers after the seed prompt. With weight 0 it is fst.
+
+    It goes on answering under its best prompt; what was distilled shows in the column of the seed prompt.
+    """
+
+    name = "fst-distill"
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        weight: Annotated[float, Field(ge=0)] = 1.0
+        """Of the mean negative log-likelihood over tokens."""
+
+    def slow(self, groups: list[list[Rollout]]) -> dict[str, Any]:
+        facts = super().slow(groups)
+        weight, right = self.config.settings.weight, [r for group in groups for r in group if r.verdict.reward == 1.0]
+        if not (weight and right):
+            return facts
+        retold = self.lab.retold(right, self.config.seed_prompt)
+        tokens = sum(r.sample.sampled for r in retold)
+        ones = [[1.0] * r.sample.sampled for r in retold]
+        distilled = self.lab.update(retold, ones, [[weight / tokens] * r.sample.sampled for r in retold], likelihood)
+        return facts | {"distilled": len(retold), "distillation_loss": distilled["loss"]}

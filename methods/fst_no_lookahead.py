@@ -1,0 +1,43 @@
+"""fst-no-lookahead: prompts evolve on the last cycle's problems, not the coming one's. Isolates what looking ahead is worth, most of all at a switch."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from fst_bench.lab import Handle, Lab, MethodConfig
+
+from .fst import FST
+
+
+class FSTNoLookahead(FST):
+    """The first cycle has seen nothing and keeps the seed prompt. With lookahead it is fst."""
+
+    name = "fst-no-lookahead"
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        lookahead: bool = False
+
+    def __init__(self, lab: Lab, config: MethodConfig):
+        super().__init__(lab, config)
+        self.past: list[Handle] = []
+        """The problems of the last cycle, and of this one so far."""
+
+    def step(self, batch: list[Handle]) -> dict[str, Any]:
+        facts = super().step(batch)
+        self.past = [*self.past, *batch][-self.config.fast.cycle * len(batch) :]
+        return facts
+
+    def fast(self) -> dict[str, Any]:
+        return super().fast() if self.past or self.config.settings.lookahead else {}
+
+    def lookahead(self) -> list[Handle]:
+        return super().lookahead() if self.config.settings.lookahead else self.past
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"past": [[problem.index, problem.prompt] for problem in self.past]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        super().load(state)
+        self.past = [Handle(index, prompt) for index, prompt in state["past"]]

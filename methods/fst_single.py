@@ -1,0 +1,24 @@
+"""fst-single: fst with a population of one prompt. Isolates the worth of a population: several prompts in one group, and a Pareto front."""
+
+from dataclasses import replace
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fst_bench.lab import Lab, MethodConfig
+
+from .fst import FST
+
+
+class FSTSingle(FST):
+    """K is this method's own. With fst's K it is fst."""
+
+    name = "fst-single"
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        population: Annotated[int, Field(ge=1)] = 1
+
+    def __init__(self, lab: Lab, config: MethodConfig):
+        super().__init__(lab, replace(config, fast=config.fast.model_copy(update={"population": config.settings.population})))

@@ -1,0 +1,40 @@
+"""gepa-archive: gepa with the archive and the routing of fst-archive. Isolates what fst-archive owes to its archive alone."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fst_bench.fast.archive import Archive
+from fst_bench.lab import Lab, MethodConfig
+
+from .gepa import GEPA
+
+
+class GEPAArchive(GEPA):
+    """With threshold 0 everything is one entry's, and it is gepa."""
+
+    name = "gepa-archive"
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        threshold: Annotated[float, Field(ge=0, le=1)] = 0.3
+        """As of fst-archive."""
+
+    def __init__(self, lab: Lab, config: MethodConfig):
+        super().__init__(lab, config)
+        self.archive = Archive(config.seed_prompt, config.settings.threshold)
+
+    def fast(self) -> dict[str, Any]:
+        lookahead = [problem for batch in self.lab.peek(self.config.fast.cycle) for problem in batch]
+        return self.archive.evolve(self.lab, lookahead, self.config.fast)
+
+    def context_for(self, prompt: str) -> str:
+        return self.archive.prompts_for(prompt)[0]
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"archive": self.archive.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        super().load(state)
+        self.archive.load(state["archive"])

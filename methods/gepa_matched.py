@@ -1,0 +1,25 @@
+"""gepa-matched: gepa with FST's total rollouts. Isolates the spend: is gepa below FST because it samples less?"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fst_bench.fast.settings import FastSettings
+from fst_bench.lab import Handle
+
+from .gepa import GEPA
+
+
+class GEPAMatched(GEPA):
+    """What FST's slow loop would sample in the coming cycle goes to the round's budget. With share 0 it is gepa."""
+
+    name = "gepa-matched"
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        share: Annotated[float, Field(ge=0)] = 1.0
+
+    def settings(self, lookahead: list[Handle]) -> FastSettings:
+        slow = round(self.config.settings.share * len(lookahead) * self.config.slow.group)
+        return self.config.fast.model_copy(update={"budget": self.config.fast.budget + slow})

@@ -1,0 +1,47 @@
+"""rl-replay: rl that also trains on problems it has seen before, charged like any. Isolates how much of forgetting rehearsal repairs."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fst_bench.lab import Attempt, Handle, Lab, Method, MethodConfig
+from fst_bench.slow import learn
+
+
+class RLReplay(Method):
+    """As `rl` on the batch and on `share` as many earlier problems beside it, each sampled anew. With share 0 it is rl."""
+
+    name = "rl-replay"
+    trains = True
+
+    class Settings(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
+        share: Annotated[float, Field(ge=0)] = 0.25
+        memory: Annotated[int, Field(ge=1)] = 256
+        """Problems remembered: a uniform sample of all seen (reservoir)."""
+
+    def __init__(self, lab: Lab, config: MethodConfig):
+        super().__init__(lab, config)
+        self.seen = 0
+        self.memory: list[Handle] = []
+
+    def step(self, batch: list[Handle]) -> dict[str, Any]:
+        rng = self.lab.random("replay")
+        earlier = rng.sample(self.memory, min(len(self.memory), round(self.config.settings.share * len(batch))))
+        groups = self.lab.sample([Attempt(problem, self.config.seed_prompt, self.config.slow.group) for problem in batch + earlier], "train")
+        for problem in batch:
+            self.seen += 1
+            if len(self.memory) < self.config.settings.memory:
+                self.memory.append(problem)
+            elif (place := rng.randrange(self.seen)) < len(self.memory):
+                self.memory[place] = problem
+        facts = learn(self.lab, groups, self.config.slow)
+        own = [r.verdict.reward for group in groups[: len(batch)] for r in group]
+        return facts | {"reward": sum(own) / len(own), "replayed": len(earlier)}
+
+    def state(self) -> dict[str, Any]:
+        return {"seen": self.seen, "memory": [[problem.index, problem.prompt] for problem in self.memory]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.seen, self.memory = state["seen"], [Handle(index, prompt) for index, prompt in state["memory"]]
