@@ -6,7 +6,7 @@ run.evals, run.metrics, run.ledger
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,6 @@ from fst_bench.report import write_report
 from fst_bench.store import Store, complete
 from fst_bench.stream import Stream, StreamSpec
 from fst_bench.tasks import Verdict
-
 
 class Watcher:
     """Whoever looks on: told of each step, evaluation and population. This one says nothing; see `display`."""
@@ -140,8 +139,11 @@ class Bench:
             self.policy.start_from(complete(Path(config.init)))
         stream = self.stream
 
-        def verify(index: int, text: str) -> Verdict:
-            return stream.verifier_of(index).verify(stream.problem(index), text)
+        def respond(index: int, turns: Sequence[str]) -> str | None:
+            return stream.verifier_of(index).respond(stream.problem(index), turns)
+
+        def verify(index: int, text: str, before: Sequence[str]) -> Verdict:
+            return stream.verifier_of(index).verify(stream.problem(index), text, before)
 
         def problems(step: int) -> list[Handle]:
             return [Handle(i, stream.problem(i).prompt) for i in stream.batch(step, config.batch)]
@@ -151,7 +153,7 @@ class Bench:
 
         self.pending: list[tuple[str, dict[str, Any]]] = []
         reflector = load_reflector(config.fast, self.policy, self.ledger)
-        self.lab = Lab(self.policy, self.ledger, config.seed, verify, problems, reflector, record)
+        self.lab = Lab(self.policy, self.ledger, config.seed, respond, verify, problems, reflector, record)
         own = config.method_class().Settings.model_validate(config.settings)
         self.method = config.method_class()(self.lab, MethodConfig(config.seed_prompt, config.slow, config.fast, own))
         self.told = False

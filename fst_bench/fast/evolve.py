@@ -19,6 +19,8 @@ from fst_bench.lab import Attempt, Handle, Lab, ReflectionFailure, Rollout
 from .settings import FastSettings
 
 COMPONENT = "system_prompt"
+MAX_SAID, MAX_HEARD = 2_000, 1_000
+"""Characters of a turn before the last, and of a tool's reply, that a reflector reads."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +154,25 @@ class Adapter(GEPAAdapter[Handle, Rollout, str]):
         self, candidate: dict[str, str], eval_batch: EvaluationBatch[Rollout, str], components_to_update: list[str]
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         records = [
-            {"Inputs": r.problem.prompt, "Generated Outputs": r.sample.text, "Feedback": r.verdict.feedback}
+            {"Inputs": r.problem.prompt, "Generated Outputs": transcript(r), "Feedback": r.verdict.feedback}
             for r in eval_batch.trajectories or []
         ]  # fmt: skip
         return dict.fromkeys(components_to_update, records)
+
+
+def transcript(rollout: Rollout) -> str:
+    """What the policy said, as a reflector reads it: its answer, and before it any turns that went to and fro between it and a tool."""
+    lines = []
+    for message in rollout.messages:
+        if message["role"] == "assistant":
+            lines.append(shortened(message["content"], MAX_SAID))
+        elif message["role"] == "tool":
+            lines.append(f"[the tool replied] {shortened(message['content'], MAX_HEARD)}")
+    return "\n".join([*lines, rollout.sample.text])
+
+
+def shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]} ... ({len(text) - limit} characters more)"
 
 
 class Quiet:

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from fst_bench.metrics import token_kl
 
 from .base import Ask, Sample, TokenLoss
+from .conversation import samples_of, starts
 from .distributed.settings import DistributedSettings
 from .qwen3 import is_plain_qwen3, score
 from .sampler import decode
@@ -93,16 +94,6 @@ def pad_of(tokenizer: Any) -> int:
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
 
-def written(tokenizer: Any, asks: Sequence[Ask], room: int) -> list[list[int]]:
-    """The asks' conversations as tokens. ValueError where one is longer than `room`."""
-    texts = tokenizer.apply_chat_template([list(ask.messages) for ask in asks], tokenize=False, add_generation_prompt=True)
-    prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    longest = max(map(len, prompts))
-    if longest > room:
-        raise ValueError(f"a prompt of {longest} tokens leaves no room: the model has {room} positions before max_tokens")
-    return prompts
-
-
 def load_policy(name: str, settings: PolicySettings) -> "TorchPolicy":
     """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model."""
     tokenizer = load_tokenizer(name)
@@ -127,20 +118,13 @@ class TorchPolicy:
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         if not asks:
             return []
-        prompts = written(self.tokenizer, asks, self.model.config.max_position_embeddings - self.settings.max_tokens)
+        begun = starts(self.tokenizer, asks, self.end, self.model.config.max_position_embeddings, self.settings.max_tokens)
+        going = [(ask, start) for ask, start in zip(asks, begun, strict=True) if start.room > 0]
         decoded = decode(
-            self.base if base else self.model, prompts, [ask.n for ask in asks], [ask.seed for ask in asks],
-            temperature=temperature, max_tokens=self.settings.max_tokens, end=self.end, pad=self.pad, rows=self.settings.sample_rows,
+            self.base if base else self.model, [start.tokens for _, start in going], [ask.n for ask, _ in going], [ask.seed for ask, _ in going],
+            temperature=temperature, rooms=[start.room for _, start in going], end=self.end, pad=self.pad, rows=self.settings.sample_rows,
         )  # fmt: skip
-        out = []
-        for prompt, answers in zip(prompts, decoded, strict=True):
-            bodies = [a.tokens[:-1] if a.finished else a.tokens for a in answers]
-            texts = self.tokenizer.batch_decode(bodies, skip_special_tokens=False)
-            out.append([
-                Sample(prompt + a.tokens, [False] * len(prompt) + [True] * len(a.tokens), a.logprobs, text, a.finished)
-                for a, text in zip(answers, texts, strict=True)
-            ])  # fmt: skip
-        return out
+        return samples_of(self.tokenizer, asks, begun, [[(a.tokens, a.logprobs, a.finished) for a in group] for group in decoded])
 
     def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         out: list[list[float]] = [[] for _ in samples]
