@@ -30,6 +30,10 @@ from fst_bench.store import Store, complete
 from fst_bench.stream import Stream, StreamSpec
 from fst_bench.tasks import Verdict
 
+LATER = {"hover-search"}
+"""Tasks whose difficulty the presets did not have when the first published runs got their ids."""
+
+
 class Watcher:
     """Whoever looks on: told of each step, evaluation and population. This one says nothing; see `display`."""
 
@@ -81,9 +85,12 @@ def run(
 def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
     """The run directory below <out>: stream, method, and an id in which every setting counts that is not at its default.
 
-    So a setting that is added later, with a default that changes nothing, leaves the ids of finished runs alone.
+    So a setting that is added later, with a default that changes nothing, leaves the ids of finished runs alone; and so does a task that
+    came later, in the ids of streams without it.
     """
-    digest = hashlib.sha256(config.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:6]
+    alien = LATER - {stage.task for stage in spec.stages}
+    counted = config.model_copy(update={"difficulty": {task: knobs for task, knobs in config.difficulty.items() if task not in alien}})
+    digest = hashlib.sha256(counted.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:6]
     return f"{spec.name}@{spec.version}", config.method, f"{config.preset}-s{config.seed}-{digest}"
 
 
