@@ -72,7 +72,7 @@ def reply_tokens(tokenizer: Any, messages: Sequence[Message], end: set[int]) -> 
     if not found or messages[-1]["content"].strip() not in rest:
         raise ValueError(f"the model's chat template leaves out a reply of the role {messages[-1]['role']}")
     tokens: list[int] = tokenizer(rest, add_special_tokens=False)["input_ids"]
-    return tokens[1:] if tokens[0] in end else tokens  # the model has ended its turn itself
+    return tokens[1:] if set(tokens[:1]) & end else tokens  # the model has ended its turn itself
 
 
 def samples_of(tokenizer: Any, asks: Sequence[Ask], begun: Sequence[Start], drawn: Sequence[Sequence[Drawn]]) -> list[list[Sample]]:
