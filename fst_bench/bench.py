@@ -6,7 +6,7 @@ run.evals, run.metrics, run.ledger
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,9 @@ from fst_bench.report import write_report
 from fst_bench.store import Store, complete
 from fst_bench.stream import Stream, StreamSpec
 from fst_bench.tasks import Verdict
+
+LATER = {"hover-search"}
+"""Tasks whose difficulty the presets did not have when the first published runs got their ids."""
 
 
 class Watcher:
@@ -82,9 +85,12 @@ def run(
 def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
     """The run directory below <out>: stream, method, and an id in which every setting counts that is not at its default.
 
-    So a setting that is added later, with a default that changes nothing, leaves the ids of finished runs alone.
+    So a setting that is added later, with a default that changes nothing, leaves the ids of finished runs alone; and so does a task that
+    came later, in the ids of streams without it.
     """
-    digest = hashlib.sha256(config.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:6]
+    alien = LATER - {stage.task for stage in spec.stages}
+    counted = config.model_copy(update={"difficulty": {task: knobs for task, knobs in config.difficulty.items() if task not in alien}})
+    digest = hashlib.sha256(counted.model_dump_json(exclude_defaults=True).encode()).hexdigest()[:6]
     return f"{spec.name}@{spec.version}", config.method, f"{config.preset}-s{config.seed}-{digest}"
 
 
@@ -140,8 +146,11 @@ class Bench:
             self.policy.start_from(complete(Path(config.init)))
         stream = self.stream
 
-        def verify(index: int, text: str) -> Verdict:
-            return stream.verifier_of(index).verify(stream.problem(index), text)
+        def respond(index: int, turns: Sequence[str]) -> str | None:
+            return stream.verifier_of(index).respond(stream.problem(index), turns)
+
+        def verify(index: int, text: str, before: Sequence[str]) -> Verdict:
+            return stream.verifier_of(index).verify(stream.problem(index), text, before)
 
         def problems(step: int) -> list[Handle]:
             return [Handle(i, stream.problem(i).prompt) for i in stream.batch(step, config.batch)]
@@ -151,7 +160,7 @@ class Bench:
 
         self.pending: list[tuple[str, dict[str, Any]]] = []
         reflector = load_reflector(config.fast, self.policy, self.ledger)
-        self.lab = Lab(self.policy, self.ledger, config.seed, verify, problems, reflector, record)
+        self.lab = Lab(self.policy, self.ledger, config.seed, respond, verify, problems, reflector, record)
         own = config.method_class().Settings.model_validate(config.settings)
         self.method = config.method_class()(self.lab, MethodConfig(config.seed_prompt, config.slow, config.fast, own))
         self.told = False

@@ -7,6 +7,7 @@ changes no training number. Rows are the raw material of every metric.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from fst_bench.lab import Lab, Method, conversation
@@ -14,6 +15,7 @@ from fst_bench.metrics import Drift
 from fst_bench.policy import Ask, Policy
 from fst_bench.seeds import seed_for
 from fst_bench.tasks import Task
+from fst_bench.turns import answers
 
 TEST_SEED = 0
 """Held-out problems are the same for every run and seed."""
@@ -62,7 +64,7 @@ def evaluate(
     policy: Policy, contexts: dict[tuple[str, str], Callable[[str], str]], tasks: dict[str, Task], point: Point, *,
     seed: int, n: int, samples: int, temperature: float,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
-    """(rows, answers) for each (task, prompt mode) of `contexts`, which says under which context a prompt is answered.
+    """(rows, records of the answers) for each (task, prompt mode) of `contexts`, which says under which context a prompt is answered.
 
     Modes that answer under the same contexts share their samples. `kl` is the mean per sampled token of KL(policy ||
     base), exact over the vocabulary, on the policy's own answers, both models under the same context; `kl_per_answer`
@@ -77,15 +79,16 @@ def evaluate(
         Ask(conversation(context, p.prompt), seed_for("evaluation", seed, point.step, p.id), samples)
         for name, used in wanted for p, context in zip(problems[name], used, strict=True)
     ]  # fmt: skip
-    groups = policy.sample(asks, temperature=temperature)  # one call: the more rows at a time, the faster
-    divergence = iter(policy.kl_to_base([s for group in groups for s in group]))
+    responds = [partial(tasks[name].respond, p) for name, _ in wanted for p in problems[name]]
+    groups = answers(policy, asks, responds, temperature=temperature)  # all at once: the more rows at a time, the faster
+    divergence = iter(policy.kl_to_base([a.sample for group in groups for a in group]))
     rest = iter(groups)
     rows: list[dict[str, Any]] = []
-    answers: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     for (name, used), modes in wanted.items():
-        flat = [(p, s, next(divergence)) for p in problems[name] for s in next(rest)]
-        verdicts = [tasks[name].verify(p, s.text) for p, s, _ in flat]
-        drift = Drift([kl for _, _, kl in flat], [s.sampled for _, s, _ in flat])
+        flat = [(p, a, next(divergence)) for p in problems[name] for a in next(rest)]
+        verdicts = [tasks[name].verify(p, a.sample.text, a.said) for p, a, _ in flat]
+        drift = Drift([kl for _, _, kl in flat], [a.sample.sampled for _, a, _ in flat])
         facts = {
             "accuracy": sum(v.reward for v in verdicts) / len(flat),
             "kl": drift.per_token, "kl_per_answer": drift.per_answer, "tokens_per_answer": sum(drift.tokens) / len(flat),
@@ -96,11 +99,11 @@ def evaluate(
              "problems": point.problems, "fetched": point.fetched, "rollouts": point.rollouts, "tokens": point.tokens} | facts
             for mode in modes
         ]  # fmt: skip
-        answers += [
-            {"step": point.step, "stage": point.stage, "task": name, "prompt_modes": modes, "problem": p.id, "text": s.text,
-             "reward": v.reward, "status": v.status}
-            for (p, s, _), v in zip(flat, verdicts, strict=True)
+        records += [
+            {"step": point.step, "stage": point.stage, "task": name, "prompt_modes": modes, "problem": p.id, "text": a.sample.text,
+             "reward": v.reward, "status": v.status, **a.record}
+            for (p, a, _), v in zip(flat, verdicts, strict=True)
         ]  # fmt: skip
     order = list(contexts)
     rows.sort(key=lambda row: order.index((row["task"], row["prompt_mode"])))
-    return rows, answers
+    return rows, records

@@ -8,6 +8,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +20,7 @@ from fst_bench.policy.base import Message, TokenLoss
 from fst_bench.seeds import seed_for
 from fst_bench.slow import SlowSettings
 from fst_bench.tasks.base import Verdict
+from fst_bench.turns import answers
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Rollout:
     problem: Handle
     context: str
     messages: tuple[Message, ...]
+    """All that was said before `sample.text`: context, problem, and where a tool was called the turns of both."""
     sample: Sample
     verdict: Verdict
     version: int
@@ -67,12 +70,12 @@ class Lab:
     """A method's only way to the model, the verifiers and the coming problems. Every call is charged."""
 
     def __init__(
-        self, policy: Policy, ledger: Ledger, seed: int, verify: Callable[[int, str], Verdict],
-        problems: Callable[[int], list[Handle]], reflector: Callable[[str, int], str], record: Callable[[str, dict[str, Any]], None],
+        self, policy: Policy, ledger: Ledger, seed: int, respond: Callable[[int, Sequence[str]], str | None],
+        verify: Callable[[int, str, Sequence[str]], Verdict], problems: Callable[[int], list[Handle]], reflector: Callable[[str, int], str], record: Callable[[str, dict[str, Any]], None],
     ):  # fmt: skip
-        # verify and problems are closures over the stream: a method that walks attributes finds no task and no answer
+        # respond, verify and problems are closures over the stream: a method that walks attributes finds no task and no answer
         self._policy, self.ledger, self._seed = policy, ledger, seed
-        self._verify, self._problems, self._reflector, self._record = verify, problems, reflector, record
+        self._respond, self._verify, self._problems, self._reflector, self._record = respond, verify, problems, reflector, record
         self._step, self._calls = 0, 0
 
     def begin(self, step: int) -> list[Handle]:
@@ -99,20 +102,26 @@ class Lab:
             for i, (a, c) in enumerate(zip(attempts, conversations, strict=True))
         ]
         with self.ledger.timed("sample"):
-            answers = self._policy.sample(asks, temperature=temperature)
+            groups = answers(self._policy, asks, [partial(self._respond, a.problem.index) for a in attempts], temperature=temperature)
         with self.ledger.timed("verify"):
             rollouts = [
-                [Rollout(a.problem, a.context, c, s, self._verify(a.problem.index, s.text), self._policy.version) for s in samples]
-                for a, c, samples in zip(attempts, conversations, answers, strict=True)
-            ]
-        for group in rollouts:
-            for r in group:
+                [
+                    Rollout(
+                        a.problem, a.context, (*c, *answer.messages), answer.sample,
+                        self._verify(a.problem.index, answer.sample.text, answer.said), self._policy.version,
+                    )
+                    for answer in group
+                ]
+                for a, c, group in zip(attempts, conversations, groups, strict=True)
+            ]  # fmt: skip
+        for group, made in zip(groups, rollouts, strict=True):
+            for answer, r in zip(group, made, strict=True):
                 self.ledger.rollouts[purpose] += 1
                 self.ledger.prompt_tokens += len(r.sample.tokens) - r.sample.sampled
                 self.ledger.sampled_tokens += r.sample.sampled
                 self._record("rollouts", {
                     "step": self._step, "purpose": purpose, "problem": r.problem.index, "context": r.context, "text": r.sample.text,
-                    "reward": r.verdict.reward, "status": r.verdict.status, "tokens": r.sample.sampled, "version": r.version,
+                    "reward": r.verdict.reward, "status": r.verdict.status, "tokens": r.sample.sampled, "version": r.version, **answer.record,
                 })  # fmt: skip
         return rollouts
 
@@ -132,7 +141,10 @@ class Lab:
         conversations = [conversation(context, r.problem.prompt) for r in rollouts]
         with self.ledger.timed("update"):
             samples = self._policy.retold([r.sample for r in rollouts], conversations)
-        return [replace(r, context=context, messages=c, sample=s) for r, c, s in zip(rollouts, conversations, samples, strict=True)]
+        return [
+            replace(r, context=context, messages=(*c, *r.messages[len(conversation(r.context, r.problem.prompt)) :]), sample=s)
+            for r, c, s in zip(rollouts, conversations, samples, strict=True)
+        ]
 
     def update(
         self, rollouts: Sequence[Rollout], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss

@@ -53,7 +53,7 @@ def files_of(model: str) -> dict[str, str]:
 
 
 def problems_of(name: str, knobs: dict[str, Any]) -> str:
-    """One hash over the first problems of both splits, with and without the format stated, and what the verifier says of wrong answers."""
+    """One hash over the first problems of both splits, with and without the format stated, and what verifier and tool say to wrong answers."""
     made: list[Any] = []
     for given in (False, True):
         task = load_task(name, **(knobs | {"format_given": given}))
@@ -61,6 +61,7 @@ def problems_of(name: str, knobs: dict[str, Any]) -> str:
             problems = task.problems(split, 0, PROBLEMS)
             made += [(p.id, p.prompt, p.answer) for p in problems]
             made += [(task.verify(p, text).reward, task.verify(p, text).feedback) for p in problems[:JUDGED] for text in task.wrong_texts(p)]
+            made += [reply for p in problems[:JUDGED] for text in task.wrong_texts(p) if (reply := task.respond(p, [text])) is not None]
     return digest(made)
 
 

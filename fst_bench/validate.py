@@ -100,8 +100,11 @@ def run(name: str | None) -> Iterator[Check]:
             wrong = f"{answer['problem']} at step {answer['step']} is no problem of this stream"
             continue
         task, problem = problems[answer["problem"]]
-        if task.verify(problem, answer["text"]).reward != answer["reward"]:
+        said = [turn["said"] for turn in answer.get("turns", [])]
+        if task.verify(problem, answer["text"], said).reward != answer["reward"]:
             wrong = f"{answer['problem']} at step {answer['step']} was scored {answer['reward']}"
+        if any(task.respond(problem, said[: i + 1]) != turn["heard"] for i, turn in enumerate(answer.get("turns", []))):
+            wrong = f"{answer['problem']} at step {answer['step']} was told what its tool does not say"
     yield "stored answers, scored again", wrong
     metrics = summarise(store.rows("evals"), [{"number": s.number, "task": s.task} for s in stream.stages], store.read("metrics")["ledger"])
     yield "metrics, computed again", None if metrics == store.read("metrics") else "metrics.json differs from the evaluation rows"

@@ -37,9 +37,9 @@ def reachable(root: Any) -> list[Any]:
     return list(seen.values())
 
 
-@pytest.mark.parametrize("method", ["rl", "fst"])
-def test_a_method_reaches_no_task_and_no_answer(bench: Callable[..., Bench], method: str) -> None:
-    b = bench("continual-4", method)
+@pytest.mark.parametrize(("stream", "method"), [("continual-4", "rl"), ("continual-4", "fst"), ("single-hover-search", "fst")])
+def test_a_method_reaches_no_task_and_no_answer(bench: Callable[..., Bench], stream: str, method: str) -> None:
+    b = bench(stream, method)
     batch = b.lab.begin(0)
     b.method.step(batch)
     b.pending.clear()  # the run's records belong to the harness

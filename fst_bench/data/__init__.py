@@ -8,7 +8,7 @@ folder with one file for each task that is needed:
     hover     hover.jsonl, .parquet or .csv       claim, supporting_facts, label, num_hops
     physics   physics.jsonl, .parquet or .csv     question, choices, answer
 
-star-graph is procedural everywhere. Physics has no hub default: the paper does not say which set it used, and a
+star-graph and hover-search are procedural everywhere. Physics has no hub default: the paper does not say which set it used, and a
 procedural stand-in in a run on real data would mislead, so `hub` refuses it.
 
 Columns and definitions stand in each task's file here; `base.py` says how rows become splits. The knobs are other ones

@@ -19,6 +19,8 @@ from fst_bench.lab import Attempt, Handle, Lab, ReflectionFailure, Rollout
 from .settings import FastSettings
 
 COMPONENT = "system_prompt"
+MAX_SAID, MAX_HEARD = 2_000, 1_000
+"""Characters of a turn before the last, and of a tool's reply, that a reflector reads."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Evidence:
 
     @classmethod
     def of(cls, rollout: Rollout) -> "Evidence":
-        return cls(rollout.problem, rollout.context, rollout.sample.text, rollout.verdict.reward, rollout.verdict.feedback)
+        return cls(rollout.problem, rollout.context, transcript(rollout), rollout.verdict.reward, rollout.verdict.feedback)
 
     def to_json(self) -> list[Any]:
         return [self.problem.index, self.problem.prompt, self.context, self.text, self.reward, self.feedback]
@@ -192,6 +194,21 @@ class Adapter(GEPAAdapter[Handle, Evidence, str]):
             for r in eval_batch.trajectories or []
         ]  # fmt: skip
         return dict.fromkeys(components_to_update, records)
+
+
+def transcript(rollout: Rollout) -> str:
+    """What the policy said, as a reflector reads it: its answer, and before it any turns that went to and fro between it and a tool."""
+    lines = []
+    for message in rollout.messages:
+        if message["role"] == "assistant":
+            lines.append(shortened(message["content"], MAX_SAID))
+        elif message["role"] == "tool":
+            lines.append(f"[the tool replied] {shortened(message['content'], MAX_HEARD)}")
+    return "\n".join([*lines, rollout.sample.text])
+
+
+def shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]} ... ({len(text) - limit} characters more)"
 
 
 class Quiet:

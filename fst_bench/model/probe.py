@@ -20,7 +20,7 @@ from fst_bench.metrics.intervals import wilson
 from fst_bench.policy import Ask, Policy, load_policy
 from fst_bench.policy.torch_backend import PolicySettings
 from fst_bench.seeds import seed_for
-from fst_bench.tasks import TASKS, Problem, Task, load_task
+from fst_bench.tasks import Problem, Task, load_task
 from fst_bench.tasks.hover import read_labels
 
 from .abilities import ABILITIES, item
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--n", type=int, default=400)
     parser.add_argument("--difficulty", type=json.loads, default={}, help='JSON, e.g. {"math": {"operations": 7}}')
-    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--tasks", default=",".join(FORMAT))
     args = parser.parse_args()
     torch.set_num_threads(1)
     preset = load_preset(args.preset)

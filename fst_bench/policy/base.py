@@ -25,11 +25,14 @@ class Ask:
     messages: tuple[Message, ...]
     seed: int
     n: int = 1
+    after: "Sample | None" = None
+    """The sample that stands for all of `messages` but the last one, which is the reply to it: the conversation goes on, token for token,
+    and so does the sample, with one answer."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sampled answer: all tokens, which of them the policy sampled, and its log-probabilities of those."""
+    """One sampled answer, of one turn or several: all tokens, which of them the policy sampled, and its log-probabilities of those."""
 
     tokens: list[int]
     mask: list[bool]
@@ -37,8 +40,9 @@ class Sample:
     logprobs: list[float]
     """Of the sampled tokens only, at temperature 1, by the weights that sampled; len(logprobs) == sum(mask)."""
     text: str
+    """Of the last turn."""
     finished: bool
-    """False where the answer was cut off at `max_tokens`."""
+    """False where the answer was cut off: at `max_tokens`, which all its turns share, or where the model has no more positions."""
 
     @property
     def sampled(self) -> int:
@@ -62,7 +66,8 @@ class Policy(Protocol):
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         """`ask.n` samples for each ask, in order. A pure function of (weights, asks, temperature).
 
-        `base` samples from the base weights. ValueError when a prompt leaves no room for an answer.
+        `base` samples from the base weights. ValueError when a prompt leaves no room for an answer. Where a reply (`ask.after`) leaves
+        none, the sample comes back as it was, but not finished; the tokens of a reply are not sampled ones.
         """
         ...
 
@@ -73,7 +78,7 @@ class Policy(Protocol):
     def retold(self, samples: Sequence[Sample], conversations: Sequence[tuple[Message, ...]]) -> list[Sample]:
         """The same sampled tokens after other prompts, with the log-probabilities that the current weights give them there.
 
-        For answers of one turn. ValueError when a prompt leaves no room.
+        `conversations` are what comes before the first answer. ValueError when one leaves no room.
         """
         ...
 

@@ -7,6 +7,7 @@ rows, cutting the prompts into chunks or sampling others beside it changes no sa
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -27,33 +28,35 @@ class Decoded:
 
 @torch.no_grad()
 def decode(
-    model: PreTrainedModel, prompts: list[list[int]], counts: list[int], seeds: list[int], *, temperature: float, max_tokens: int,
+    model: PreTrainedModel, prompts: list[list[int]], counts: list[int], seeds: list[int], *, temperature: float, rooms: list[int],
     end: set[int], pad: int, rows: int,
 ) -> list[list[Decoded]]:  # fmt: skip
-    """`counts[i]` continuations of `prompts[i]`; temperature 0 is greedy; about `rows` are sampled at a time."""
-    uniforms = torch.cat([
-        torch.rand(count, max_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        for count, seed in zip(counts, seeds, strict=True)
-    ])  # fmt: skip
+    """`counts[i]` continuations of `prompts[i]`, of at most `rooms[i]` tokens; temperature 0 is greedy; about `rows` are sampled at a time."""
+    uniforms = [
+        torch.rand(count, room, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        for count, room, seed in zip(counts, rooms, seeds, strict=True)
+    ]
     results: list[list[Decoded]] = []
-    first, start = 0, 0
+    first = 0
     while first < len(prompts):  # as many whole prompts as fit into `rows`
         last, total = first + 1, counts[first]
         while last < len(prompts) and total + counts[last] <= rows:
             total += counts[last]
             last += 1
-        flat = _decode_rows(model, prompts[first:last], counts[first:last], uniforms[start : start + total], temperature, end, pad)
+        flat = _decode_rows(model, prompts[first:last], counts[first:last], uniforms[first:last], temperature, end, pad)
         for count in counts[first:last]:
             results.append(flat[:count])
             flat = flat[count:]
-        first, start = last, start + total
+        first = last
     return results
 
 
 def _decode_rows(
-    model: PreTrainedModel, prompts: list[list[int]], counts: list[int], uniforms: Tensor, temperature: float, end: set[int], pad: int
+    model: PreTrainedModel, prompts: list[list[int]], counts: list[int], drawn: list[Tensor], temperature: float, end: set[int], pad: int
 ) -> list[Decoded]:
     device = model.device
+    rooms = torch.tensor([block.shape[1] for block in drawn]).repeat_interleave(torch.tensor(counts))
+    uniforms = torch.cat([F.pad(block, (0, int(rooms.max()) - block.shape[1])) for block in drawn])
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), pad, device=device)
     seen = torch.zeros((len(prompts), width), dtype=torch.long, device=device)
@@ -79,10 +82,11 @@ def _decode_rows(
                 tokens[row].append(tok)
                 logprobs[row].append(lp)
                 finished[row] = tok in end
-        keep = [i for i, row in enumerate(alive.tolist()) if not finished[row]]
-        if t + 1 == uniforms.shape[1] or not keep:
+        full = rooms[alive] <= t + 1
+        keep = [i for i, row in enumerate(alive.tolist()) if not finished[row] and not full[i]]
+        if not keep:
             break
-        if len(keep) < DROP_BELOW * len(alive):
+        if len(keep) < DROP_BELOW * len(alive) or full.any():  # a row that is full may stand at the model's last position
             index = torch.tensor(keep)
             alive, index = alive[index], index.to(device)
             decoder.select(index)

@@ -4,7 +4,6 @@ import copy
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +17,8 @@ from transformers.utils import logging as transformers_logging
 
 from fst_bench.metrics import token_kl
 
-from .base import Ask, Message, Policy, Sample, TokenLoss
+from .base import Ask, Message, Sample, TokenLoss
+from .conversation import retold, samples_of, starts
 from .distributed.settings import DistributedSettings
 from .qwen3 import is_plain_qwen3, score
 from .sampler import decode
@@ -115,27 +115,6 @@ def ready_to_learn(model: PreTrainedModel, settings: PolicySettings) -> PreTrain
     return model.train()
 
 
-def retold(policy: Policy, prompts: Sequence[list[int]], samples: Sequence[Sample]) -> list[Sample]:
-    """See `Policy.retold`; prompts as tokens."""
-    moved = []
-    for prompt, s in zip(prompts, samples, strict=True):
-        answer = s.tokens[s.mask.index(True) :]
-        moved.append(replace(s, tokens=prompt + answer, mask=[False] * len(prompt) + [True] * len(answer)))
-    return [replace(s, logprobs=logprobs) for s, logprobs in zip(moved, policy.logprobs(moved), strict=True)]
-
-
-def written(tokenizer: Any, conversations: Sequence[tuple[Message, ...]], room: int, thinking: bool = True) -> list[list[int]]:
-    """Conversations as tokens. ValueError where one is longer than `room`."""
-    texts = tokenizer.apply_chat_template(
-        [list(messages) for messages in conversations], tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-    )  # fmt: skip
-    prompts: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    longest = max(map(len, prompts))
-    if longest > room:
-        raise ValueError(f"a prompt of {longest} tokens leaves no room: the model has {room} positions before max_tokens")
-    return prompts
-
-
 def load_policy(name: str, settings: PolicySettings) -> "TorchPolicy":
     """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model, or the device is not here."""
     check_device(settings)
@@ -161,25 +140,17 @@ class TorchPolicy:
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         if not asks:
             return []
-        room = self.model.config.max_position_embeddings - self.settings.max_tokens
-        prompts = written(self.tokenizer, [ask.messages for ask in asks], room, self.settings.thinking)
+        begun = starts(self.tokenizer, asks, self.end, self.model.config.max_position_embeddings, self.settings.max_tokens, self.settings.thinking)
+        going = [(ask, start) for ask, start in zip(asks, begun, strict=True) if start.room > 0]
         decoded = decode(
-            self.base if base else self.model, prompts, [ask.n for ask in asks], [ask.seed for ask in asks],
-            temperature=temperature, max_tokens=self.settings.max_tokens, end=self.end, pad=self.pad, rows=self.settings.sample_rows,
+            self.base if base else self.model, [start.tokens for _, start in going], [ask.n for ask, _ in going], [ask.seed for ask, _ in going],
+            temperature=temperature, rooms=[start.room for _, start in going], end=self.end, pad=self.pad, rows=self.settings.sample_rows,
         )  # fmt: skip
-        out = []
-        for prompt, answers in zip(prompts, decoded, strict=True):
-            bodies = [a.tokens[:-1] if a.finished else a.tokens for a in answers]
-            texts = self.tokenizer.batch_decode(bodies, skip_special_tokens=False)
-            out.append([
-                Sample(prompt + a.tokens, [False] * len(prompt) + [True] * len(a.tokens), a.logprobs, text, a.finished)
-                for a, text in zip(answers, texts, strict=True)
-            ])  # fmt: skip
-        return out
+        return samples_of(self.tokenizer, asks, begun, [[(a.tokens, a.logprobs, a.finished) for a in group] for group in decoded])
 
     def retold(self, samples: Sequence[Sample], conversations: Sequence[tuple[Message, ...]]) -> list[Sample]:
         room = self.model.config.max_position_embeddings - self.settings.max_tokens
-        return retold(self, written(self.tokenizer, conversations, room, self.settings.thinking), samples)
+        return retold(self, self.tokenizer, samples, conversations, room, self.settings.thinking)
 
     def logprobs(self, samples: Sequence[Sample], *, base: bool = False) -> list[list[float]]:
         out: list[list[float]] = [[] for _ in samples]

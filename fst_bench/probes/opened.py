@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fst_bench.policy import Ask, Sample
 from fst_bench.seeds import seed_for
 from fst_bench.store import Store, step_of
 from fst_bench.tasks import Task
+from fst_bench.turns import answers
 
 Work = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 """(key of a row, what measures the rest of it)."""
@@ -54,5 +56,6 @@ class Opened:
         """One answer at temperature 1 to each of the first n held-out problems, and the mean reward."""
         problems = task.problems("test", TEST_SEED, n)
         asks = [self.ask(context_for(p.prompt), p.prompt) for p in problems]
-        samples = [group[0] for group in self.policy.sample(asks, temperature=1.0, base=base)]
-        return samples, sum(task.verify(p, s.text).reward for p, s in zip(problems, samples, strict=True)) / n
+        given = [group[0] for group in answers(self.policy, asks, [partial(task.respond, p) for p in problems], base=base)]
+        rewards = [task.verify(p, a.sample.text, a.said).reward for p, a in zip(problems, given, strict=True)]
+        return [a.sample for a in given], sum(rewards) / n

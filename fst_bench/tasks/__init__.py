@@ -13,11 +13,12 @@ from fst_bench.errors import explain, unknown
 from .base import Difficulty, Problem, Task, Verdict
 from .codeio import Codeio
 from .hover import Hover
+from .hover_search import HoverSearch
 from .math import Math
 from .physics import Physics
 from .star_graph import StarGraph
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Math, Codeio, Hover, StarGraph, Physics)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Math, Codeio, Hover, StarGraph, Physics, HoverSearch)}
 
 __all__ = ["TASKS", "Difficulty", "Problem", "Task", "Verdict", "load_task"]
 

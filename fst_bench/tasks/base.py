@@ -8,12 +8,15 @@ split that the embedded model's text is drawn from, so no benchmark problem was 
 A verifier reads a model's text as data. It never raises, never evaluates or executes any of it, and its
 limits are structural (length, depth, digits), so that the same text always earns the same reward. What a model
 thought (everything up to the last </think>) is not its answer: `Task.verify`, through which every text goes, cuts it off.
+
+A task may answer back: `Task.respond` is what its environment, a tool say, replies to what the model said. Since that is a
+pure function too, what the model said in each turn is all of a conversation that has to be kept to judge it again.
 """
 
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -96,8 +99,19 @@ class Task(ABC):
     def draw(self, rng: random.Random) -> Draft:
         """One problem of this difficulty, every choice taken from `rng`."""
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        """Score `text` (hostile, of any length) as an answer to `problem`; reward 1.0 or 0.0; never raises."""
+    def respond(self, problem: Problem, turns: Sequence[str]) -> str | None:
+        """What the environment replies to the last of a model's `turns` (hostile texts, of any length); None ends the conversation.
+
+        Tasks without a tool end it at once. A pure function that never raises. A reply repeats nothing of the turns: their
+        characters could stand for the tokens that end one.
+        """
+        return None
+
+    def verify(self, problem: Problem, text: str, before: Sequence[str] = ()) -> Verdict:
+        """Score `text` (hostile, of any length) as an answer to `problem`; reward 1.0 or 0.0; never raises.
+
+        `before` are the model's earlier turns of the conversation that `text` ends.
+        """
         answer = answer_of(text)
         if answer is None:
             return Verdict(0.0, "The thinking was never closed, so no answer came after it: think more briefly and then answer.", "unparseable")

@@ -5,6 +5,7 @@ HoVer data has claim, label and supporting titles, the paper does not say how it
 """
 
 import random
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -19,6 +20,9 @@ RULERS = "Queen King Duke Count Baron Prince Consul Regent Emir Sultan Mayor Sha
 LEVELS = [PEOPLE, FIRMS, CITIES, COUNTRIES, RULERS]
 PROSE = ["{} works at {}.", "{} is based in {}.", "{} lies in {}.", "{} is ruled by the {}."]
 CLAIMS = ["{} works at {}.", "{} works in {}.", "{} works in {}.", "{} works under the {}."]
+
+Passage = tuple[str, str, int]
+"""(title, what it names, at which hop of its chain)"""
 
 
 class HoverDifficulty(Difficulty):
@@ -49,15 +53,17 @@ class Hover(Task):
         chain = rng.choice(chains)
         supported = rng.random() < 0.5
         claimed = chain[-1] if supported else rng.choice([name for name in LEVELS[d.hops] if name != chain[-1]])
-        if d.style == "bare":
-            context = "Facts: " + " ".join(f"{title} {value}." for title, value, _ in passages)
-        else:
-            context = "\n".join(f"[{title}] {PROSE[hop].format(title, value)}" for title, value, hop in passages)
         claim = CLAIMS[d.hops - 1].format(chain[0], claimed)
         verdict = "SUPPORTED" if supported else "REFUTED"
         key = f"{sorted(map(tuple, chains))} {claim}"
-        data = {"chains": chains, "chain": chain, "claimed": claimed}
-        return Draft(key, f"{context}\nClaim: {claim}", f"{verdict}: {'; '.join(chain[:-1])}", data)
+        data = {"chains": chains, "chain": chain, "claimed": claimed, "claim": claim, "passages": passages}
+        return Draft(key, f"{self.context(passages)}\nClaim: {claim}", f"{verdict}: {'; '.join(chain[:-1])}", data)
+
+    def context(self, passages: Sequence[Passage]) -> str:
+        """Passages as a reader gets them: a line each in prose, all on one line where the style is bare."""
+        if self.difficulty.style == "bare":
+            return "Facts: " + " ".join(f"{title} {value}." for title, value, _ in passages)
+        return "\n".join(f"[{title}] {PROSE[hop].format(title, value)}" for title, value, hop in passages)
 
     def write(self, answer: str) -> str:
         verdict, titles = answer.split(": ", 1)

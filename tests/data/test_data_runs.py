@@ -62,11 +62,11 @@ def test_a_run_of_a_whole_stream_on_rows(rows: Path, tmp_path: Path, method: str
     run = Path(json.loads(out.splitlines()[-1])["run"])
     config = json.loads((run / "config.json").read_text())
     assert config["config"]["data"] == str(rows)
-    assert set(config["data"]) == {"math", "codeio", "hover"}  # star-graph is procedural everywhere
+    assert set(config["data"]) == {"math", "codeio", "hover"}  # star-graph and hover-search are procedural everywhere
     assert config["data"]["math"] == {
         "source": "polaris.jsonl", "fingerprint": config["data"]["math"]["fingerprint"], "kept": 200, "skipped": {"a line that is not JSON": 1}
     }  # fmt: skip
-    assert set(config["config"]["difficulty"]) == {"star-graph"}  # the preset's other knobs are of procedural problems
+    assert set(config["config"]["difficulty"]) == {"star-graph", "hover-search"}  # the preset's other knobs are of procedural problems
     if method == "rl":
         trained = {json.loads(line)["problem"] for line in (run / "answers.jsonl").read_text().splitlines()}
         assert {problem.rpartition("-")[0] for problem in trained} == {"math", "codeio", "hover", "star-graph"}
@@ -213,9 +213,9 @@ def test_validate_data_names_every_row_that_is_skipped(rows: Path, tmp_path: Pat
 
 
 def test_tasks_that_a_source_has(rows: Path, tmp_path: Path) -> None:
-    assert set(tasks_in("procedural")) == set(tasks_in(str(rows))) == {"math", "codeio", "hover", "star-graph", "physics"}
-    assert set(tasks_in("hub")) == {"math", "codeio", "hover", "star-graph"}
-    assert tasks_in(str(tmp_path)) == ["star-graph"]
+    assert set(tasks_in("procedural")) == set(tasks_in(str(rows))) == {"math", "codeio", "hover", "star-graph", "physics", "hover-search"}
+    assert set(tasks_in("hub")) == {"math", "codeio", "hover", "star-graph", "hover-search"}
+    assert tasks_in(str(tmp_path)) == ["star-graph", "hover-search"]
 
 
 def settings_for(data: Any, **more: Any) -> dict[str, dict[str, Any]]:
@@ -224,7 +224,7 @@ def settings_for(data: Any, **more: Any) -> dict[str, dict[str, Any]]:
 
 def test_a_presets_knobs_are_of_the_problems_it_was_written_for(rows: Path, tmp_path: Path) -> None:
     assert settings_for("procedural") == resolve("continual-4", "rl", "tiny")[0].difficulty
-    assert set(settings_for(str(rows))) == {"star-graph"}
+    assert set(settings_for(str(rows))) == {"star-graph", "hover-search"}
     assert settings_for(str(rows), **{"difficulty.hover.hops": 2})["hover"] == {"hops": 2}
     stream = tmp_path / "s.yaml"  # a stream may be of real data: its knobs then apply to any
     settings = "{data: hub, difficulty: {math: {max_eighths: 4}}}"

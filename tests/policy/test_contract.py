@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from transformers import AutoModelForCausalLM
 
 from fst_bench.policy import Ask, Policy, PolicySettings, Sample, load_policy
 from fst_bench.slow.losses import cispo
+from fst_bench.turns import Respond, answers
 
 BACKENDS = ["torch", "vllm-deepspeed"] if importlib.util.find_spec("vllm") and importlib.util.find_spec("deepspeed") else ["torch"]
 TEXTS = ["Start and apply in order: 3 +4 *2", "Start and apply in order: 5 +1 -2 +9 *2 +3", "Source:A Goal:B"]
 TOKENS = 24
+REPLY = "Facts: Ana Corvex. Corvex Lima."
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -38,6 +41,14 @@ def asks(n: int = 1) -> list[Ask]:
         Ask((*([{"role": "system", "content": c}] if c else []), {"role": "user", "content": t}), seed=i, n=n)
         for i, (t, c) in enumerate((t, c) for t in TEXTS for c in contexts)
     ]
+
+
+def two_turns(policy: Policy, n: int = 4) -> list[Sample]:
+    """Answers that went on after a reply, as an environment that always replies once makes them."""
+    replies: list[Respond] = [lambda said: REPLY if len(said) == 1 else None] * 6
+    found = [a.sample for group in answers(policy, asks(n), replies) for a in group if a.before]
+    assert len(found) > n
+    return found
 
 
 def all_of(groups: list[list[Sample]]) -> list[Sample]:
@@ -216,6 +227,80 @@ def test_the_base_stays(policy: Policy) -> None:
     assert [s.tokens for s in all_of(policy.sample(asks(2)))] != before
 
 
+def test_a_second_turn_goes_on_from_the_first_ones_tokens(policy: Policy) -> None:
+    firsts = {tuple(s.tokens) for s in all_of(policy.sample(asks(4)))}
+    for s in two_turns(policy):
+        start = s.mask.index(True)
+        reply = s.mask.index(False, start)
+        second = s.mask.index(True, reply)
+        assert tuple(s.tokens[:reply]) in firsts, "what was sampled is never tokenised again"
+        assert policy.tokenizer.decode(s.tokens[reply:second], skip_special_tokens=False) == f"<|tool|>{REPLY}<|assistant|>"
+        assert all(s.mask[second:]) and s.sampled == sum(s.mask) <= TOKENS and (s.finished or s.sampled == TOKENS)
+        last = s.tokens[second:-1] if s.finished else s.tokens[second:]
+        assert s.text == policy.tokenizer.decode(last, skip_special_tokens=False)
+
+
+def test_two_turns_are_scored_as_they_were_sampled(policy: Policy, tmp_path: Path) -> None:
+    learn(policy, all_of(policy.sample(asks(2))))
+    samples = two_turns(policy)
+    ours, theirs = exported(policy, tmp_path / "now"), exported(policy, tmp_path / "base", base=True)
+    for s, again, kl in zip(samples, policy.logprobs(samples), policy.kl_to_base(samples), strict=True):
+        p, q = plain(ours, s), plain(theirs, s)
+        own = torch.tensor([t for t, sampled in zip(s.tokens, s.mask, strict=True) if sampled])
+        chosen = p.gather(1, own[:, None])[:, 0].tolist()
+        assert s.logprobs == pytest.approx(chosen, abs=1e-4) and again == pytest.approx(chosen, abs=5e-5)
+        assert kl == pytest.approx(float((p.exp() * (p - q)).sum()), rel=2e-3, abs=1e-5) and kl > 0
+
+
+def test_a_replys_tokens_have_no_gradient_of_their_own(policy: Policy, tmp_path: Path) -> None:
+    """The norm of the gradient is that of a loss over the sampled tokens alone, by plain transformers."""
+    model, samples = exported(policy, tmp_path), two_turns(policy)
+    total = torch.zeros((), dtype=torch.float32)
+    for i, s in enumerate(samples):
+        logp = model(torch.tensor([s.tokens])).logits[0, :-1].log_softmax(-1).gather(1, torch.tensor(s.tokens[1:])[:, None])[:, 0]
+        total = total - (0.01 if i % 2 else -0.01) * logp[torch.tensor(s.mask[1:])].sum()
+    total.backward()
+    norm = float(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm())
+    facts = learn(policy, samples)
+    assert facts["gradient_norm"] == pytest.approx(norm, rel=1e-3)
+    assert facts["tokens"] == sum(s.sampled for s in samples) and facts["max_logprob_gap"] < 1e-4
+
+
+def test_later_turns_do_not_depend_on_others_either(policy: Policy) -> None:
+    replies: list[Respond] = [lambda said: REPLY if len(said) == 1 else None] * 6
+    together = answers(policy, asks(3), replies)
+    for ask, group in zip(asks(3), together, strict=True):
+        assert [a.sample.tokens for a in answers(policy, [ask], replies[:1])[0]] == [a.sample.tokens for a in group]
+
+
+def test_a_reply_without_room_leaves_the_answer_unfinished(policy: Policy) -> None:
+    ask = asks()[1]
+    said = next(s for s in (policy.sample([Ask(ask.messages, i)])[0][0] for i in range(20)) if s.finished)
+    exchange = ({"role": "assistant", "content": said.text}, {"role": "tool", "content": "1 " * 3000})
+    (same,) = policy.sample([Ask((*ask.messages, *exchange), 0, after=said)])[0]
+    assert same == replace(said, finished=False)
+
+
 def test_a_prompt_without_room_is_refused(policy: Policy) -> None:
     with pytest.raises(ValueError, match="leaves no room"):
         policy.sample([Ask(({"role": "user", "content": "1 " * 3000},), seed=0)])
+
+
+def test_retold_answers_have_the_log_probabilities_of_their_new_place(policy: Policy, tmp_path: Path) -> None:
+    learn(policy, all_of(policy.sample(asks(2))))
+    model, samples = exported(policy, tmp_path), all_of(policy.sample(asks()))
+    elsewhere = asks()[::-1]
+    for told, s, ask, there in zip(policy.retold(samples, [a.messages for a in elsewhere]), samples, elsewhere, policy.sample(elsewhere), strict=True):
+        first = there[0].mask.index(True)
+        assert told.tokens[:first] == there[0].tokens[:first] and told.tokens[first:] == s.tokens[len(s.tokens) - s.sampled :], ask
+        chosen = plain(model, told).gather(1, torch.tensor(told.tokens[first:])[:, None])[:, 0].tolist()
+        assert told.logprobs == pytest.approx(chosen, abs=5e-5)
+
+
+def test_log_probabilities_of_the_base(policy: Policy, tmp_path: Path) -> None:
+    for _ in range(3):
+        learn(policy, all_of(policy.sample(asks(2))))
+    base, samples = exported(policy, tmp_path, base=True), all_of(policy.sample(asks()))
+    for s, theirs in zip(samples, policy.logprobs(samples, base=True), strict=True):
+        answer = torch.tensor(s.tokens[len(s.tokens) - s.sampled :])
+        assert theirs == pytest.approx(plain(base, s).gather(1, answer[:, None])[:, 0].tolist(), abs=5e-5)

@@ -74,6 +74,7 @@ def frame(name: str, inside: str) -> str:
         "math": f"\\boxed{{{inside}}}",
         "codeio": f'{{"output": {inside}}}',
         "hover": f"VERDICT: SUPPORTED EVIDENCE: {inside}",
+        "hover-search": f"VERDICT: SUPPORTED EVIDENCE: {inside}",
         "star-graph": f"\\boxed{{{inside}}}",
         "physics": f"ANSWER: {inside}",
     }[name]

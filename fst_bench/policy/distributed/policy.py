@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from fst_bench.errors import RunError
 from fst_bench.policy.base import Ask, Message, Sample, TokenLoss
-from fst_bench.policy.torch_backend import PolicySettings, check_device, ends_of, load_tokenizer, model_folder, pad_of, retold, written
+from fst_bench.policy.conversation import retold, samples_of, starts
+from fst_bench.policy.torch_backend import PolicySettings, check_device, ends_of, load_tokenizer, model_folder, pad_of
 
 from .learner import Learner, join
 from .sampler import Sampler
@@ -62,7 +63,7 @@ class Ranked:
         Tokens are greedy. SyncError where any differs by more than `canary`.
         """
         prompt = self.canary_prompt
-        tokens, logprobs, _ = self.sampler.sample([prompt], [1], [0], 0.0, CANARY_TOKENS)[0][0]
+        tokens, logprobs, _ = self.sampler.sample([prompt], [1], [0], [CANARY_TOKENS], 0.0)[0][0]
         row = Sample(prompt + tokens, [False] * len(prompt) + [True] * len(tokens), logprobs, "", True)
         everyone: list[Any] = [None] * self.world
         dist.all_gather_object(everyone, row)
@@ -81,12 +82,14 @@ class Ranked:
         ids: list[int] = self.tokenizer(CANARY * 16, add_special_tokens=False)["input_ids"]
         return ids[: min(640, self.sampler.positions - self.settings.max_tokens - CANARY_TOKENS)]
 
-    def sample(self, prompts: list[list[int]], counts: list[int], seeds: list[int], temperature: float, base: bool) -> list[list[Any]]:
+    def sample(
+        self, prompts: list[list[int]], counts: list[int], seeds: list[int], rooms: list[int], temperature: float, base: bool
+    ) -> list[list[Any]]:  # fmt: skip
         """The prompts shared out between the engines, one by one in turn; all results on every rank."""
         self.sync(base)
         mine = range(self.engine, len(prompts), self.engines)
         done = self.sampler.sample(
-            [prompts[i] for i in mine], [counts[i] for i in mine], [seeds[i] for i in mine], temperature, self.settings.max_tokens
+            [prompts[i] for i in mine], [counts[i] for i in mine], [seeds[i] for i in mine], [rooms[i] for i in mine], temperature
         )  # fmt: skip
         self.sampler.rest()
         everyone: list[Any] = [None] * self.world
@@ -148,22 +151,15 @@ class DistributedPolicy:
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         if not asks:
             return []
-        prompts = self.written([ask.messages for ask in asks])
-        done = self.everywhere("sample", prompts, [ask.n for ask in asks], [ask.seed for ask in asks], temperature, base)
-        out = []
-        for prompt, group in zip(prompts, done, strict=True):
-            texts = self.tokenizer.batch_decode([tokens[:-1] if ended else tokens for tokens, _, ended in group], skip_special_tokens=False)
-            out.append([
-                Sample(prompt + tokens, [False] * len(prompt) + [True] * len(tokens), logprobs, text, ended)
-                for (tokens, logprobs, ended), text in zip(group, texts, strict=True)
-            ])  # fmt: skip
-        return out
-
-    def written(self, conversations: Sequence[tuple[Message, ...]]) -> list[list[int]]:
-        return written(self.tokenizer, conversations, self.ranked.sampler.positions - self.settings.max_tokens, self.settings.thinking)
+        sampler = self.ranked.sampler
+        begun = starts(self.tokenizer, asks, set(sampler.end), sampler.positions, self.settings.max_tokens, self.settings.thinking)
+        going = [(ask, start) for ask, start in zip(asks, begun, strict=True) if start.room > 0]
+        wanted = [start.tokens for _, start in going], [ask.n for ask, _ in going], [ask.seed for ask, _ in going], [start.room for _, start in going]
+        return samples_of(self.tokenizer, asks, begun, self.everywhere("sample", *wanted, temperature, base) if going else [])
 
     def retold(self, samples: Sequence[Sample], conversations: Sequence[tuple[Message, ...]]) -> list[Sample]:
-        return retold(self, self.written(conversations), samples)
+        room = self.ranked.sampler.positions - self.settings.max_tokens
+        return retold(self, self.tokenizer, samples, conversations, room, self.settings.thinking)
 
     def logprobs(self, samples: Sequence[Sample], *, base: bool = False) -> list[list[float]]:
         return self.everywhere("logprobs", samples, base)

@@ -108,12 +108,12 @@ class Sampler:
             self.asleep = True
 
     def sample(
-        self, prompts: Sequence[list[int]], counts: Sequence[int], seeds: Sequence[int], temperature: float, max_tokens: int
+        self, prompts: Sequence[list[int]], counts: Sequence[int], seeds: Sequence[int], rooms: Sequence[int], temperature: float
     ) -> list[list[Any]]:
-        """`counts[i]` completions of prompt i, as vLLM gives them: token ids, log-probabilities at temperature 1, whether it ended."""
+        """`counts[i]` completions of prompt i, of at most `rooms[i]` tokens, as vLLM gives them: token ids, log-probabilities at temperature 1, whether it ended."""
         asked = [
-            SamplingParams(n=n, seed=seed, temperature=temperature, max_tokens=max_tokens, logprobs=0, stop_token_ids=self.end, detokenize=False)
-            for n, seed in zip(counts, seeds, strict=True)
+            SamplingParams(n=n, seed=seed, temperature=temperature, max_tokens=room, logprobs=0, stop_token_ids=self.end, detokenize=False)
+            for n, seed, room in zip(counts, seeds, rooms, strict=True)
         ]
         done = self.engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], asked, use_tqdm=False)
         return [
