@@ -14,7 +14,8 @@ test: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
 
-# The vllm-deepspeed backend on CPU: one process and two, the same contract as torch. Its own environment, 4 GB.
+# The vllm-deepspeed backend on CPU: the same contract as torch, one process and two, the recipe for several machines, vLLM's server as
+# reflection LM. Its own environment, 4 GB.
 test-backend: .venv-backend/.installed
 	OMP_NUM_THREADS=1 .venv-backend/bin/python -m pytest tests/policy/test_contract.py tests/distributed
 
@@ -31,25 +32,27 @@ reference: $(INSTALLED)
 	for stream in continual-4 continual-4-given paper-3; do $(BIN)/fst-bench compare results/$$stream@2 --format markdown --out results/pages/$$stream > /dev/null; done
 
 .venv-backend/.installed: pyproject.toml constraints.txt requirements-backend.txt
+	rm -f $@
 	$(PYTHON) -m venv .venv-backend
 	.venv-backend/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	.venv-backend/bin/pip install --quiet --disable-pip-version-check setuptools==78.1.1 wheel ninja
 	.venv-backend/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements-backend.txt
 	.venv-backend/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch .venv-backend/.installed
+	touch $@
 
 .venv-trl/.installed:
 	$(PYTHON) -m venv .venv-trl
 	.venv-trl/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	.venv-trl/bin/pip install --quiet --disable-pip-version-check trl==1.16.0
-	touch .venv-trl/.installed
+	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt
+	rm -f $@
 	$(PYTHON) -c 'import sys; sys.exit("fst-bench needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
-	touch $(INSTALLED)
+	touch $@
 
 clean:
 	rm -rf .venv .venv-trl .venv-backend build *.egg-info

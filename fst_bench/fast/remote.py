@@ -31,6 +31,8 @@ from .settings import ReflectionSettings
 LONGEST_BACKOFF = 60.0
 MOMENTARY = {408: "timeout", 429: "rate limited", 504: "timeout"}
 """HTTP status -> reason of what is worth another request, beside the other 5xx."""
+FINAL = {401: "key refused", 403: "key refused", 404: "model or address not found"}
+"""HTTP status -> reason of what is not, and says which setting is wrong; any other is `refused`: too long a prompt, or max_tokens too many."""
 
 
 class TryAgain(ReflectionFailure):
@@ -228,8 +230,9 @@ def judged(error: BaseException) -> tuple[ReflectionFailure, bool]:
     while cause:
         if isinstance(cause, httpx.HTTPStatusError):
             status = cause.response.status_code
-            reason = MOMENTARY.get(status) or ("server error" if status >= 500 else "refused")
-            return ReflectionFailure(reason) if reason == "refused" else TryAgain(reason, patience(cause.response)), reason == "timeout"
+            if reason := MOMENTARY.get(status) or ("server error" if status >= 500 else None):
+                return TryAgain(reason, patience(cause.response)), reason == "timeout"
+            return ReflectionFailure(FINAL.get(status, "refused")), False
         if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout):
             return TryAgain("unreachable"), False
         if isinstance(cause, httpx.TimeoutException | TimeoutError):

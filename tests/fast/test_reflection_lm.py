@@ -189,11 +189,13 @@ def test_the_last_error_is_the_reason(status: int, reason: str) -> None:
         assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_a_refusal_is_final(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "reason"), [(400, "refused"), (401, "key refused"), (403, "key refused"), (404, "model or address not found"), (422, "refused")]
+)
+def test_a_refusal_is_final(status: int, reason: str) -> None:
     with serving(says(status)) as server:
         reflector = asking(server, max_tokens=1000)
-        assert failure(reflector) == "refused"
+        assert failure(reflector) == reason
         assert len(server.requests) == 1 and reflector.ledger.reflection_spent() == (0, 0.0)
 
 

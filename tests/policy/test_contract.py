@@ -290,7 +290,9 @@ def test_retold_answers_have_the_log_probabilities_of_their_new_place(policy: Po
     learn(policy, all_of(policy.sample(asks(2))))
     model, samples = exported(policy, tmp_path), all_of(policy.sample(asks()))
     elsewhere = asks()[::-1]
-    for told, s, ask, there in zip(policy.retold(samples, [a.messages for a in elsewhere]), samples, elsewhere, policy.sample(elsewhere), strict=True):
+    for told, s, ask, there in zip(
+        policy.retold(samples, [a.messages for a in elsewhere]), samples, elsewhere, policy.sample(elsewhere), strict=True
+    ):
         first = there[0].mask.index(True)
         assert told.tokens[:first] == there[0].tokens[:first] and told.tokens[first:] == s.tokens[len(s.tokens) - s.sampled :], ask
         chosen = plain(model, told).gather(1, torch.tensor(told.tokens[first:])[:, None])[:, 0].tolist()

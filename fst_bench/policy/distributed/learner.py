@@ -64,6 +64,8 @@ class Learner:
         self.engine = deepspeed.initialize(model=self.module, optimizer=optimizer, config=learning)[0]
         frozen = shared | {"zero_optimization": zero if settings.distributed.zero == 3 else {"stage": 0}}
         self.frozen = self._load(folder, frozen).eval().requires_grad_(False).to(self.device)
+        if settings.distributed.zero == 2:  # under ZeRO-3 all ranks hold shares of what rank 0 read
+            same_everywhere("the model", [int(p.view(torch.int16).sum()) for p in self.frozen.parameters()])
         self.base = deepspeed.initialize(model=self.frozen, config=frozen)[0] if settings.distributed.zero == 3 else self.frozen
         self.version = 0
 
@@ -172,6 +174,14 @@ class Learner:
         self.engine.optimizer.refresh_fp32_params()
         self.engine.optimizer.optimizer.state.clear()
         self.version = json.loads((folder / "policy.json").read_text())["version"]
+
+
+def same_everywhere(what: str, value: Any) -> None:
+    """ValueError on every rank where they do not all hold the same value: somebody started them apart."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    if any(other != everyone[0] for other in everyone):
+        raise ValueError(f"the ranks were not started alike: they differ in {what}")
 
 
 def join(device: str) -> None:

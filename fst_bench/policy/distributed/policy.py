@@ -8,6 +8,7 @@ has no rank anywhere.
 import atexit
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from fst_bench.policy.base import Ask, Message, Sample, TokenLoss
 from fst_bench.policy.conversation import retold, samples_of, starts
 from fst_bench.policy.torch_backend import PolicySettings, check_device, ends_of, load_tokenizer, model_folder, pad_of
 
-from .learner import Learner, join
+from .learner import TAG, Learner, join, same_everywhere
 from .sampler import Sampler
 
 CANARY = "The quick brown fox counts 1 2 3 4 5 6 7 8 9 10 and then it jumps over the lazy dog. "
 CANARY_TOKENS = 8
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}
+IDLE = timedelta(days=1)
+"""How long a rank waits for rank 0's next command: as long as reflections and verdicts between two of them may take."""
 
 
 class SyncError(RunError):
@@ -37,9 +40,11 @@ class Ranked:
 
     def __init__(self, name: str, settings: PolicySettings):
         folder = model_folder(name)
+        same_everywhere("the policy's settings", settings.model_dump_json())
         self.settings, self.tokenizer = settings, load_tokenizer(name)
         self.learner = Learner(folder, settings, pad_of(self.tokenizer))  # before the sampler: vLLM uses the process group that DeepSpeed opens
         self.rank, self.world = self.learner.rank, self.learner.world
+        self.control = dist.new_group(backend="gloo", timeout=IDLE)  # other collectives give up after DeepSpeed's ten minutes
         together = settings.distributed.tensor_parallel
         if self.world % together:
             raise ValueError(f"tensor_parallel {together} does not divide {self.world} ranks")
@@ -47,6 +52,12 @@ class Ranked:
         self.sampler = Sampler(folder, settings, ends_of(self.learner.module.model, self.tokenizer), self.world)
         self.holds: tuple[str, int] = ("policy", 0)
         """Whose weights the samplers hold, and of which version."""
+
+    def told(self, command: Any = None) -> Any:
+        """Rank 0's command, on all ranks."""
+        box = [command]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
 
     def sync(self, base: bool) -> None:
         """Bring the samplers' weights up to date, and prove it: nobody else would notice."""
@@ -129,7 +140,8 @@ class DistributedPolicy:
         self.settings, self.folder = settings, model_folder(name)
         self.ranked = Ranked(name, settings)
         self.tokenizer = self.ranked.tokenizer
-        self.stopped = False
+        self.waiting = self.ranked.world > 1
+        """Whether the other ranks wait for a command."""
         atexit.register(self.stop)
 
     @property
@@ -139,14 +151,17 @@ class DistributedPolicy:
     def everywhere(self, command: str, *arguments: Any) -> Any:
         """Run a method of `Ranked` on all ranks; this one's result."""
         if self.ranked.world > 1:
-            dist.broadcast_object_list([(command, arguments)], src=0)
-        return getattr(self.ranked, command)(*arguments)
+            self.waiting = False
+            self.ranked.told((command, arguments))
+        result = getattr(self.ranked, command)(*arguments)
+        self.waiting = self.ranked.world > 1
+        return result
 
     def stop(self) -> None:
-        """Send the other ranks home."""
-        if self.ranked.world > 1 and not self.stopped:
-            self.stopped = True
-            dist.broadcast_object_list([("stop", ())], src=0)
+        """Send the other ranks home. In a command that broke off here they would not hear it: they fail when this process is gone."""
+        if self.waiting:
+            self.waiting = False
+            self.ranked.told(("stop", ()))
 
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         if not asks:
@@ -174,6 +189,9 @@ class DistributedPolicy:
 
     def save(self, folder: Path) -> None:
         self.everywhere("save", folder.absolute())
+        shares, ranks = len(list((folder / TAG).glob("*_optim_states.pt"))), self.ranked.world
+        if shares < ranks:
+            raise RunError(f"{folder} holds the shares of {shares} ranks of {ranks}: all machines have to see the run directory under one path")
 
     def load(self, folder: Path) -> None:
         self.everywhere("load", folder.absolute())
@@ -197,9 +215,7 @@ def load_policy(name: str, settings: PolicySettings) -> DistributedPolicy:
         return DistributedPolicy(name, settings)
     ranked = Ranked(name, settings)
     while True:
-        box: list[Any] = [None]
-        dist.broadcast_object_list(box, src=0)
-        command, arguments = box[0]
+        command, arguments = ranked.told()
         if command == "stop":
             raise SystemExit(0)
         getattr(ranked, command)(*arguments)
