@@ -78,14 +78,13 @@ class Archive:
         self.entries = kept
 
     def evolve(self, lab: Lab, lookahead: Sequence[Handle], settings: FastSettings) -> dict[str, Any]:
-        """A round for every entry with enough of the coming problems, the budget shared out by how many it has."""
+        """A round for every entry whose part of the budget, by how many of the coming problems it has, is enough for one."""
         facts: dict[str, Any] = {}
         shares = self.place(lookahead)
         for entry, share in zip(self.entries, shares, strict=True):
-            if len(share) < min(settings.anchor, len(lookahead)) // 2 + 1:
+            budget = round(settings.budget * len(share) / len(lookahead))
+            if budget < min(settings.anchor, len(share)) * settings.population + 2 * settings.minibatch * settings.proposals:
                 continue
-            need = min(settings.anchor, len(share)) * settings.population + 2 * settings.minibatch * settings.proposals
-            budget = max(need, round(settings.budget * len(share) / len(lookahead)))
             population = evolve(lab, entry.prompts, share, settings.model_copy(update={"budget": budget}))
             entry.prompts = [scored.prompt for scored in population]
             facts = {"anchor_score": population[0].mean}
