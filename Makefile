@@ -26,10 +26,10 @@ benchmark: $(INSTALLED) .venv-trl/.installed
 # The README's tables: 60 runs, two at a time; the same command again goes on where it stopped.
 reference: $(INSTALLED)
 	$(BIN)/fst-bench sweep --stream continual-4 --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
-	$(BIN)/fst-bench sweep --stream continual-4-given --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
+	$(BIN)/fst-bench sweep --stream continual-4-formats-given --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
 	$(BIN)/fst-bench sweep --stream paper-3 --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
 	$(BIN)/python results/collect.py runs-reference
-	for stream in continual-4 continual-4-given paper-3; do $(BIN)/fst-bench compare results/$$stream@2 --format markdown --out results/pages/$$stream > /dev/null; done
+	for run in continual-4@2 continual-4-formats-given@1 paper-3@2; do $(BIN)/fst-bench compare results/$$run --format markdown --out results/pages/$${run%@*} > /dev/null; done
 
 .venv-backend/.installed: pyproject.toml constraints.txt requirements-backend.txt
 	rm -f $@

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
         "stream": spec.name, "stream_version": spec.version, "method": config.method, "preset": config.preset, "seed": config.seed,
         "model": config.model, "seed_prompt": config.seed_prompt,
         "stages": [{"stage": s.number, "task": s.task, "start": s.start, "end": s.end} for s in stream.stages],
-        "data": stream.sources(),
+        "announced": spec.announced, "task_visible": spec.task_visible, "data": stream.sources(),
         "config": config.model_dump(mode="json"), "spec": spec.model_dump(mode="json"),
     }  # fmt: skip
 
@@ -119,7 +119,7 @@ def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
 def recorded(saved: dict[str, Any]) -> tuple[Config, StreamSpec]:
     """The configuration and the stream of a config.json. ValueError in one line where it is not one of ours, or its data is no longer the same."""
     config, spec = explain(Config, saved.get("config", {}), "config.json"), explain(StreamSpec, saved.get("spec", {}), "config.json")
-    refuse_other(config.data, (stage.task for stage in spec.stages), saved.get("data", {}))
+    refuse_other(config.data, spec.tasks, saved.get("data", {}))
     return config, spec
 
 
@@ -132,10 +132,7 @@ class Bench:
         self.config = config
         self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
         self.steps = -(-self.stream.total // config.batch)
-        self.ends = [-(-stage.end // config.batch) for stage in self.stream.stages]
-        """The step after which each stage has ended."""
-        if len(set(self.ends)) < len(self.ends):
-            raise ValueError(f"a batch of {config.batch} problems would hold the ends of two stages: take a smaller batch or longer stages")
+        self.ends = self.stream.ends(config.batch)
         for stage in self.stream.stages:  # too few rows are said now, and not in the run
             self.stream.problem(stage.start)
         for task in self.stream.held_out().values():
@@ -153,7 +150,7 @@ class Bench:
             return stream.verifier_of(index).verify(stream.problem(index), text, before)
 
         def problems(step: int) -> list[Handle]:
-            return [Handle(i, stream.problem(i).prompt) for i in stream.batch(step, config.batch)]
+            return [Handle(i, stream.problem(i).prompt, **stream.told(i)) for i in stream.batch(step, config.batch)]
 
         def record(name: str, row: dict[str, Any]) -> None:
             self.pending.append((name, row))
@@ -229,19 +226,20 @@ class Bench:
         state = self.method.state()
         for s in ended:
             if self._seen(step - 1) < s.end:
-                self.recalled[s.task] = state
+                self.recalled |= dict.fromkeys(s.tasks, state)
                 stage = s.number
         own = Frozen(self.method, state)
         memories = {task: Frozen(self.method, remembered) for task, remembered in self.recalled.items()}
         contexts: dict[tuple[str, str], Callable[[str], str]] = {}
         for task in self.stream.held_out():
+            seen_as = self.stream.id_of(task)
             for mode in e.boundary_modes if boundary else e.small_modes:
                 if mode == "system":
-                    contexts[task, mode] = own.context_for
+                    contexts[task, mode] = partial(own.context_for, task=seen_as)
                 elif mode == "seed":
                     contexts[task, mode] = lambda prompt: self.config.seed_prompt
                 elif task in memories:
-                    contexts[task, mode] = memories[task].context_for
+                    contexts[task, mode] = partial(memories[task].context_for, task=seen_as)
         seen, spent = self._seen(step), self.ledger
         point = Point(step, stage, boundary, seen, max(seen, spent.problems), spent.total_rollouts, spent.sampled_tokens)
         with self.ledger.timed("evaluate"):

@@ -56,8 +56,10 @@ def show(kind: str, name: str) -> tuple[str, dict[str, Any]]:
         facts = {"config": config, "metrics": metrics}
         return yaml.safe_dump(facts, sort_keys=False), facts
     if kind == "stream":
-        spec = load_spec(name).model_dump()
-        return yaml.safe_dump(spec, sort_keys=False), spec
+        from fst_bench.report.streams import drawing  # brings matplotlib
+
+        spec = load_spec(name)
+        return drawing(spec), spec.model_dump(mode="json")
     if kind == "preset":
         preset = load_preset(name)
         return (preset_files().get(name) or Path(name)).read_text(), preset

@@ -94,6 +94,7 @@ def parser() -> Parser:
     show = commands.add_parser("show", help="one stream, method, task, preset or run in full")
     show.add_argument("kind", choices=("stream", "method", "task", "preset", "run"))
     show.add_argument("name")
+    show.add_argument("--out", type=Path, help="of a stream: a folder for its picture, NAME.png")
     show.set_defaults(do=do_show)
 
     validate = commands.add_parser("validate", help="prove that streams, tasks, a run, the protocol or a data set are sound")
@@ -302,8 +303,16 @@ def do_list(args: argparse.Namespace) -> dict[str, Any]:
 def do_show(args: argparse.Namespace) -> dict[str, Any]:
     from fst_bench.catalogue import show
 
+    if args.out and args.kind != "stream":
+        raise ValueError(f"--out is for the picture of a stream, not for a {args.kind}")
     text, facts = show(args.kind, args.name)
     print(text)
+    if args.out:
+        from fst_bench.report.streams import write_picture
+        from fst_bench.stream import load_spec
+
+        facts |= {"picture": str(write_picture(load_spec(args.name), args.out))}
+        print(f"picture: {facts['picture']}")
     return facts
 
 

@@ -19,7 +19,7 @@ def estimate(config: Config, spec: StreamSpec) -> dict[str, Any]:
     train = total * config.slow.group * method.trains
     rounds = -(-steps // config.fast.cycle) * method.evolves
     evolve = rounds * (config.fast.budget + config.fast.anchor)  # gepa may overshoot by one candidate's anchor scores
-    e, tasks = config.evaluation, len({stage.task for stage in stages})
+    e, tasks = config.evaluation, len({task for stage in stages for task in stage.tasks})
     points = total // e.interval
     small = points * tasks * e.small * len(e.small_modes)
     boundary = tasks * e.boundary * ((len(stages) + 1) * len(e.boundary_modes))
@@ -43,7 +43,7 @@ def needs(config: Config, spec: StreamSpec, hardware: fit.Hardware, cost: dict[s
     memory, refused = fit.memory(config, shape, hardware.gpus), fit.fits(config, shape, hardware)
     learned, evaluated = cost["training_rollouts"], cost["evaluation_rollouts"]
     times = fit.seconds(config, shape, hardware, prompt_tokens(config, spec), learned + cost["evolution_rollouts"] + evaluated, learned, evaluated)
-    stay = len(spec.stages) if config.checkpoint.stages else 0
+    stay = len(spec.stages) * spec.cycles if config.checkpoint.stages else 0
     return {
         "model": config.model, "parameters": shape.parameters, "hardware": str(hardware),
         "memory_gb": {name: round(value / fit.GIB, 2) for name, value in asdict(memory).items()}, "peak_gb": round(memory.peak / fit.GIB, 2),

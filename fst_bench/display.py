@@ -17,6 +17,7 @@ from rich.text import Text
 from fst_bench.bench import Watcher
 from fst_bench.config import Config
 from fst_bench.ledger import Ledger
+from fst_bench.metrics.transfer import trained
 from fst_bench.stream import Stream
 from fst_bench.sweep import Planned, State, SweepWatcher
 
@@ -110,7 +111,7 @@ class Display(Watcher):
         for name in ("task", "own prompt", "seed prompt", "KL"):
             table.add_column(name, justify="left" if name == "task" else "right", style="bold" if name == "task" else "")
         for name, modes in self.accuracy.items():
-            style = "green" if name == task else ""
+            style = "green" if name in trained(task) else ""
             own, seed = modes.get("system"), modes.get("seed")
             cells = [bar(own["accuracy"]) if own else "", f"{seed['accuracy']:.2f}" if seed else "", f"{own['kl']:.3f}" if own else ""]
             table.add_row(name, *cells, style=style)

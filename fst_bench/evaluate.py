@@ -52,8 +52,8 @@ class Frozen:
         self.method = type(method)(NO_LAB, method.config)
         self.method.load(json.loads(self.text))
 
-    def context_for(self, prompt: str) -> str:
-        return self.method.context_for(prompt)
+    def context_for(self, prompt: str, task: str | None = None) -> str:
+        return self.method.context_for_task(prompt, task)
 
     def check(self) -> None:
         if json.dumps(self.method.state()) != self.text:

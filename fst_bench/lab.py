@@ -1,7 +1,7 @@
 """What a method may do, and the contract it keeps.
 
 A method gets problem handles with prompt text, and a lab. It is not told the task, the stage, a boundary or an
-answer. It reaches the model through the lab alone, and the lab charges everything to the ledger.
+answer, but for what a stream makes visible (`Handle`). It reaches the model through the lab alone, and the lab charges everything to the ledger.
 """
 
 import random
@@ -25,10 +25,14 @@ from fst_bench.turns import answers
 
 @dataclass(frozen=True)
 class Handle:
-    """A problem as a method sees it: its place in the stream and its text."""
+    """A problem as a method sees it: its place in the stream and its text. The rest is None unless the stream's file says otherwise."""
 
     index: int
     prompt: str
+    boundary: bool | None = None
+    """On a stream that is `announced`: whether a stage begins with this problem. Looking ahead shows it too."""
+    task: str | None = None
+    """On a stream with `task_visible`: an opaque id ("task 2"), the same wherever that task comes back."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +215,10 @@ class Method(ABC):
 
     def context_for(self, prompt: str) -> str:
         return self.config.seed_prompt
+
+    def context_for_task(self, prompt: str, task: str | None) -> str:
+        """As `context_for`, which it is unless overridden, with the id that the problem's handles have in training; None where ids are hidden."""
+        return self.context_for(prompt)
 
     def state(self) -> dict[str, Any]:
         return {}

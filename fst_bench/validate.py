@@ -2,23 +2,33 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from fst_bench import protocol
-from fst_bench.config import preset_files, resolve
+from fst_bench.config import load_preset, preset_files, resolve
 from fst_bench.data import DATA, PROCEDURAL, check_source, load, task_from, tasks_in
+from fst_bench.methods import METHODS
 from fst_bench.store import Store
-from fst_bench.stream import Stream, stream_files
+from fst_bench.stream import Stream, load_spec, schedule, stream_files
 from fst_bench.tasks import TASKS, Problem, Task, load_task
+from fst_bench.tasks.base import Split
+from fst_bench.tasks.formats import WRAPPERS, Wrapped
 
 Check = tuple[str, str | None]
+SEEDS = 20
+"""How many seeds' stage lengths are looked at."""
 
 
 def tasks(name: str | None) -> Iterator[Check]:
-    """For every task and difficulty: the gold answer earns 1.0, listed wrong answers 0.0."""
+    """For every task, difficulty and answer format: the gold answer earns 1.0, listed wrong answers 0.0, and so does gold in another format."""
     for task_name in [name] if name else TASKS:
         ladder = type(load_task(task_name)).ladder
-        for knobs in [*ladder, ladder[1] | {"format_given": True}]:
+        formats: list[dict[str, Any]] = [{"answer_format": name} for name in WRAPPERS] if issubclass(TASKS[task_name], Wrapped) else []
+        for knobs in [*ladder, *(ladder[1] | more for more in [{"format_given": True}, *formats])]:
             task = load_task(task_name, **knobs)
             yield f"{task_name} {json.dumps(knobs)}", misjudged(task, task.problems("train", 0, 50) + task.problems("test", 0, 50))
 
@@ -30,7 +40,8 @@ def misjudged(task: Task, problems: list[Problem]) -> str | None:
         gold = task.verify(problem, task.write(problem.answer))
         if gold.reward != 1.0:
             complaint = f"{problem.id}: the gold answer {problem.answer} earns {gold.reward}: {gold.feedback}"
-        for text in task.wrong_texts(problem):
+        elsewhere = [w.write(problem.answer) for w in WRAPPERS.values() if w is not task.wrapper] if isinstance(task, Wrapped) else []
+        for text in task.wrong_texts(problem) + elsewhere:
             if task.verify(problem, text).reward != 0.0:
                 complaint = f"{problem.id}: the wrong answer {text!r} earns a reward"
     return complaint
@@ -60,20 +71,57 @@ def data(name: str | None) -> Iterator[Check]:
 
 
 def streams(name: str | None) -> Iterator[Check]:
-    """Every stream reads, and every preset can run it: difficulties in range, held-out problems to be had."""
+    """Every stream reads, and every preset can run it whatever the seed: difficulties in range all along, held-out problems to be had, stages that
+    batches tell apart, and for methods that evolve prompts a budget and a lookahead that hold what one round needs."""
     for stream in [name] if name else stream_files():
+        try:
+            spec = load_spec(stream)
+        except ValueError as error:
+            yield stream, str(error)
+            continue
+        if name is None and spec.name != stream:
+            yield stream, f"its file says it is named {spec.name}"
         for preset in preset_files():
             try:
-                config, spec = resolve(stream, "base", preset)
-                if config.data != PROCEDURAL:
-                    continue  # what rows there are, `validate data` says
-                made = Stream(spec, 0, config.difficulty, config.stage_problems, config.data)
-                for task in made.held_out().values():
-                    task.problems("test", 0, config.evaluation.boundary)
-                empty = [s.task for s in made.stages if s.start == s.end]
-                yield f"{stream} with preset {preset}", f"empty stages: {empty}" if empty else None
+                yield f"{stream} with preset {preset}", unaffordable(stream, preset) or unplayable(stream, preset)
             except ValueError as error:
                 yield f"{stream} with preset {preset}", str(error)
+
+
+def unplayable(stream: str, preset: str) -> str | None:
+    """Where two stages would end in one batch; ValueError where a problem can't be had."""
+    config, spec = resolve(stream, "base", preset)
+    for seed in range(SEEDS):
+        stages = schedule(spec, seed, config.stage_problems)
+        if len({-(-stage.end // config.batch) for stage in stages}) < len(stages):
+            return f"with seed {seed} a batch of {config.batch} problems holds the ends of two stages"
+    if config.data != PROCEDURAL:
+        return None  # what rows there are, `validate data` says
+    made = Stream(spec, 0, config.difficulty, config.stage_problems)
+    for task in made.passed():
+        draw(task.name, task.difficulty, "train", 1)
+    for task in made.held_out().values():
+        draw(task.name, task.difficulty, "test", config.evaluation.boundary)
+    return None
+
+
+@cache  # most streams and presets share their difficulties
+def draw(task: str, difficulty: BaseModel, split: Split, n: int) -> None:
+    """ValueError where a task has fewer than n problems in a split."""
+    TASKS[task](difficulty).problems(split, 0, n)
+
+
+def unaffordable(stream: str, preset: str) -> str | None:
+    """Why a round of evolution can't be what its settings say: everyone's, and those of each method that has its own. ValueError where the
+    settings themselves are refused, such as a budget that a round can't be paid from."""
+    own = {**load_preset(preset).get("methods", {}), **load_spec(stream).settings.get("methods", {})}
+    for method in ["base", *(name for name in own if name in METHODS and METHODS[name].evolves)]:
+        config, spec = resolve(stream, method, preset)
+        fast, shortest = config.fast, min(schedule(spec, seed, config.stage_problems)[-1].end for seed in range(SEEDS))
+        ahead = min(fast.cycle * config.batch, shortest)
+        if ahead < fast.anchor + fast.minibatch:
+            return f"a cycle looks {ahead} problems ahead, too few for an anchor set of {fast.anchor} and a minibatch of {fast.minibatch}"
+    return None
 
 
 def run(name: str | None) -> Iterator[Check]:
@@ -90,16 +138,16 @@ def run(name: str | None) -> Iterator[Check]:
     config, spec = recorded(saved)
     stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
     problems = {
-        p.id: (task, p)
-        for task in stream.held_out().values()
+        (key, p.id): (task, p)
+        for key, task in stream.held_out().items()
         for p in task.problems("test", 0, max(config.evaluation.boundary, config.evaluation.small))
     }
     wrong = None
     for answer in store.rows("answers"):
-        if answer["problem"] not in problems:
+        if (answer["task"], answer["problem"]) not in problems:
             wrong = f"{answer['problem']} at step {answer['step']} is no problem of this stream"
             continue
-        task, problem = problems[answer["problem"]]
+        task, problem = problems[answer["task"], answer["problem"]]
         said = [turn["said"] for turn in answer.get("turns", [])]
         if task.verify(problem, answer["text"], said).reward != answer["reward"]:
             wrong = f"{answer['problem']} at step {answer['step']} was scored {answer['reward']}"

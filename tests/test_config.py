@@ -38,7 +38,7 @@ def test_set_values_are_yaml(text: str, expected: tuple[str, object]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("continual-5", "fst", "tiny", 0, {}), "did you mean continual-4"),
+        (("contnual-4", "fst", "tiny", 0, {}), "did you mean continual-4"),
         (("continual-4", "fts", "tiny", 0, {}), "did you mean fst"),
         (("continual-4", "fst", "tinny", 0, {}), "did you mean tiny"),
         (("continual-4", "fst", "tiny", 0, {"slwo.cap": 1}), "did you mean slow"),

@@ -1,14 +1,16 @@
 """What a method can reach, and what it is charged."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from fst_bench.bench import Bench
+from fst_bench.bench import Bench, Watcher
 from fst_bench.evaluate import NO_LAB, Frozen
 from fst_bench.lab import Attempt, Lab, Method
+from fst_bench.store import Store
 from fst_bench.stream import Stream
 from fst_bench.tasks import TASKS, Problem, Task
 
@@ -48,6 +50,39 @@ def test_a_method_reaches_no_task_and_no_answer(bench: Callable[..., Bench], str
     assert not [thing for thing in found if isinstance(thing, Problem | Task | Stream)]
     strings = {thing for thing in found if isinstance(thing, str)}
     assert not strings & (set(TASKS) | {b.stream.problem(p.index).id for p in batch})
+
+
+def test_a_stream_that_tells_tells_ids_and_boundaries_and_no_more(bench: Callable[..., Bench]) -> None:
+    b = bench("continual-4-told", "rl")
+    seen = [handle for batch in (b.lab.begin(0), *b.lab.peek(6)[1:]) for handle in batch]
+    assert [handle.index for handle in seen if handle.boundary] == [0, 12]
+    assert [handle.task for handle in seen] == ["task 1"] * 12 + ["task 2"] * 12
+    b.method.step(b.lab.begin(0))
+    b.pending.clear()
+    assert not {thing for thing in reachable([b.method, seen]) if isinstance(thing, str)} & set(TASKS)
+    assert all((handle.boundary, handle.task) == (None, None) for handle in bench("continual-4", "rl").lab.begin(0))
+
+
+class Asking(Method):
+    """Says in its context which id it was asked for."""
+
+    name = "asking"
+
+    def step(self, batch: list[Any]) -> dict[str, Any]:
+        return {}
+
+    def context_for_task(self, prompt: str, task: str | None) -> str:
+        return f"You see {task}."
+
+
+def test_an_evaluation_shows_the_ids_that_training_shows(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    for stream, ids in (("continual-4-told", ["task 1", "task 2", "task 3", "task 4"]), ("continual-4", [None] * 4)):
+        b = bench(stream, evaluation={"boundary": 1})
+        b.method = Asking(b.lab, b.method.config)
+        store = Store.create(tmp_path, (stream, "asking", "0"))
+        b._evaluate(store, Watcher(), 0)
+        asked = {row["task"]: row["context"] for row in store.rows("evals") if row["prompt_mode"] == "system"}
+        assert list(asked.values()) == [f"You see {id}." for id in ids] and list(asked) == ["math", "codeio", "hover", "star-graph"]
 
 
 def test_every_channel_is_charged(bench: Callable[..., Bench]) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from fst_bench.metrics import Asymptote, Estimate, Reached, efficiency_ratio, fit_asymptote, samples_to_threshold
 from fst_bench.metrics.curve import Floats
 from fst_bench.metrics.intervals import expanded
+from fst_bench.metrics.transfer import trained
 
 from .runs import Runs, methods_of
 
@@ -19,7 +20,7 @@ REPS = 1000
 
 @dataclass(frozen=True)
 class Curve:
-    """One task under the method's own prompt, at the problem counts where every seed was evaluated."""
+    """One task, or the mean over the tasks of a mixture, under the method's own prompt, at the problem counts where every seed was evaluated."""
 
     method: str
     seeds: list[int]
@@ -40,12 +41,13 @@ class Curve:
 
 @cache
 def curve_of(runs: Runs, method: str, task: str) -> Curve:
-    """The curve of a method on a task. Stages of other lengths in every seed leave the shared evaluation grid only."""
+    """The curve of a method on a task, or on what a mixed stage trains. Stages of other lengths in every seed leave the shared evaluation grid only."""
     mine = sorted((run for run in runs if run.method == method), key=lambda run: run.seed)
     frames = []
     for run in mine:
-        own = run.evals[(run.evals["task"] == task) & (run.evals["prompt_mode"] == "system")]
-        frames.append(own.drop_duplicates("problems", keep="last").set_index("problems"))
+        own = run.evals[run.evals["task"].isin(trained(task)) & (run.evals["prompt_mode"] == "system")]
+        frame = own.drop_duplicates(["task", "problems"], keep="last").set_index("problems")
+        frames.append(frame if len(trained(task)) == 1 else frame.groupby(level=0, sort=False).mean(numeric_only=True))
     shared = sorted(set.intersection(*(set(frame.index) for frame in frames)))
 
     def column(name: str) -> Floats:

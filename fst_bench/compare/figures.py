@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fst_bench.metrics import difference, interaction
 from fst_bench.metrics.curve import Floats
+from fst_bench.metrics.transfer import trained
 from fst_bench.report.figures import COLOURS, MARKERS, SMOOTHED, STYLE, WIDTH, accuracy_axis, shade, styled, task_legend
 
 from .curves import Curve, asymptotes, curve_of, long_form
@@ -69,7 +70,7 @@ def continual(runs: Runs, name: str = "continual") -> Drawn:
     """A panel per learning method: every task over the whole stream, under the method's own prompt."""
     found = methods_of(runs)
     methods = [m for m in found if m != "base"] or found
-    tasks = list(dict.fromkeys(stage["task"] for stage in runs[0].stages))
+    tasks = list(dict.fromkeys(task for stage in runs[0].stages for task in trained(stage["task"])))
     edges = [float(np.mean([run.stages[i]["end"] for run in runs])) for i in range(len(runs[0].stages))]
     stages = pd.DataFrame(
         [{"stage": i + 1, "task": s["task"], "start": edges[i - 1] if i else 0, "end": edges[i]} for i, s in enumerate(runs[0].stages)]
@@ -251,7 +252,7 @@ def channels(groups: Groups) -> Drawn | None:
     figure = Figure(figsize=(WIDTH, 2.9 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes, (group, stage, task) in zip(panels, keys, strict=False):
-        mine = cells[(cells["group"] == group) & (cells["stage"] == stage)].set_index(["weights", "prompt"])
+        mine = cells[(cells["group"] == group) & (cells["stage"] == stage) & (cells["task"] == task)].set_index(["weights", "prompt"])
         grid = np.array([[mine.loc[(w, p), "mean"] for p in ("seed", "evolved")] for w in ("base", "trained")], dtype=float)
         axes.imshow(grid, cmap="Blues", vmin=0, vmax=1.25)
         for i, w in enumerate(("base", "trained")):

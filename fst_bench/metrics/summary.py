@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from .transfer import transfer
+from .transfer import mean, trained, transfer
 
 
 def summarise(rows: list[dict[str, Any]], stages: list[dict[str, Any]], spent: dict[str, Any]) -> dict[str, Any]:
@@ -12,9 +12,9 @@ def summarise(rows: list[dict[str, Any]], stages: list[dict[str, Any]], spent: d
     `matrix[mode][i][task]` is R[i, j], accuracy on task j after stage i (0 is the base), for the prompt modes system
     and seed; `stages` has each stage's own task at the base, at the stage's end and at the stream's end, and `within`, its
     mean over all evaluations of the stage: the end alone may fall just after a method has turned to what comes next.
-    `transfer[mode]` are the numbers of `transfer(R)`. `rows` are evaluation rows, `stages` have number and task, `spent` are the ledger's counts. ValueError names a missing cell.
+    A stage that trains several tasks has their plain means there. `transfer[mode]` are the numbers of `transfer(R)`. `rows` are evaluation rows, `stages` have number and task, `spent` are the ledger's counts. ValueError names a missing cell.
     """
-    tasks = list(dict.fromkeys(stage["task"] for stage in stages))
+    tasks = list(dict.fromkeys(task for stage in stages for task in trained(stage["task"])))
     cells = {(r["stage"], r["task"], r["prompt_mode"]): r for r in rows if r["boundary"]}
     modes = list(dict.fromkeys(r["prompt_mode"] for r in rows if r["boundary"]))
     last = len(stages)
@@ -25,18 +25,21 @@ def summarise(rows: list[dict[str, Any]], stages: list[dict[str, Any]], spent: d
         return cells[stage, task, mode]
 
     def own(stage: dict[str, Any]) -> dict[str, Any]:
-        number, task = stage["number"], stage["task"]
-        end = {mode: cell(number, task, mode) for mode in modes}
-        within = [r["accuracy"] for r in rows if (r["stage"], r["task"], r["prompt_mode"]) == (number, task, "system")]
+        number, mine = stage["number"], trained(stage["task"])
+        within = [r["accuracy"] for r in rows if (r["stage"], r["prompt_mode"]) == (number, "system") and r["task"] in mine]
+
+        def at(stage: int, column: str) -> dict[str, float]:
+            return {mode: mean([cell(stage, task, mode)[column] for task in mine]) for mode in modes if stage or mode != "recalled"}
+
         return {
             "stage": number,
-            "task": task,
-            "base": {mode: cell(0, task, mode)["accuracy"] for mode in modes if mode != "recalled"},
-            "within": sum(within) / len(within),
-            "end": {mode: row["accuracy"] for mode, row in end.items()},
-            "kl": {mode: row["kl"] for mode, row in end.items()},
-            "kl_per_answer": {mode: row["kl_per_answer"] for mode, row in end.items()},
-            "final": {mode: cell(last, task, mode)["accuracy"] for mode in modes},
+            "task": stage["task"],
+            "base": at(0, "accuracy"),
+            "within": mean(within),
+            "end": at(number, "accuracy"),
+            "kl": at(number, "kl"),
+            "kl_per_answer": at(number, "kl_per_answer"),
+            "final": at(last, "accuracy"),
         }
 
     matrix = {

@@ -31,15 +31,16 @@ def transfer(
     """Row i of `R` is {task: accuracy} after stage i, row 0 before learning; `order` names each stage's task.
 
     Without `order` the columns of row 0 are the stages' tasks. A task that comes back has an entry of its own for each
-    of its stages in bwt and forgetting; fwt and intransigence count its first stage only. `single` are accuracies
-    of runs on each task alone. Formulas: Lopez-Paz & Ranzato 2017 (bwt, fwt), Chaudhry et al. 2018 (forgetting,
+    of its stages in bwt and forgetting; fwt and intransigence count its first stage only. A stage that trains several tasks
+    ("a+b") counts once, with the plain mean over them, whatever their weights were; in fwt and intransigence over those that are new there. `single` are
+    accuracies of runs on each task alone. Formulas: Lopez-Paz & Ranzato 2017 (bwt, fwt), Chaudhry et al. 2018 (forgetting,
     intransigence). ValueError names a missing cell, a NaN, an unknown task.
     """
     tasks = list(R[0]) if R else []
-    stages = list(order if order is not None else tasks)
+    stages = [trained(stage) for stage in (order if order is not None else tasks)]
     if not stages or len(R) != len(stages) + 1:
         raise ValueError(f"{len(stages)} stages need {len(stages) + 1} rows, the first before learning; got {len(R)}")
-    for name in stages:
+    for name in flat(stages):
         if name not in tasks:
             raise ValueError(unknown("task", name, tasks))
     for name in single or {}:
@@ -56,20 +57,30 @@ def transfer(
                 raise ValueError(f"the accuracy of {name} after stage {i} is {row[name]}")
     last = len(stages)
     own = list(enumerate(stages, start=1))
-    first = [(i, task) for i, task in own if task not in stages[: i - 1]]
-    met = [list(dict.fromkeys(stages[:i])) for i in range(1, last + 1)]
+    met = [flat(stages[:i]) for i in range(last + 1)]
+    first = [(i, new) for i, stage in own if (new := [task for task in stage if task not in met[i - 1]])]
     if single is not None:
-        for _, task in first:
+        for task in met[last]:
             if task not in single:
                 raise ValueError(f"no single-task reference of {task}")
     return Transfer(
         final=mean([R[last][task] for task in tasks]),
-        anytime=mean([mean([R[i][task] for task in met[i - 1]]) for i in range(1, last + 1)]),
-        bwt=optional([R[last][task] - R[i][task] for i, task in own[:-1]]),
-        forgetting=optional([max(R[k][task] for k in range(i, last)) - R[last][task] for i, task in own[:-1]]),
-        fwt=optional([R[i - 1][task] - R[0][task] for i, task in first if i > 1]),
-        intransigence=None if single is None else mean([single[task] - R[i][task] for i, task in first]),
+        anytime=mean([mean([R[i][task] for task in met[i]]) for i in range(1, last + 1)]),
+        bwt=optional([mean([R[last][task] - R[i][task] for task in stage]) for i, stage in own[:-1]]),
+        forgetting=optional([mean([max(R[k][task] for k in range(i, last)) - R[last][task] for task in stage]) for i, stage in own[:-1]]),
+        fwt=optional([mean([R[i - 1][task] - R[0][task] for task in new]) for i, new in first if i > 1]),
+        intransigence=None if single is None else mean([mean([single[task] - R[i][task] for task in new]) for i, new in first]),
     )
+
+
+def trained(stage: str) -> list[str]:
+    """The tasks that a stage trains, from what records call it: "math", or "math+codeio" of a mixture."""
+    return stage.split("+")
+
+
+def flat(stages: Sequence[Sequence[str]]) -> list[str]:
+    """Their tasks, each once."""
+    return list(dict.fromkeys(task for stage in stages for task in stage))
 
 
 def mean(values: Sequence[float]) -> float:

@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 from fst_bench.metrics import Drift
-from fst_bench.tasks import Task
 
 from .opened import Opened, Work
 
@@ -15,18 +14,18 @@ def drift(run: Opened, n: int = 192) -> list[Work]:
     Direction "policy||base" is on the trained policy's own answers (the paper's), "base||policy" on the base's.
     """
     return [
-        ({"step": step, "task": name, "prompt_mode": mode, "direction": direction, "n": n}, partial(measure, run, step, task, mode, direction, n))
+        ({"step": step, "task": name, "prompt_mode": mode, "direction": direction, "n": n}, partial(measure, run, step, name, mode, direction, n))
         for step in run.steps
-        for name, task in run.stream.held_out().items()
+        for name in run.stream.held_out()
         for mode in ("system", "seed")
         for direction in ("policy||base", "base||policy")
     ]
 
 
-def measure(run: Opened, step: int, task: Task, mode: str, direction: str, n: int) -> dict[str, Any]:
+def measure(run: Opened, step: int, name: str, mode: str, direction: str, n: int) -> dict[str, Any]:
     run.load(step)
     base = direction == "base||policy"
-    context_for = run.answering(step).context_for if mode == "system" else lambda prompt: run.config.seed_prompt
-    samples, accuracy = run.sample(task, context_for, n, base)
+    context_for = run.contexts(step, name) if mode == "system" else lambda prompt: run.config.seed_prompt
+    samples, accuracy = run.sample(run.stream.held_out()[name], context_for, n, base)
     kl = Drift(run.policy.kl_to_base(samples, reverse=base), [s.sampled for s in samples])
     return {"kl_per_token": kl.per_token, "kl_per_answer": kl.per_answer, "tokens_per_answer": sum(kl.tokens) / n, "accuracy": accuracy}

@@ -14,7 +14,7 @@ def ood(run: Opened, n: int = 192) -> list[Work]:
 
     A rung whose problems leave the model no room for an answer is left out.
     """
-    own = run.stream.held_out()
+    own = {task.name: task for task in run.stream.held_out().values()}
     cases = [(name, run.config.difficulty.get(name, {})) for name in tasks_in(run.config.data) if name not in own]
     cases += [
         (name, rung) for name, task in own.items() for rung in task.ladder if task_from(run.config.data, name, rung).difficulty != task.difficulty

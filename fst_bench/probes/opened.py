@@ -49,6 +49,10 @@ class Opened:
         state = json.loads((self.store.at(step) / "state.json").read_text())
         return Frozen(self.method, state["method"])
 
+    def contexts(self, step: int, key: str) -> Callable[[str], str]:
+        """Under which context it answered a prompt of a key after that step."""
+        return partial(self.answering(step).context_for, task=self.stream.id_of(key))
+
     def ask(self, context: str, prompt: str) -> Ask:
         return Ask(conversation(context, prompt), seed_for("probe", self.config.seed, prompt))
 

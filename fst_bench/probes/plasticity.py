@@ -16,8 +16,8 @@ def plasticity(run: Opened, task: str, problems: int = 400) -> list[Work]:
     """
     if task not in TASKS:
         raise ValueError(unknown("task", task, TASKS))
-    if task in run.stream.held_out():
-        raise ValueError(f"the stream holds {task}: plasticity wants one of {', '.join(t for t in TASKS if t not in run.stream.held_out())}")
+    if task in run.stream.spec.tasks:
+        raise ValueError(f"the stream holds {task}: plasticity wants one of {', '.join(t for t in TASKS if t not in run.stream.spec.tasks)}")
     starts: list[tuple[int, str | None]] = [(0, None)]
     starts += [(stage, str(run.store.at(step))) for stage, step in run.ends.items()]
     return [({"task": task, "stage": stage, "problems": problems}, partial(measure, run, task, stage, init, problems)) for stage, init in starts]

@@ -17,6 +17,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from fst_bench.metrics.transfer import trained
 from fst_bench.store import records
 
 from . import figures
@@ -118,11 +119,11 @@ def render(run: Run) -> str:
 
 
 def summary(run: Run) -> list[dict[str, Any]]:
-    """Per stage, its task's eval rows: at the base, at the stage's end, and last (own prompt and seed prompt); None where not evaluated yet."""
+    """Per stage, the eval rows of what it trains: at the base, at the stage's end, and last (own prompt and seed prompt); None where not evaluated yet."""
     evals = run.evals
     rows = []
     for stage in run.config["stages"]:
-        own = evals[evals["task"] == stage["task"]]
+        own = of_stage(evals, stage["task"])
         system, seed = own[own["prompt_mode"] == "system"], own[own["prompt_mode"] == "seed"]
         end = system[system["boundary"] & (system["stage"] == stage["stage"])]
         rows.append(
@@ -136,6 +137,14 @@ def summary(run: Run) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def of_stage(evals: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The eval rows of what a stage trains; of a mixture, for each evaluation the means over its tasks."""
+    if len(mine := trained(task)) == 1:
+        return evals[evals["task"] == task]
+    points = evals[evals["task"].isin(mine)].groupby(["step", "stage", "boundary", "prompt_mode", "problems"], sort=False)
+    return points.agg({"accuracy": "mean", "n_problems": "sum", "kl": "mean"}).reset_index()
 
 
 def last_row(rows: pd.DataFrame) -> dict[str, Any] | None:
@@ -164,7 +173,7 @@ def mean_row(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 def plots(run: Run) -> dict[str, dict[str, Any]]:
     """SVG and caption of each figure that has something to show, by name."""
     evals, steps, stages = run.evals, run.steps.dropna(subset=["reward"]), run.stages
-    tasks = list(dict.fromkeys([*stages["task"], *evals["task"]]))
+    tasks = list(dict.fromkeys([*(task for stage in stages["task"] for task in trained(stage)), *evals["task"]]))
     kl = evals[(evals["prompt_mode"] == "system") & evals["kl"].notna()]
     heat = run.config.get("config", {}).get("evaluation", {}).get("temperature", 1.0)
     found: dict[str, dict[str, Any]] = {}
@@ -178,7 +187,8 @@ def plots(run: Run) -> dict[str, dict[str, Any]]:
             figures.continual(evals, stages, tasks),
             f"Line chart of accuracy over problems seen. {latest(evals)}",
             f"Accuracy on held-out problems of every task over the problems seen; {sampling(evals, heat)}; large markers are the base and the "
-            "ends of stages, bands are 95 % Wilson intervals over problems, and the background is tinted with the colour of the task being trained.",
+            "ends of stages, bands are 95 % Wilson intervals over problems, and the background is tinted with the colour of the task being trained"
+            f"{', grey where several are mixed' if any(len(trained(stage)) > 1 for stage in stages['task']) else ''}.",
         )
     if len(steps):
         add(

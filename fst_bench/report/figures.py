@@ -15,8 +15,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fst_bench.metrics.intervals import wilson
+from fst_bench.metrics.transfer import trained
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#B0518F", "#8A6D00", "#2E9BC6", "#444444"]
+MIXED = "#555555"
+"""Of a stage that trains several tasks."""
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 MODES = {
     "system": ("-", "System: the method's own prompt at the time"),
@@ -92,7 +95,7 @@ def kl_accuracy(evals: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> 
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for i, (task, colour, marker) in enumerate(styled(tasks)):
         axes, rows = panels[i], evals[evals["task"] == task]
-        own = rows[rows["stage"].isin(stages.loc[stages["task"] == task, "stage"])]
+        own = rows[rows["stage"].isin([s.stage for s in stages.itertuples() if task in trained(str(s.task))])]
         look = {"color": colour, "marker": marker}
         axes.plot(rows["kl"], rows["accuracy"], linewidth=0.9, markersize=4.5, markerfacecolor="white", label=task, **look)
         axes.plot(own["kl"], own["accuracy"], linestyle="none", markersize=7, markeredgecolor="white", **look)
@@ -118,17 +121,18 @@ def styled(tasks: list[str]) -> list[tuple[str, str, str]]:
 
 
 def shade(axes: Axes, stages: pd.DataFrame, tasks: list[str], *, name: bool) -> None:
-    """Tint every stage with its task's colour; name it at the top where the name fits, else number it."""
+    """Tint every stage with its task's colour, a mixture grey; name it at the top where the name fits, else number it."""
     colours = {task: colour for task, colour, _ in styled(tasks)}
     total = stages["end"].max()
     for stage in stages.itertuples():
-        axes.axvspan(stage.start, stage.end, color=colours[stage.task], alpha=0.07, linewidth=0, zorder=0)
+        axes.axvspan(stage.start, stage.end, color=colours.get(stage.task, MIXED), alpha=0.07, linewidth=0, zorder=0)
         if stage.start:
             axes.axvline(stage.start, color="#777777", linewidth=0.8, zorder=0)
         if name:
             label = f"{stage.stage} {stage.task}"
             fits = len(label) < 110 * (stage.end - stage.start) / total
-            axes.text((stage.start + stage.end) / 2, 1.06, label if fits else str(stage.stage), ha="center", va="center", color=colours[stage.task])
+            colour = colours.get(stage.task, MIXED)
+            axes.text((stage.start + stage.end) / 2, 1.06, label if fits else str(stage.stage), ha="center", va="center", color=colour)
     axes.set_xlim(-0.01 * total, 1.01 * total)
 
 

@@ -1,4 +1,4 @@
-"""codeio: what does this function return? Protocol: the last JSON object of the text has the key "output".
+"""codeio: what does this function return? Protocol: the last JSON object of the text has the key "output" (or another `answer_format`).
 
 Strings, integers, keys and lengths must match exactly, floats to 1e-3 relative as in CodeIO. (CodeIO lets any
 float near an integer pass for it; here 999.5 is not 999, while 999.0 is.)
@@ -11,24 +11,25 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from .base import CORRECT, TAIL, Difficulty, Draft, Problem, Task, Verdict, clip
+from .base import CORRECT, Difficulty, Draft, Problem, Verdict, clip
+from .formats import DECODER, AnswerFormat, Wrapped, compact, last_object_with, shallow
 
-MAX_DEPTH = 32
 MAX_SHOWN = 300
 """Characters of a right answer in a feedback line."""
-MAX_OBJECTS = 500
-"""Opening braces, from the end, at which an object is looked for."""
 
 
 class CodeioDifficulty(Difficulty):
     lines: Annotated[int, Field(ge=1, le=40)] = 8
     max_length: Annotated[int, Field(ge=3, le=20)] = 8
     max_item: Annotated[int, Field(ge=4, le=999)] = 99
+    answer_format: AnswerFormat = "json"
 
 
-class Codeio(Task):
+class Codeio(Wrapped):
     name = "codeio"
     Difficulty = CodeioDifficulty
+    own = "json"
+    asked = "the answer"
     protocol = "Give the answer as a JSON object with the key output."
     hint = "It helps to step through the code and record the list after every line."
     ladder = [
@@ -56,12 +57,12 @@ class Codeio(Task):
         return Draft(code, code, compact(value), {"given": given, "operations": operations})
 
     def write(self, answer: str) -> str:
-        return f'{{"output": {answer}}}'
+        return f'{{"output": {answer}}}' if self.answer_format == "json" else self.wrapper.write(answer)
 
     def check(self, problem: Problem, text: str) -> Verdict:
-        found = last_object_with(text, "output")
+        found = last_object_with(text, "output") if self.answer_format == "json" else self.value_in(text)
         if found is None:
-            return Verdict(0.0, self.teach("The answer was expected as a JSON object with the key output, and none was found.", text), "unparseable")
+            return Verdict(0.0, self.teach(f"The answer was expected {self.wrapper.wanted}, and none was found.", text), "unparseable")
         output = found["output"]
         shown = clip(compact(output))
         if same(output, json.loads(problem.answer)):
@@ -69,6 +70,14 @@ class Codeio(Task):
         return Verdict(
             0.0, self.teach(f"The output given is {shown}, but the right output is {clip(problem.answer, MAX_SHOWN)}.", text), "wrong", shown
         )
+
+    def value_in(self, text: str) -> dict | None:
+        """The JSON value in the wrapper, as the object that would hold it."""
+        try:
+            value = DECODER.decode(self.wrapper.read(text) or "")
+        except (ValueError, RecursionError):
+            return None
+        return {"output": value} if shallow(value) else None
 
     def wrong_texts(self, problem: Problem) -> list[str]:
         value = json.loads(problem.answer)
@@ -114,40 +123,6 @@ def run(value: list[int], kind: str, item: int) -> list[int]:
             return value[1:] + value[:1]
         case _:
             return [item, *value[1:]]
-
-
-def compact(value: Any) -> str:
-    """JSON without spaces, as the problems write lists."""
-    return json.dumps(value, separators=(",", ":"))
-
-
-def not_json(name: str) -> None:
-    """NaN and Infinity, which Python would read."""
-    raise ValueError(f"{name} is no JSON")
-
-
-DECODER = json.JSONDecoder(parse_constant=not_json)
-
-
-def last_object_with(text: str, key: str) -> dict | None:
-    """The last outermost JSON object in the text, if it has `key`. An object deeper than MAX_DEPTH is none."""
-    tail, end, last = text[-TAIL:], 0, None
-    for at in [i for i, c in enumerate(tail) if c == "{"][-MAX_OBJECTS:]:
-        if at >= end:
-            try:
-                found, stop = DECODER.raw_decode(tail, at)
-            except (ValueError, RecursionError):
-                continue
-            if shallow(found):
-                last, end = found, stop
-    return last if last is not None and key in last else None
-
-
-def shallow(value: Any, depth: int = MAX_DEPTH) -> bool:
-    """Whether a JSON value is nested at most `depth` deep."""
-    if not isinstance(value, dict | list):
-        return True
-    return depth > 0 and all(shallow(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value))
 
 
 def same(given: Any, gold: Any) -> bool:

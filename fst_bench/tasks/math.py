@@ -1,4 +1,4 @@
-r"""math: a chain of operations, applied in order. Protocol: the last \boxed{} holds the value.
+r"""math: a chain of operations, applied in order. Protocol: the last \boxed{} holds the value (or another `answer_format`).
 
 Two plain decimals are compared here, exactly. Anything else (fractions, LaTeX, on either side) goes to math-verify in a child
 process that can be killed, after structural limits that keep it quick.
@@ -11,7 +11,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import CORRECT, Difficulty, Draft, Problem, Status, Task, Verdict, clip, last_boxed
+from .base import CORRECT, Difficulty, Draft, Problem, Status, Verdict, clip
+from .formats import AnswerFormat, Wrapped
 from .math_judge import judge
 
 MAX_CHARS = 120
@@ -23,11 +24,13 @@ class MathDifficulty(Difficulty):
     operations: Annotated[int, Field(ge=1, le=64)] = 8
     max_value: Annotated[int, Field(ge=20, le=1_000_000)] = 200
     max_operand: Annotated[int, Field(ge=3, le=999)] = 20
+    answer_format: AnswerFormat = "boxed"
 
 
-class Math(Task):
+class Math(Wrapped):
     name = "math"
     Difficulty = MathDifficulty
+    own = "boxed"
     protocol = "Put the final answer inside \\boxed{}."
     hint = "It helps to handle a single operation before the next one."
     ladder = [
@@ -52,17 +55,14 @@ class Math(Task):
         key = f"{start} {chain}"
         return Draft(key, f"Start and apply in order: {key}", str(value), {"start": start, "operations": operations})
 
-    def write(self, answer: str) -> str:
-        return f"\\boxed{{{answer}}}"
-
     def check(self, problem: Problem, text: str) -> Verdict:
-        content = last_boxed(text)
+        content, place, subject = self.wrapper.read(text), self.wrapper.place, self.wrapper.subject
         if not content:
-            return Verdict(0.0, self.teach("The answer was expected in \\boxed{}, and no value was found there.", text), "unparseable")
+            return Verdict(0.0, self.teach(f"The answer was expected {self.wrapper.wanted}, and no value was found there.", text), "unparseable")
         if content == problem.answer:
             return Verdict(1.0, CORRECT, "ok", clip(content))
         if len(content) > MAX_CHARS or sum(c.isdigit() for c in content) > MAX_DIGITS:
-            return Verdict(0.0, self.teach("The box holds far more than one value.", text), "unparseable", clip(content))
+            return Verdict(0.0, self.teach(f"{subject} holds far more than one value.", text), "unparseable", clip(content))
         if DECIMAL.fullmatch(content) and DECIMAL.fullmatch(problem.answer):
             status: Status = "ok" if Fraction(content) == Fraction(problem.answer) else "wrong"
         else:
@@ -71,10 +71,10 @@ class Math(Task):
             return Verdict(1.0, CORRECT, "ok", clip(content))
         right = clip(problem.answer, MAX_CHARS)
         diagnosis = {
-            "wrong": f"The box says {clip(content)}, but the right value is {right}.",
-            "unparseable": f"The box says {clip(content)}, which is not a value; the right value is {right}.",
-            "timeout": "The expression in the box took too long to judge.",
-            "crash": "The expression in the box could not be judged.",
+            "wrong": f"{subject} says {clip(content)}, but the right value is {right}.",
+            "unparseable": f"{subject} says {clip(content)}, which is not a value; the right value is {right}.",
+            "timeout": f"The expression in {place} took too long to judge.",
+            "crash": f"The expression in {place} could not be judged.",
         }[status]
         return Verdict(0.0, self.teach(diagnosis, text), status, clip(content))
 
@@ -85,8 +85,8 @@ class Math(Task):
             self.write(str(int(right) + 1)),
             self.write(f"{right}.5"),
             self.write(right) + " " + self.write(str(int(right) + 2)),
-            "\\boxed{}",
-            "\\boxed{" + right,
+            self.write(""),
+            self.write(right)[:-1],
             self.write(f"{right}, {int(right) + 1}"),
         ]
 

@@ -1,4 +1,4 @@
-"""physics: a number with its unit, from a chain of formulas. Protocol: the line of text after the last ANSWER:.
+"""physics: a number with its unit, from a chain of formulas. Protocol: the line after the last ANSWER: (or another `answer_format`).
 
 Any unit of the same dimension is right (0.012 kN for 12 N). Units are read by a small grammar over a list of
 symbols, and only those symbols ever reach pint: pint's own parser would evaluate expressions of a model's.
@@ -14,7 +14,8 @@ from typing import Annotated
 import pint
 from pydantic import Field
 
-from .base import CORRECT, TAIL, Difficulty, Draft, Problem, Task, Verdict, clip
+from .base import CORRECT, Difficulty, Draft, Problem, Verdict, clip
+from .formats import AnswerFormat, Wrapped
 
 MAX_LINE = 120
 NUMBER = re.compile(r"([+-]?\d{1,30}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?)\s*(.*)", re.ASCII | re.DOTALL)
@@ -65,11 +66,14 @@ STARTS = [Start("m", "kg", "A mass of {} kg"), Start("I", "A", "A current of {} 
 class PhysicsDifficulty(Difficulty):
     steps: Annotated[int, Field(ge=1, le=3)] = 3
     max_value: Annotated[int, Field(ge=3, le=1000)] = 30
+    answer_format: AnswerFormat = "answer"
 
 
-class Physics(Task):
+class Physics(Wrapped):
     name = "physics"
     Difficulty = PhysicsDifficulty
+    own = "answer"
+    asked = "the final answer with its unit"
     protocol = "Write ANSWER: before the final answer with its unit."
     hint = "It helps to set up the formula and put in the numbers."
     ladder = [{"steps": 1, "max_value": 9}, {"steps": 2, "max_value": 6}, {}, {"steps": 3, "max_value": 1000}]
@@ -93,23 +97,18 @@ class Physics(Task):
         text = f"{' '.join(parts)}. Find the {last.asks}."
         return Draft(text, text, f"{value} {last.unit}", {"first": first, "steps": steps})
 
-    def write(self, answer: str) -> str:
-        return f"ANSWER: {answer}"
-
     def check(self, problem: Problem, text: str) -> Verdict:
-        tail = text[-TAIL:]
-        start = tail.rfind("ANSWER:")
-        line = tail[start + 7 :].strip().partition("\n")[0].strip() if start >= 0 else ""
+        line, subject = self.wrapper.read(text), self.wrapper.subject
         if not line:
-            return Verdict(0.0, self.teach("The answer was expected after ANSWER:, and nothing was found there.", text), "unparseable")
+            return Verdict(0.0, self.teach(f"The answer was expected {self.wrapper.wanted}, and nothing was found there.", text), "unparseable")
         given, gold = read_quantity(line) if len(line) <= MAX_LINE else None, read_quantity(problem.answer)
         assert gold is not None
         if given is None:
-            return Verdict(0.0, self.teach(f"ANSWER: says {clip(line)}, which is not a number with a unit.", text), "unparseable", clip(line))
+            return Verdict(0.0, self.teach(f"{subject} says {clip(line)}, which is not a number with a unit.", text), "unparseable", clip(line))
         if given[1] != gold[1]:
-            diagnosis = f"ANSWER: says {clip(line)}, whose unit does not measure what was asked; {problem.answer} was right."
+            diagnosis = f"{subject} says {clip(line)}, whose unit does not measure what was asked; {problem.answer} was right."
         elif abs(given[0] - gold[0]) > abs(gold[0]) / 1000:
-            diagnosis = f"ANSWER: says {clip(line)}, but {problem.answer} is right."
+            diagnosis = f"{subject} says {clip(line)}, but {problem.answer} is right."
         else:
             return Verdict(1.0, CORRECT, "ok", clip(line))
         return Verdict(0.0, self.teach(diagnosis, text), "wrong", clip(line))

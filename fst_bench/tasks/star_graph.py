@@ -12,7 +12,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .base import CORRECT, Difficulty, Draft, Problem, Task, Verdict, clip, last_boxed
+from .base import CORRECT, Difficulty, Draft, Problem, Verdict, clip
+from .formats import AnswerFormat, Wrapped
 
 
 class StarGraphDifficulty(Difficulty):
@@ -23,6 +24,7 @@ class StarGraphDifficulty(Difficulty):
     serialisation: Literal["pairs", "arrows"] = "pairs"
     """`pairs` is the paper's one line of space-separated "u,v"; `arrows` writes "v<-u" joined by ";"."""
     orientation: Literal["outward", "undirected"] = "outward"
+    answer_format: AnswerFormat = "boxed"
 
     @model_validator(mode="after")
     def enough_nodes(self) -> Self:
@@ -34,9 +36,11 @@ class StarGraphDifficulty(Difficulty):
         return self
 
 
-class StarGraph(Task):
+class StarGraph(Wrapped):
     name = "star-graph"
     Difficulty = StarGraphDifficulty
+    own = "boxed"
+    more = " Separate the nodes with arrows."
     protocol = "Put the final answer inside \\boxed{}. Separate the nodes with arrows."
     hint = "It helps to retrace the route from the goal back to the source."
     ladder = [
@@ -64,13 +68,10 @@ class StarGraph(Task):
             text = "Edges:" + ";".join(f"{v}<-{u}" for u, v in edges)
         return Draft(key, f"{text}\nSource:{source} Goal:{path[-1]}", "->".join(path), {"arms": arms, "path": path, "edges": edges})
 
-    def write(self, answer: str) -> str:
-        return f"\\boxed{{{answer}}}"
-
     def check(self, problem: Problem, text: str) -> Verdict:
-        content = last_boxed(text)
+        content = self.wrapper.read(text)
         if not content:
-            return Verdict(0.0, self.teach("The answer was expected in \\boxed{}, and no path was found there.", text), "unparseable")
+            return Verdict(0.0, self.teach(f"The answer was expected {self.wrapper.wanted}, and no path was found there.", text), "unparseable")
         if content == problem.answer:
             return Verdict(1.0, CORRECT, "ok", clip(content))
         if "->" not in content:

@@ -36,3 +36,17 @@ def test_a_missing_cell_is_an_error_that_names_it() -> None:
     rows = [r for r in ROWS if (r["stage"], r["task"], r["prompt_mode"]) != (2, "b", "seed")]
     with pytest.raises(ValueError, match=r"no boundary evaluation of b \(seed\) at the end of stage 2"):
         summarise(rows, STAGES, {})
+
+
+def test_a_stage_of_a_mixture_has_the_means_of_its_tasks_and_a_revisit_its_own_number() -> None:
+    stages = [{"number": 1, "task": "a+b"}, {"number": 2, "task": "a"}]
+    cells = {(0, "a"): 0.0, (0, "b"): 0.2, (1, "a"): 0.4, (1, "b"): 0.8, (2, "a"): 0.9, (2, "b"): 0.5}
+    rows = [row(s, t, mode, v, kl=s / 10 + (t == "b") / 100) for (s, t), v in cells.items() for mode in ("system", "seed")]
+    rows += [row(1, "a", "system", 0.0, boundary=False), row(1, "b", "system", 0.4, boundary=False)]
+    m = summarise(rows, stages, {})
+    first, second = m["stages"]
+    assert (first["task"], first["base"]["system"], first["end"]["system"], first["final"]["system"]) == pytest.approx(("a+b", 0.1, 0.6, 0.7))
+    assert first["within"] == pytest.approx((0.4 + 0.8 + 0.0 + 0.4) / 4) and first["kl"]["system"] == pytest.approx(0.105)
+    assert (second["stage"], second["task"], second["end"]["system"], second["within"]) == (2, "a", 0.9, 0.9)
+    assert m["matrix"]["system"]["1"] == {"a": 0.4, "b": 0.8} and m["final_average"]["system"] == pytest.approx(0.7)
+    assert m["transfer"]["system"]["bwt"] == pytest.approx(((0.9 - 0.4) + (0.5 - 0.8)) / 2) and m["transfer"]["system"]["fwt"] is None

@@ -46,6 +46,23 @@ def test_a_revisit_has_its_own_entry() -> None:
     assert t.intransigence == pytest.approx((0.3 + 0.1) / 2)
 
 
+def test_a_mixture_counts_once_with_the_mean_over_its_tasks() -> None:
+    rows = [
+        {"a": 0.1, "b": 0.2, "c": 0.0},
+        {"a": 0.5, "b": 0.7, "c": 0.1},  # a+b
+        {"a": 0.4, "b": 0.9, "c": 0.8},  # c
+        {"a": 0.3, "b": 0.6, "c": 0.9},  # b+c: both come back
+        {"a": 0.6, "b": 0.5, "c": 0.7},  # a
+    ]
+    t = transfer(rows, order=["a+b", "c", "b+c", "a"], single={"a": 0.9, "b": 0.9, "c": 1.0})
+    assert t.final == pytest.approx(0.6)
+    assert t.anytime == pytest.approx((0.6 + 2.1 / 3 + 0.6 + 0.6) / 4)
+    assert t.bwt == pytest.approx((((0.6 - 0.5) + (0.5 - 0.7)) / 2 + (0.7 - 0.8) + ((0.5 - 0.6) + (0.7 - 0.9)) / 2) / 3)
+    assert t.forgetting == pytest.approx((((0.5 - 0.6) + (0.9 - 0.5)) / 2 + (0.9 - 0.7) + ((0.6 - 0.5) + (0.9 - 0.7)) / 2) / 3)
+    assert t.fwt == pytest.approx(0.1 - 0.0)  # of c before its stage; b and c are nothing new in the third
+    assert t.intransigence == pytest.approx((((0.9 - 0.5) + (0.9 - 0.7)) / 2 + (1.0 - 0.8)) / 2)
+
+
 def test_one_stage_has_nothing_to_transfer() -> None:
     t = transfer([{"a": 0.1}, {"a": 0.6}])
     assert (t.final, t.anytime) == (0.6, 0.6)
@@ -60,6 +77,7 @@ def test_one_stage_has_nothing_to_transfer() -> None:
         (TWO[:2], {}, "2 stages need 3 rows"),
         ([], {}, "0 stages need 1 rows"),
         (TWO, {"order": ["a", "c"]}, "unknown task 'c'"),
+        (TWO, {"order": ["a", "a+c"]}, "unknown task 'c'"),
         (TWO, {"single": {"a": 0.5}}, "no single-task reference of b"),
         (TWO, {"single": {"a": 0.5, "b": 0.5, "x": 1.0}}, "unknown task 'x'"),
         ([TWO[0], TWO[1] | {"z": 0.1}, TWO[2]], {}, "row 1: unknown task 'z'"),

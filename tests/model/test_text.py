@@ -25,6 +25,7 @@ from fst_bench.model.text import (
     wander_star_graph,
 )
 from fst_bench.tasks import TASKS, load_task
+from fst_bench.tasks.formats import WRAPPERS, Wrapped
 from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
 
 DIFFICULTY = load_preset("tiny")["difficulty"]
@@ -94,8 +95,9 @@ def test_feedback_paraphrases_and_never_copies_the_pretraining_instructions() ->
     rng = random.Random(0)
     sentences |= {format_sentence(f, rng).lower() for styles in OWN_FORMATS.values() for f in styles for _ in range(300)}
     sentences |= {strategy_sentence(t, rng).lower() for t in WORK for _ in range(300)} | {s.lower() for s in DIRECT}
-    for name in TASKS:
-        task = load_task(name, **DIFFICULTY[name])
+    wrapped = [(name, {"answer_format": style}) for name, kind in TASKS.items() if issubclass(kind, Wrapped) for style in WRAPPERS]
+    for name, style in [*((name, {}) for name in TASKS), *wrapped]:
+        task = load_task(name, **DIFFICULTY[name], **style)
         problem = task.problems("train", 0, 1)[0]
         texts = ["", "nothing", *task.wrong_texts(problem)]
         feedback = [task.verify(problem, text).feedback for text in texts]

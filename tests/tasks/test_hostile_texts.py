@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fst_bench.tasks import TASKS, Problem, Task, Verdict, load_task
 from fst_bench.tasks.base import Status
+from fst_bench.tasks.formats import WRAPPERS, AnswerFormat, Wrapped
 
 MB2 = 2_000_000
 CODE = "__import__('pathlib').Path('pwned').write_text('x')"
@@ -104,6 +105,19 @@ def test_nasty_texts_bare_and_in_place_of_the_answer(name: str, tmp_path: Path, 
         for text in (nasty, frame(name, nasty), frame(name, nasty) + "\n", frame(name, json.dumps(nasty)), frame(name, f"{nasty} N")):
             assert check(task, problem, text).status not in ("timeout", "crash"), "limits, not the clock, refuse what is slow"
     assert not list(tmp_path.iterdir()), "nothing of a model's text is run"
+
+
+@pytest.mark.parametrize(("name", "style"), [(name, style) for name, kind in TASKS.items() if issubclass(kind, Wrapped) for style in WRAPPERS])
+def test_nasty_texts_in_every_answer_format(name: str, style: AnswerFormat) -> None:
+    _, problem = hard(name)
+    task = load_task(name, answer_format=style)
+    for nasty in SMALL:
+        for text in (nasty, task.write(nasty), task.wrapper.write(nasty) + "\n", task.wrapper.write(json.dumps(nasty))):
+            assert check(task, problem, text).status not in ("timeout", "crash")
+    for large in LARGE.values():
+        assert check(task, problem, large).status in ("unparseable", "wrong")
+    for large in ("<answer>" * (MB2 // 8), "<answer>" + "9" * MB2 + "</answer>", "#" * MB2, "#### " + "9" * MB2, "####" * 8_000 + "[" * 500):
+        assert check(task, problem, large).status in ("unparseable", "wrong")
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,0 +1,137 @@
+"""Where the final answer stands: the wrappers that the knob `answer_format` chooses among.
+
+A wrapper is read from the end: its last occurrence counts, and what is left open or holds nothing is no answer. All are read with one strictness, so
+a stream may ask for the same answer in another wrapper and nothing else changes. An answer in another wrapper than the one asked for earns nothing.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel
+
+from .base import TAIL, Task, last_boxed
+
+AnswerFormat = Literal["boxed", "json", "answer", "tag", "hash"]
+
+MAX_DEPTH = 32
+MAX_OBJECTS = 500
+"""Opening braces, from the end, at which an object is looked for."""
+
+
+@dataclass(frozen=True)
+class Wrapper:
+    """One answer format."""
+
+    wanted: str
+    """'The answer was expected ...': what feedback says of it."""
+    place: str
+    """'The box says 3': what feedback calls it."""
+    protocol: str
+    """The sentence that states it in a problem, {} for what is asked."""
+    write: Callable[[str], str]
+    read: Callable[[str], str | None]
+    """What stands in the wrapper, stripped; None or empty where there is nothing."""
+
+    @property
+    def subject(self) -> str:
+        """The place at the start of a sentence."""
+        return self.place[0].upper() + self.place[1:]
+
+
+class Wrapped(Task):
+    """A task whose answer stands in the wrapper that its knob `answer_format` names, or in its `own` one where its knobs have none (rows of data)."""
+
+    own: ClassVar[AnswerFormat]
+    asked: ClassVar[str] = "the final answer"
+    more: ClassVar[str] = ""
+    """What the protocol says beyond the wrapper."""
+
+    def __init__(self, difficulty: BaseModel):
+        super().__init__(difficulty)
+        self.answer_format: AnswerFormat = getattr(difficulty, "answer_format", self.own)
+        self.wrapper = WRAPPERS[self.answer_format]
+        if self.answer_format != self.own:
+            self.protocol = self.wrapper.protocol.format(self.asked) + self.more
+
+    def write(self, answer: str) -> str:
+        return self.wrapper.write(answer)
+
+
+# --- JSON
+
+
+def compact(value: Any) -> str:
+    """JSON without spaces, as the problems write lists."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def not_json(name: str) -> None:
+    """NaN and Infinity, which Python would read."""
+    raise ValueError(f"{name} is no JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=not_json)
+
+
+def last_object_with(text: str, key: str) -> dict | None:
+    """The last outermost JSON object in the text, if it has `key`. An object deeper than MAX_DEPTH is none."""
+    tail, end, last = text[-TAIL:], 0, None
+    for at in [i for i, c in enumerate(tail) if c == "{"][-MAX_OBJECTS:]:
+        if at >= end:
+            try:
+                found, stop = DECODER.raw_decode(tail, at)
+            except (ValueError, RecursionError):
+                continue
+            if shallow(found):
+                last, end = found, stop
+    return last if last is not None and key in last else None
+
+
+def shallow(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether a JSON value is nested at most `depth` deep."""
+    if not isinstance(value, dict | list):
+        return True
+    return depth > 0 and all(shallow(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value))
+
+
+# --- the wrappers
+
+
+def write_json(answer: str) -> str:
+    """A number as it is, anything else as a string."""
+    return f'{{"output": {answer if answer.isascii() and answer.isdecimal() else json.dumps(answer)}}}'
+
+
+def read_json(text: str) -> str | None:
+    """The value under the key output: a string's text, anything else as JSON."""
+    found = last_object_with(text, "output")
+    if found is None:
+        return None
+    return found["output"].strip() if isinstance(found["output"], str) else compact(found["output"])
+
+
+def line_after(mark: str) -> Callable[[str], str | None]:
+    """What reads the first line of text after the last mark."""
+
+    def read(text: str) -> str | None:
+        _, there, rest = text[-TAIL:].rpartition(mark)
+        return rest.strip().partition("\n")[0].strip() if there else None
+
+    return read
+
+
+def read_tag(text: str) -> str | None:
+    _, there, rest = text[-TAIL:].rpartition("<answer>")
+    content, closed, _ = rest.partition("</answer>")
+    return content.strip() if there and closed else None
+
+
+WRAPPERS: dict[AnswerFormat, Wrapper] = {
+    "boxed": Wrapper("in \\boxed{}", "the box", "Put {} inside \\boxed{{}}.", lambda answer: f"\\boxed{{{answer}}}", last_boxed),
+    "json": Wrapper("as a JSON object with the key output", "the object", "Give {} as a JSON object with the key output.", write_json, read_json),
+    "answer": Wrapper("after ANSWER:", "ANSWER:", "Write ANSWER: before {}.", "ANSWER: {}".format, line_after("ANSWER:")),
+    "tag": Wrapper("in <answer> tags", "the tag", "Put {} inside <answer> tags.", "<answer>{}</answer>".format, read_tag),
+    "hash": Wrapper("after ####", "####", "Write #### before {}.", "#### {}".format, line_after("####")),
+}

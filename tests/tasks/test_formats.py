@@ -1,0 +1,91 @@
+"""One answer in many wrappers: the right one earns all, any other nothing, and feedback says which one is wanted."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fst_bench.model.text import FORMATS, render
+from fst_bench.tasks import TASKS, load_task
+from fst_bench.tasks.formats import WRAPPERS, AnswerFormat, Wrapped
+
+WRAPPED = [name for name, task in TASKS.items() if issubclass(task, Wrapped)]
+CASES = [(name, style) for name in WRAPPED for style in WRAPPERS]
+
+
+def test_the_wrappers_are_those_the_embedded_model_was_taught() -> None:
+    assert WRAPPED == ["math", "codeio", "star-graph", "physics"] and set(WRAPPERS) == set(FORMATS) - {"verdict", "plain"}
+
+
+@pytest.mark.parametrize(("name", "style"), CASES)
+def test_gold_in_the_wanted_wrapper_alone_is_right(name: str, style: AnswerFormat) -> None:
+    task = load_task(name, **TASKS[name].ladder[1], answer_format=style)
+    for problem in task.problems("test", n=10):
+        assert task.write(problem.answer) == render(name, style, problem.answer), "as the pretraining text writes it"
+        assert task.verify(problem, f"Some words first.\n{task.write(problem.answer)}").reward == 1.0
+        for other in WRAPPERS:
+            if other != style:
+                verdict = task.verify(problem, render(name, other, problem.answer))
+                assert (verdict.reward, verdict.status) == (0.0, "unparseable")
+                assert f"The answer was expected {WRAPPERS[style].wanted}, and n" in verdict.feedback
+        wrong_texts = task.wrong_texts(problem)
+        assert len(set(wrong_texts)) >= 6
+        assert not [text for text in wrong_texts if task.verify(problem, text).reward]
+        right, wrong = task.write(problem.answer), wrong_texts[1]
+        assert task.verify(problem, f"{wrong}\n{right}").reward == 1.0 and task.verify(problem, f"{right}\n{wrong}").reward == 0.0
+
+
+@pytest.mark.parametrize(("name", "style"), CASES)
+def test_the_format_changes_the_protocol_and_no_problem(name: str, style: AnswerFormat) -> None:
+    usual, asked = (load_task(name, **TASKS[name].ladder[1], **more) for more in ({}, {"answer_format": style}))
+    assert usual.problems("train", 1, 5) == asked.problems("train", 1, 5)
+    given = load_task(name, **TASKS[name].ladder[1], answer_format=style, format_given=True)
+    assert given.problem("train", 1, 0).prompt == f"{usual.problem('train', 1, 0).prompt}\n{asked.protocol}"
+    assert (asked.protocol == TASKS[name].protocol) == (style == usual.difficulty.answer_format)
+
+
+@pytest.mark.parametrize(
+    ("style", "text", "found"),
+    [
+        ("boxed", "\\boxed{ 7 }", "7"),
+        ("boxed", "\\boxed{7", None),
+        ("json", '{"output": 7}', "7"),
+        ("json", '{"output": " 7 "}', "7"),
+        ("json", '{"output": [1, 2]}', "[1,2]"),
+        ("json", '{"output": 7} {"result": 8}', None),
+        ("json", '{"output": 7', None),
+        ("answer", "so ANSWER:\n 7 \nand more", "7"),
+        ("answer", "ANSWER: 7 ANSWER: 8", "8"),
+        ("answer", "Answer: 7", None),
+        ("answer", "ANSWER:", ""),
+        ("tag", "<answer> 7 </answer>", "7"),
+        ("tag", "<answer>7</answer><answer>8</answer>", "8"),
+        ("tag", "<answer>7</answer><answer>8", None),
+        ("tag", "7</answer>", None),
+        ("hash", "6\n#### 7\n", "7"),
+        ("hash", "### 7", None),
+    ],
+)
+def test_what_stands_in_a_wrapper(style: AnswerFormat, text: str, found: str | None) -> None:
+    assert WRAPPERS[style].read(text) == found
+
+
+@pytest.mark.parametrize("style", WRAPPERS)
+@given(answer=st.text(st.characters(categories=("L", "N", "P"), exclude_characters="{}<>#\\"), min_size=1, max_size=20))
+def test_what_is_written_is_read(style: AnswerFormat, answer: str) -> None:
+    assert WRAPPERS[style].read(WRAPPERS[style].write(answer)) == answer
+
+
+def test_math_says_where_it_looked() -> None:
+    texts = {"boxed": "The box", "json": "The object", "answer": "ANSWER:", "tag": "The tag", "hash": "####"}
+    for style, subject in texts.items():
+        task = load_task("math", answer_format=style)
+        problem = task.problem("test", 0, 0)
+        assert task.verify(problem, f"x\n{task.write('99999')}").feedback == f"{subject} says 99999, but the right value is {problem.answer}."
+
+
+def test_json_in_json() -> None:
+    task = load_task("codeio", answer_format="json")
+    problem = task.problem("test", 0, 0)
+    assert task.write(problem.answer) == json.dumps({"output": json.loads(problem.answer)}, separators=(",", ":")).replace(":", ": ")
