@@ -1,5 +1,6 @@
 """fst-no-lookahead: prompts evolve on the last cycle's problems, not the coming one's. Isolates what looking ahead is worth, most of all at a switch."""
 
+from dataclasses import astuple
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -36,8 +37,8 @@ class FSTNoLookahead(FST):
         return super().lookahead() if self.config.settings.lookahead else self.past
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {"past": [[problem.index, problem.prompt] for problem in self.past]}
+        return super().state() | {"past": [list(astuple(problem)) for problem in self.past]}
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
-        self.past = [Handle(index, prompt) for index, prompt in state["past"]]
+        self.past = [Handle(*values) for values in state["past"]]

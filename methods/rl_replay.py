@@ -1,5 +1,6 @@
 """rl-replay: rl that also trains on problems it has seen before, charged like any. Isolates how much of forgetting rehearsal repairs."""
 
+from dataclasses import astuple
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,7 +42,7 @@ class RLReplay(Method):
         return facts | {"reward": sum(own) / len(own), "replayed": len(earlier)}
 
     def state(self) -> dict[str, Any]:
-        return {"seen": self.seen, "memory": [[problem.index, problem.prompt] for problem in self.memory]}
+        return {"seen": self.seen, "memory": [list(astuple(problem)) for problem in self.memory]}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.seen, self.memory = state["seen"], [Handle(index, prompt) for index, prompt in state["memory"]]
+        self.seen, self.memory = state["seen"], [Handle(*values) for values in state["memory"]]

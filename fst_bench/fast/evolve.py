@@ -6,7 +6,7 @@ anchor set each round, and survivors scored anew before any decision (gepa's own
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import gepa
@@ -50,11 +50,11 @@ class Evidence:
         return cls(rollout.problem, rollout.context, transcript(rollout), rollout.verdict.reward, rollout.verdict.feedback)
 
     def to_json(self) -> list[Any]:
-        return [self.problem.index, self.problem.prompt, self.context, self.text, self.reward, self.feedback]
+        return [list(astuple(self.problem)), self.context, self.text, self.reward, self.feedback]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> "Evidence":
-        return cls(Handle(*values[:2]), *values[2:])
+        return cls(Handle(*values[0]), *values[1:])
 
 
 def evolve(
