@@ -4,7 +4,7 @@
     python -m fst_bench.protocol --version 2      # freeze anew; refused where something changed and its version did not
 
 Locked are the embedded models' files, every shipped stream with its version, each task's problems at the presets'
-difficulties (generators and verifiers are code: their output is what is hashed), and every setting that a preset resolves to.
+difficulties and those of the streams' variants (generators and verifiers are code: their output is what is hashed), and every setting that a preset resolves to.
 A setting that is added later is no change, as long as the locked ones keep their values.
 """
 
@@ -40,7 +40,7 @@ def current() -> dict[str, Any]:
             name: {"version": load_spec(name).version, "sha256": digest(load_spec(name).model_dump(exclude={"description"}))}
             for name in stream_files()
         },
-        "problems": {name: {task: problems_of(task, knobs) for task, knobs in preset["difficulty"].items()} for name, preset in presets.items()},
+        "problems": {name: problems_under(preset["difficulty"]) for name, preset in presets.items()},
         "settings": {name: settings_of(name) for name in PRESETS},
     }
 
@@ -50,6 +50,13 @@ def files_of(model: str) -> dict[str, str]:
     folder = Path(model_folder(model))
     assert model.startswith(EMBEDDED)
     return {name: sha256(folder / name) for name in ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")}
+
+
+def problems_under(difficulty: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Hashes of each task's problems at a preset's difficulty, and of the variants of tasks that shipped streams have."""
+    variants = {key: variant for name in stream_files() for key, variant in load_spec(name).variants.items()}
+    found = {task: problems_of(task, knobs) for task, knobs in difficulty.items()}
+    return found | {key: problems_of(v.task, difficulty.get(v.task, {}) | v.difficulty) for key, v in variants.items()}
 
 
 def problems_of(name: str, knobs: dict[str, Any]) -> str:
