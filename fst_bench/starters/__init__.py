@@ -20,7 +20,7 @@ def write(kind: str, name: str, folder: Path) -> list[Path]:
         raise ValueError(f"a {kind} named {name} is shipped: take another name")
     module = name.replace("-", "_")
     if not module.isidentifier() or iskeyword(module):
-        raise ValueError(f"{name!r} makes no name for Python's files and classes: take one that begins with a letter")
+        raise ValueError(f"{name!r} makes no name for a Python file: take another, one that begins with a letter")
     texts: dict[Path, str] = {}
     for source in sorted(Path(str(resources.files("fst_bench.starters").joinpath(kind))).glob("*starter.*")):
         text = source.read_text().replace("starter.", f"{module}.")
