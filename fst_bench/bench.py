@@ -6,16 +6,18 @@ run.evals, run.metrics, run.ledger
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
+from pydantic import BaseModel, Field
 
-from fst_bench.config import Config, resolve
+from fst_bench.config import SHELVES, Config, resolve
+from fst_bench.contract import check_memory, facts_of, state_of
 from fst_bench.data import refuse_other
 from fst_bench.environment import environment
 from fst_bench.errors import explain
@@ -24,6 +26,7 @@ from fst_bench.fast.reflectors import load_reflector
 from fst_bench.lab import Handle, Lab, MethodConfig
 from fst_bench.ledger import Ledger
 from fst_bench.metrics import summarise
+from fst_bench.plugins import Source
 from fst_bench.policy import load_policy
 from fst_bench.report import write_report
 from fst_bench.store import Store, complete
@@ -72,11 +75,16 @@ class Run:
 def run(
     stream: str, method: str, out: str | Path = "runs", seed: int = 0, preset: str = "tiny", watcher: Watcher | None = None, **settings: Any
 ) -> Run:  # fmt: skip
-    """Run a method on a stream from the start; `settings` are sections or values, as in slow={"cap": 4.0}, batch=8."""
-    config, spec = resolve(stream, method, preset, seed, settings)
+    """Run a method on a stream, each a name or a file, from the start; `settings` are sections or values, as in slow={"cap": 4.0}, batch=8."""
+    return start(*resolve(stream, method, preset, seed, settings), Path(out), watcher)
+
+
+def start(config: Config, spec: StreamSpec, out: Path, watcher: Watcher | None = None) -> Run:
+    """A run from its resolved configuration."""
     bench = Bench(config, spec)  # whatever is wrong with the settings is said before a directory is made
     found = environment(config.threads)  # takes a moment: before the directory, so that a kill hardly leaves one that is no run
-    store = Store.create(Path(out), run_parts(config, spec))
+    store = Store.create(out, run_parts(config, spec))
+    keep_code(config, store)
     store.write("env", found)
     store.write("config", described(config, spec))  # last: with it the directory is a run
     return bench.loop(store, watcher or Watcher())
@@ -97,10 +105,10 @@ def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
 def resume(path: str | Path, watcher: Watcher | None = None) -> Run:
     """Continue a killed run from its last checkpoint; a finished run is returned as it is."""
     store = Store(Path(path))
-    saved = store.read("config")
+    store.read("config")
     if (store.path / "manifest.json").exists():
         return Run(store.path)
-    config, spec = recorded(saved)
+    config, spec = recorded(store)
     return Bench(config, spec).loop(store, watcher or Watcher())
 
 
@@ -116,11 +124,36 @@ def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def recorded(saved: dict[str, Any]) -> tuple[Config, StreamSpec]:
-    """The configuration and the stream of a config.json. ValueError in one line where it is not one of ours, or its data is no longer the same."""
+def keep_code(config: Config, store: Store) -> None:
+    """Copy the files of a run's method and tasks into it, under `code/`: it goes on from them, whatever becomes of the user's."""
+    for key in config.code:
+        kind, _, name = key.partition("/")
+        if kind in SHELVES and (text := SHELVES[kind].loaded[name].text) is not None:
+            path = store.path / "code" / f"{key}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+
+
+def recorded(store: Store, kinds: Collection[str] = tuple(SHELVES)) -> tuple[Config, StreamSpec]:
+    """The configuration and the stream of a run, and of `kinds` the code it was made with, loaded.
+
+    ValueError in one line where its config.json is not one of ours, its data is no longer the same, or its code is not to be had.
+    """
+    saved = store.read("config")
+    written = explain(Written, saved.get("config", {}), "config.json").code
+    for key, source in written.items():
+        kind, _, name = key.partition("/")
+        if kind in kinds:
+            SHELVES[kind].recall(name, source, store.path / "code" / f"{key}.py")
     config, spec = explain(Config, saved.get("config", {}), "config.json"), explain(StreamSpec, saved.get("spec", {}), "config.json")
     refuse_other(config.data, spec.tasks, saved.get("data", {}))
     return config, spec
+
+
+class Written(BaseModel):
+    """Of a config.json, what has to be known before its settings can be checked."""
+
+    code: dict[Annotated[str, Field(pattern=r"^(methods|tasks|streams)/[^/\\]+$")], Source] = {}
 
 
 class Bench:
@@ -177,7 +210,8 @@ class Bench:
             for step in range(done, self.steps):
                 start = time.perf_counter()
                 batch = self.lab.begin(step)
-                facts = self.method.step(batch)
+                facts = facts_of(self.method.step(batch))
+                self.lab.audit()
                 row = {"kind": "step", "step": step + 1, "stage": self.stream.stage_of(batch[-1].index).number, "problems": batch[-1].index + 1}
                 row |= {"reward": None} | facts | {"seconds": round(time.perf_counter() - start, 3)}
                 self._flush(store, watcher, row)
@@ -223,7 +257,7 @@ class Bench:
         e, boundary = self.config.evaluation, self._boundary(step)
         ended = [s for s in self.stream.stages if s.end <= self._seen(step)] if boundary else []
         stage = self.stream.stage_of(self._seen(step) - 1).number if step else 0
-        state = self.method.state()
+        state = state_of(self.method)
         for s in ended:
             if self._seen(step - 1) < s.end:
                 self.recalled |= dict.fromkeys(s.tasks, state)
@@ -255,7 +289,8 @@ class Bench:
 
     def _checkpoint(self, store: Store, step: int) -> None:
         with self.ledger.timed("checkpoint"):
-            state = {"method": self.method.state(), "recalled": self.recalled, "ledger": self.ledger.to_dict()}
+            check_memory(self.method, Frozen(self.method, memory := state_of(self.method)).method)
+            state = {"method": memory, "recalled": self.recalled, "ledger": self.ledger.to_dict()}
             stay = self.ends if self.config.checkpoint.stages else []
             store.checkpoint(step, state, self.policy.save, self.config.checkpoint.keep, stay)
 

@@ -1,37 +1,51 @@
 """What there is: streams, methods, tasks, presets and runs, as lists and in full."""
 
 import inspect
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from fst_bench.config import load_preset, preset_files
-from fst_bench.errors import unknown
-from fst_bench.methods import METHODS
+from fst_bench.config import SHELVES, load_preset, preset_files
+from fst_bench.methods import find_method
+from fst_bench.plugins import Shelf, package_of
 from fst_bench.store import Store
 from fst_bench.stream import load_spec, read_yaml, stream_files
-from fst_bench.tasks import TASKS, load_task
+from fst_bench.tasks import find_task
 
 
 def streams() -> dict[str, str]:
     return {name: read_yaml(path)["description"] for name, path in stream_files().items()}
 
 
-def methods() -> dict[str, str]:
-    return {name: first_line(inspect.getmodule(method)).split(": ", 1)[-1] for name, method in METHODS.items()}
+def on(shelf: Shelf[Any]) -> dict[str, str]:
+    """What ships, and what installed packages offer; one that does not load says why, and hides nobody else."""
+    found = {name: summary(made) for name, made in shelf.shipped.items()}
+    for name, points in shelf.offered().items():
+        packages = f"({', '.join(map(package_of, points))})"
+        try:
+            found.setdefault(name, f"{summary(shelf.find(name))} {packages}")
+        except ValueError as error:
+            found[name] = f"{packages} {error}"
+    return found
 
 
-def tasks() -> dict[str, str]:
-    return {name: first_line(inspect.getmodule(task)).split(": ", 1)[-1] for name, task in TASKS.items()}
+def summary(made: type) -> str:
+    return first_line(inspect.getmodule(made)).split(": ", 1)[-1]
 
 
 def presets() -> dict[str, str]:
     return {name: path.read_text().splitlines()[0].lstrip("# ") for name, path in preset_files().items()}
 
 
-CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {"streams": streams, "methods": methods, "tasks": tasks, "presets": presets}
+CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
+    "streams": streams, "methods": lambda: on(SHELVES["methods"]), "tasks": lambda: on(SHELVES["tasks"]), "presets": presets,
+}  # fmt: skip
 
 
 def runs(out: Path) -> dict[str, str]:
@@ -64,19 +78,40 @@ def show(kind: str, name: str) -> tuple[str, dict[str, Any]]:
         preset = load_preset(name)
         return (preset_files().get(name) or Path(name)).read_text(), preset
     if kind == "task":
-        if name not in TASKS:
-            raise ValueError(unknown("task", name, TASKS))
-        task, example = TASKS[name], load_task(name, **TASKS[name].ladder[1])
+        task = find_task(name)
+        example = task(task.Difficulty(**task.ladder[1]))
         problem = example.problems("test", 0, 1)[0]
         knobs = {key: str(field.default) for key, field in task.Difficulty.model_fields.items()}
         facts = {"protocol": task.protocol, "knobs": knobs, "example": {"prompt": problem.prompt, "answer": example.write(problem.answer)}}
-        return f"{inspect.getdoc(inspect.getmodule(task))}\n\n{yaml.safe_dump(facts, sort_keys=False)}", facts
-    if name not in METHODS:
-        raise ValueError(unknown("method", name, METHODS))
-    method = METHODS[name]
-    schema = method.Settings.model_json_schema().get("properties", {})
-    return f"{Path(inspect.getfile(method)).read_text()}\nsettings: {schema or 'none of its own'}", {"settings": schema}
+        return f"{documentation(task)}\n\n{yaml.safe_dump(facts, sort_keys=False)}", facts
+    method = find_method(name)
+    fields = settings(method.Settings)
+    lines = [f"  --set settings.{key}={facts['default']}    {facts['type']}. {facts['description']}" for key, facts in fields.items()]
+    text = f"{Path(inspect.getfile(method)).read_text()}\nIts own settings, with their defaults:"
+    return "\n".join([text, *lines]) if lines else f"{text} none", {"settings": fields}
+
+
+def settings(model: type[BaseModel], above: str = "") -> dict[str, dict[str, Any]]:
+    """The typed settings of a model by dotted name, each with its type (and bounds), its default as `--set` reads it, and what it is for."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= settings(field.annotation, f"{above}{name}.")
+            continue
+        bounds = ", ".join(re.sub(r"^(\w+)\((.*)\)$", r"\2", repr(bound)) for bound in field.metadata)
+        default = field.get_default(call_default_factory=True)
+        found[f"{above}{name}"] = {
+            "type": (inspect.formatannotation(field.annotation) + (f" with {bounds}" if bounds else "")).replace("typing.", ""),
+            "default": "(required)" if default is PydanticUndefined else json.dumps(to_jsonable_python(default), ensure_ascii=False),
+            "description": " ".join((field.description or "").split()),
+        }
+    return found
+
+
+def documentation(thing: type) -> str:
+    """Of the file that a class is in; of the class, where the file has none."""
+    return inspect.getdoc(inspect.getmodule(thing)) or inspect.getdoc(thing) or ""
 
 
 def first_line(thing: Any) -> str:
-    return (inspect.getdoc(thing) or "").splitlines()[0]
+    return ((inspect.getdoc(thing) or "").splitlines() or [""])[0]

@@ -25,7 +25,7 @@ def parser() -> Parser:
 
     run = commands.add_parser("run", help="run a method on a stream")
     run.add_argument("--stream", required=True, help="name of a shipped stream, or a .yaml file")
-    run.add_argument("--method", required=True)
+    run.add_argument("--method", required=True, help="name of a shipped or installed method, or a .py file")
     run.add_argument("--preset", default="tiny")
     run.add_argument("--backend", help="torch or vllm-deepspeed, instead of the preset's")
     run.add_argument("--seed", type=int, default=0)
@@ -38,7 +38,7 @@ def parser() -> Parser:
 
     sweep = commands.add_parser("sweep", help="methods x seeds on a stream; the same command again goes on where it stopped")
     sweep.add_argument("--stream", required=True)
-    sweep.add_argument("--methods", required=True, help="comma-separated")
+    sweep.add_argument("--methods", required=True, help="comma-separated, each as of run")
     sweep.add_argument("--seeds", default="0-4")
     sweep.add_argument("--preset", default="tiny")
     sweep.add_argument("--backend", help="torch or vllm-deepspeed, instead of the preset's")
@@ -93,44 +93,60 @@ def parser() -> Parser:
 
     show = commands.add_parser("show", help="one stream, method, task, preset or run in full")
     show.add_argument("kind", choices=("stream", "method", "task", "preset", "run"))
-    show.add_argument("name")
+    show.add_argument("name", help="a name, or a file")
     show.add_argument("--out", type=Path, help="of a stream: a folder for its picture, NAME.png")
     show.set_defaults(do=do_show)
 
-    validate = commands.add_parser("validate", help="prove that streams, tasks, a run, the protocol or a data set are sound")
-    validate.add_argument("kind", choices=("streams", "tasks", "run", "protocol", "data"))
-    validate.add_argument("name", nargs="?", help="a run directory; one stream, task or part of the protocol; for data: hub or a folder")
+    new = commands.add_parser("new", help="a method, stream or task of your own: a file that works, to be changed, and its test")
+    new.add_argument("kind", choices=("method", "stream", "task"))
+    new.add_argument("name", help="its name: a-z, 0-9, - and _")
+    new.add_argument("--out", type=Path, default=Path(), help="the folder (default: this one)")
+    new.set_defaults(do=do_new)
+
+    validate = commands.add_parser("validate", help="prove that streams, tasks, methods, a run, the protocol or a data set are sound")
+    validate.add_argument("kind", choices=("streams", "tasks", "methods", "run", "protocol", "data"))
+    validate.add_argument(
+        "name", nargs="?", help="a run directory; one stream, task, method (or its file) or part of the protocol; for data: hub or a folder"
+    )
     validate.set_defaults(do=do_validate)
 
     doctor = commands.add_parser("doctor", help="what this machine has, and which presets it can run")
     doctor.set_defaults(do=do_doctor)
 
-    for command in (run, sweep, resume, compare, probe, paper, report, listing, show, validate, doctor):
+    for command in (run, sweep, resume, compare, probe, paper, report, listing, show, new, validate, doctor):
         command.add_argument("--json", action="store_true", help="last line of output is one JSON object")
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
     from fst_bench.errors import RunError
+    from fst_bench.plugins import PLACES, place_of
 
     args = parser().parse_args(argv)
     try:
         result = args.do(args)
     except RunError as error:
-        print(f"fst-bench: stopped: {' '.join(str(error).split())}", file=sys.stderr)
-        return 3
-    except ValueError as error:
-        print(f"fst-bench: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"fst-bench: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        return complain(f"stopped: {error}", 3)
+    except Exception as error:
+        if place := place_of(error, PLACES):  # a method or task that does not ship went wrong: say where
+            return complain(f"stopped: {place}: {type(error).__name__}: {error}", 3)
+        if isinstance(error, ValueError):
+            return complain(str(error), 2)
+        if isinstance(error, OSError):
+            return complain(f"{error.filename or ''}: {error.strerror or error}", 2)
+        raise
     except KeyboardInterrupt:
         print("fst-bench: stopped; fst-bench resume RUN goes on from the last checkpoint", file=sys.stderr)
         return 130
     if args.json:
         print(json.dumps(result))
     return 0 if result.get("ok", True) else 1
+
+
+def complain(text: str, code: int) -> int:
+    """One line on stderr; the exit code."""
+    print(f"fst-bench: {' '.join(text.split())}", file=sys.stderr)
+    return code
 
 
 def watcher(args: argparse.Namespace) -> Any:
@@ -314,6 +330,14 @@ def do_show(args: argparse.Namespace) -> dict[str, Any]:
         facts |= {"picture": str(write_picture(load_spec(args.name), args.out))}
         print(f"picture: {facts['picture']}")
     return facts
+
+
+def do_new(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.starters import write
+
+    written = [str(path) for path in write(args.kind, args.name, args.out)]
+    print("\n".join(written))
+    return {"files": written}
 
 
 def do_validate(args: argparse.Namespace) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Settings live beside what they set (SlowSettings in slow/, FastSettings in fast/
 they are put together. A preset's or a stream's section `methods` holds what it sets for one method only.
 """
 
+import hashlib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -17,13 +18,16 @@ from fst_bench.errors import explain, first_line, unknown
 from fst_bench.fast.settings import FastSettings
 from fst_bench.fit import Hardware
 from fst_bench.lab import Method
-from fst_bench.methods import METHODS
+from fst_bench.methods import SHELF as METHOD_SHELF
 from fst_bench.model.text import SEED_PROMPT
+from fst_bench.plugins import Source
 from fst_bench.policy import Backend, PolicySettings
 from fst_bench.slow import SlowSettings
-from fst_bench.stream import StreamSpec, load_spec, read_yaml
-from fst_bench.tasks import TASKS
+from fst_bench.stream import StreamSpec, load_spec, read_yaml, stream_files
+from fst_bench.tasks import SHELF as TASK_SHELF
 
+SHELVES = {"methods": METHOD_SHELF, "tasks": TASK_SHELF}
+"""Whatever can come from a file or an installed package."""
 PromptMode = Literal["system", "seed", "recalled"]
 
 
@@ -91,6 +95,8 @@ class Config(BaseModel):
     difficulty: dict[str, dict[str, Any]] = {}
     settings: dict[str, Any] = {}
     """The method's own settings."""
+    code: dict[str, Source] = {}
+    """Of what does not ship, under `methods/NAME`, `tasks/NAME` and `streams/NAME`: which one it was. Filled in by `resolve`."""
 
     @field_validator("data")
     @classmethod
@@ -101,13 +107,12 @@ class Config(BaseModel):
     @classmethod
     def difficulties(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
         for task, knobs in value.items():
-            if task not in TASKS:
-                raise ValueError(unknown("task", task, TASKS))
+            TASK_SHELF.find(task)
             check_knobs(info.data.get("data", PROCEDURAL), task, knobs)
         return value
 
     def method_class(self) -> type[Method]:
-        return METHODS[self.method]
+        return METHOD_SHELF.find(self.method)
 
 
 def preset_files() -> dict[str, Path]:
@@ -144,17 +149,16 @@ def whole_preset(name: str) -> dict[str, Any]:
 def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overrides: Mapping[str, Any] | None = None) -> tuple[Config, StreamSpec]:
     """The run's configuration, all layers merged and checked. ValueError in one line for anything wrong.
 
-    `overrides` maps dotted names ("slow.cap") or section names to values.
+    `stream` and `method` are names or files; in the configuration they are names, so that a run can do without the files. `overrides` maps
+    dotted names ("slow.cap") or section names to values.
     """
-    spec = load_spec(stream)
-    if method not in METHODS:
-        raise ValueError(unknown("method", method, METHODS))
+    spec, made = load_spec(stream), METHOD_SHELF.find(method)
     values = layer(load_preset(preset), spec.settings)
     own = values.pop("methods", {})
     for name in own:
-        if name not in METHODS:
-            raise ValueError(f"settings: methods: {unknown('method', name, METHODS)}")
-    values = layer(values, own.get(method, {}))
+        if name not in METHOD_SHELF:
+            raise ValueError(f"settings: methods: {unknown('method', name, METHOD_SHELF.names())}")
+    values = layer(values, own.get(made.name, {}))
     asked: dict[str, Any] = {}
     for key, value in (overrides or {}).items():
         nested: Any = value
@@ -162,13 +166,25 @@ def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overr
             nested = {part: nested}
         asked = merge(asked, nested)
     values = layer(values, asked)
-    values |= {"stream": stream, "method": method, "preset": Path(preset).stem, "seed": seed}
+    if "code" in values:
+        raise ValueError("settings: code says which code a run is made with: it is filled in, never set")
+    values |= {"stream": spec.name, "method": made.name, "preset": Path(preset).stem, "seed": seed, "code": code_of(stream, spec, made.name)}
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"settings: {first_line(Config, error)}") from None
-    settings = explain(METHODS[method].Settings, config.settings, f"settings of {method}")
-    return config.model_copy(update={"settings": settings.model_dump()}), spec
+    settings = explain(made.Settings, config.settings, f"settings of {made.name}")
+    return config.model_copy(update={"settings": settings.model_dump(mode="json")}), spec
+
+
+def code_of(stream: str, spec: StreamSpec, method: str) -> dict[str, Source]:
+    """What of a run does not ship: its method, its tasks, its stream."""
+    code = {f"methods/{method}": METHOD_SHELF.loaded[method].source} if method in METHOD_SHELF.loaded else {}
+    code |= {f"tasks/{task}": TASK_SHELF.loaded[task].source for task in spec.tasks if task in TASK_SHELF.loaded}
+    if stream not in stream_files():
+        text = spec.model_dump_json(exclude={"description"}, exclude_defaults=True)  # by what it says: a comment makes no other stream
+        code[f"streams/{spec.name}"] = Source(sha256=hashlib.sha256(text.encode()).hexdigest())
+    return code
 
 
 def layer(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,14 @@ class RunError(RuntimeError):
     """The machinery is wrong, not what the user asked for: the run stops here with one line, and nothing it recorded is lost."""
 
 
+class ContractError(RunError):
+    """A method broke a rule of its contract, which is written in `fst_bench.lab.Method`."""
+
+    def __init__(self, rule: str, what: str):
+        super().__init__(f"the method {what} (rule '{rule}' of its contract: python -m pydoc fst_bench.lab.Method)")
+        self.rule = rule
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """'unknown method 'fts': did you mean fst? There are base, fst, gepa, rl'."""
     names = sorted(known)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+from fst_bench.contract import context_of, difference
+from fst_bench.errors import ContractError
 from fst_bench.lab import Lab, Method, conversation
 from fst_bench.metrics import Drift
 from fst_bench.policy import Ask, Policy
@@ -23,7 +25,7 @@ TEST_SEED = 0
 
 class _NoLab:
     def __getattr__(self, name: str) -> Any:
-        raise RuntimeError(f"lab.{name}: context_for runs on a frozen copy of the method, without a lab")
+        raise ContractError("context", f"asked for lab.{name} where it has none: __init__ and context_for run on copies of the method, without a lab")
 
 
 NO_LAB = cast(Lab, _NoLab())
@@ -45,19 +47,23 @@ class Point:
 
 
 class Frozen:
-    """A copy of a method at one state, without a lab; `check` asserts that answering left its state alone."""
+    """A copy of a method at one state, without a lab; `check` makes sure that answering changed nothing in it."""
 
     def __init__(self, method: Method, state: dict[str, Any]):
         self.text = json.dumps(state)
-        self.method = type(method)(NO_LAB, method.config)
-        self.method.load(json.loads(self.text))
+        self.method = self._built(method)
+
+    def _built(self, method: Method) -> Method:
+        copy = type(method)(NO_LAB, method.config)
+        copy.load(json.loads(self.text))
+        return copy
 
     def context_for(self, prompt: str, task: str | None = None) -> str:
-        return self.method.context_for_task(prompt, task)
+        return context_of(self.method, prompt, task)
 
     def check(self) -> None:
-        if json.dumps(self.method.state()) != self.text:
-            raise RuntimeError(f"{self.method.name}.context_for changed the method's state")
+        if found := difference(self._built(self.method), self.method, "self", set()):
+            raise ContractError("context", f"changed itself in context_for: {found[0]} was {found[1]}, and is {found[2]}")
 
 
 def evaluate(

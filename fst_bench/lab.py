@@ -8,11 +8,12 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, ClassVar
+from functools import partial, wraps
+from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
 
+from fst_bench.errors import ContractError
 from fst_bench.fast.settings import FastSettings
 from fst_bench.ledger import Ledger
 from fst_bench.policy import Ask, Policy, Sample
@@ -70,6 +71,35 @@ def conversation(context: str, prompt: str) -> tuple[Message, ...]:
     return (*system, {"role": "user", "content": prompt})
 
 
+class Watched:
+    """A policy that counts how often it is turned to, so that the lab knows of every time."""
+
+    def __init__(self, policy: Policy):
+        self.policy, self.uses = policy, 0
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.policy, name)
+        self.uses += callable(found)
+        return found
+
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+
+def charged(call: Call) -> Call:
+    """A call of the lab: the books have to be right before it, and are made up after it."""
+
+    @wraps(call)
+    def audited(lab: "Lab", *arguments: Any, **named: Any) -> Any:
+        lab.audit()
+        try:
+            return call(lab, *arguments, **named)
+        finally:
+            lab.close_books()
+
+    return cast(Call, audited)
+
+
 class Lab:
     """A method's only way to the model, the verifiers and the coming problems. Every call is charged."""
 
@@ -78,15 +108,34 @@ class Lab:
         verify: Callable[[int, str, Sequence[str]], Verdict], problems: Callable[[int], list[Handle]], reflector: Callable[[str, int], str], record: Callable[[str, dict[str, Any]], None],
     ):  # fmt: skip
         # respond, verify and problems are closures over the stream: a method that walks attributes finds no task and no answer
-        self._policy, self.ledger, self._seed = policy, ledger, seed
+        self._watched, self.ledger, self._seed = Watched(policy), ledger, seed
+        self._policy = cast(Policy, self._watched)
         self._respond, self._verify, self._problems, self._reflector, self._record = respond, verify, problems, reflector, record
         self._step, self._calls = 0, 0
+        self.close_books()
 
     def begin(self, step: int) -> list[Handle]:
         """Called by the harness: the batch of `step`. Random numbers are named by (step, call), so a resume needs no state."""
         self._step, self._calls = step, 0
+        self.close_books()
         return self.peek(1)[0]
 
+    def audit(self) -> None:
+        """ContractError where the policy was used or the ledger written since the lab's last call: both move in the lab's calls only."""
+        (charges, *used), (then, *before) = self._now(), self._books
+        if used != before:
+            raise ContractError("ledger", "used the policy without the lab, so nothing was charged for it")
+        if changed := [name for name, value in charges.items() if value != then[name]]:
+            raise ContractError("ledger", f"wrote to the ledger: {', '.join(changed)}")
+
+    def close_books(self) -> None:
+        """What the ledger says and the policy did until now is in order."""
+        self._books = self._now()
+
+    def _now(self) -> tuple[dict[str, Any], int, int]:
+        return self.ledger.counts(), self._watched.uses, self._policy.version
+
+    @charged
     def peek(self, batches: int) -> list[list[Handle]]:
         """This step's batch and the coming ones, `batches` in all, fewer at the end of the stream."""
         ahead = [batch for k in range(batches) if (batch := self._problems(self._step + k))]
@@ -97,8 +146,11 @@ class Lab:
         """A generator for a method's own choices in this step, the same after a resume."""
         return random.Random(seed_for(self._seed, purpose, self._step))
 
+    @charged
     def sample(self, attempts: Sequence[Attempt], purpose: str, temperature: float = 1.0) -> list[list[Rollout]]:
         """Sampled and verified rollouts, `attempt.n` for each attempt; charged under `purpose`."""
+        if unseen := [a.problem.index for a in attempts if not 0 <= a.problem.index < self.ledger.problems]:
+            raise ContractError("lab", f"asked for answers to problem {unseen[0]}, which it was not shown yet")
         self._calls += 1
         conversations = [conversation(a.context, a.problem.prompt) for a in attempts]
         asks = [
@@ -129,17 +181,20 @@ class Lab:
                 })  # fmt: skip
         return rollouts
 
+    @charged
     def reanchor(self, groups: list[list[Rollout]]) -> list[list[Rollout]]:
         """The same rollouts with the learner's current log-probabilities in place of the sampler's."""
         with self.ledger.timed("update"):
             flat = iter(self._policy.logprobs([r.sample for group in groups for r in group]))
         return [[replace(r, sample=replace(r.sample, logprobs=next(flat))) for r in group] for group in groups]
 
+    @charged
     def base_logprobs(self, rollouts: Sequence[Rollout]) -> list[list[float]]:
         """The base's log-probability of every sampled token, as a penalty for leaving it needs."""
         with self.ledger.timed("update"):
             return self._policy.logprobs([r.sample for r in rollouts], base=True)
 
+    @charged
     def retold(self, rollouts: Sequence[Rollout], context: str) -> list[Rollout]:
         """The same answers as if they had been given under another context, with the learner's log-probabilities there."""
         conversations = [conversation(context, r.problem.prompt) for r in rollouts]
@@ -150,6 +205,7 @@ class Lab:
             for r, c, s in zip(rollouts, conversations, samples, strict=True)
         ]
 
+    @charged
     def update(
         self, rollouts: Sequence[Rollout], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss
     ) -> dict[str, float]:  # fmt: skip
@@ -159,6 +215,7 @@ class Lab:
         self.ledger.optimizer_steps += 1
         return facts
 
+    @charged
     def reflect(self, prompt: str) -> str:
         """The reflector's answer to a reflection prompt. ReflectionFailure is counted and passed on."""
         self.ledger.reflections += 1
@@ -170,9 +227,27 @@ class Lab:
             self.ledger.reflection_failed(str(failure))
             raise
 
+    @charged
+    def refused(self, reason: str) -> ReflectionFailure:
+        """The failure to raise where a reflector's reply can't be a prompt; it is counted."""
+        self.ledger.reflection_failed(reason)
+        return ReflectionFailure(reason)
+
     def record(self, name: str, row: dict[str, Any]) -> None:
-        """Append a row to the run's records: what a method wants shown, never what is measured."""
-        self._record(name, {"step": self._step, "problems": self.ledger.problems} | row)
+        """Append a row to the run's records: what a method wants shown, never what is measured.
+
+        `name` is "prompts", and the row's "population" its prompts, the best first, each as {"prompt": text, "score": number}.
+        """
+        if name != "prompts":
+            raise ContractError("lab", f"wrote to the run's record {name!r}: a method has the record 'prompts'")
+        population = row.get("population")
+        if not (isinstance(population, list) and population and all(isinstance(p, dict) and {"prompt", "score"} <= p.keys() for p in population)):
+            raise ContractError("lab", 'recorded prompts without "population", a list of {"prompt": text, "score": number}')
+        if complaint := not_json(row):
+            raise ContractError("lab", f"recorded prompts with {complaint}")
+        row = {"step": self._step, "problems": self.ledger.problems} | row
+        counts = {"rescored": [], "candidates": 0, "rollouts": 0, "reflections": 0, "reflection_failures": 0}
+        self._record(name, row | {key: value for key, value in counts.items() if key not in row})
 
 
 @dataclass(frozen=True)
@@ -186,15 +261,41 @@ class MethodConfig:
 
 
 class Method(ABC):
-    """A way to learn from a stream. Subclass it in one file.
+    """A way to learn from a stream. Subclass it in one file: this is the whole contract, and the harness enforces it.
 
-    - `step(batch)` is called once per batch, in order. It may use `self.lab` and returns facts for the log
-      (a dict of JSON values); "reward" is shown as the training reward.
-    - `context_for(prompt)` says under which context (system prompt) the method would answer that text now. It
-      must not use the lab: evaluation calls it on a frozen copy that has none, and checks that the state stays.
-    - `state()` is everything the method remembers besides the policy, as JSON; `load(state)` restores it, so that a
-      killed run continues bit for bit. What it does not put there, it has forgotten after a resume.
-    - Random choices come from `self.lab.random(purpose)`.
+    Its life has two phases. While it learns, the harness calls `step` with one batch after another, in the stream's order, on one object
+    that holds the lab. Whenever the stream's tasks are evaluated, copies of the method answer: each is built as `type(method)(no lab, config)`
+    and given the method's state, and says under which context it would answer a problem. Nothing learnt there comes back. A resumed run and
+    a probe of a finished one build the method in the same way.
+
+    WHAT IT GETS. `self.config`: the seed prompt, the settings of the slow and the fast loop, and `self.config.settings`, its own, of its class
+    `Settings` (typed; `--set settings.key=value` reaches them). `self.lab`: sample and verify, update, reflect, look ahead. In `step`, a batch
+    of problem handles: each a place in the stream and a prompt text.
+
+    WHAT IT MUST NOT SEE. Which task a problem is of, where a stage ends, an answer, a held-out problem. Nothing it is handed leads there,
+    unless the stream says so (`announced`: `Handle.boundary`; `task_visible`: `Handle.task`, and `context_for_task` in evaluation); what it is
+    told of a problem is the verdict on its own rollouts.
+
+    THE RULES. Breaking one stops the run with one line that names it; nothing recorded until then is lost.
+
+    - step: `step(batch)` returns the facts of the step for the log, a dict of JSON values under text keys. "reward", a number, is shown as the
+      training reward. The keys kind, step, stage, problems and seconds are the harness's own.
+    - context: `context_for(prompt)` returns the context, a str: the system prompt it would answer that text under now, empty for none. It runs
+      on a copy without a lab, and changes nothing in the method: no counter, no cache but a `functools.cached_property`.
+    - state: `state()` returns all that the method remembers besides the policy's weights, as a dict of JSON values under text keys (what it
+      returns is copied), and `load(state)` restores it in a new object, so that a killed run goes on bit for bit. At every checkpoint the
+      method is compared with a copy that was loaded from its state, attribute by attribute: containers element by element, objects of its own
+      by their attributes, tensors and random generators by what they hold. Left out are the lab, the config, functions, and what a
+      `cached_property` computed. So what `step` keeps in an attribute has to be in the state, or to be a local variable instead.
+      `__init__` does not use the lab.
+    - lab: the model, the verifiers and the coming problems are reached through the lab's own calls only. Rollouts are asked for problems of
+      this batch, of earlier ones, and of those it has peeked at. `lab.record` is for prompts it wants shown; what is measured, the harness
+      records.
+    - ledger: every call of the lab is charged to the ledger when it is made: problems when they are first seen (peeked ones too),
+      rollouts by the purpose they are asked for, tokens, optimizer steps, reflections. Evaluation is charged to nobody. A method may read
+      `lab.ledger` and never writes to it, and what it has the policy do without the lab counts as cheating, wanted or not.
+    - random: every random choice is taken from `self.lab.random(purpose)`, which gives the same numbers again after a resume; `context_for`
+      makes none. `fst-bench validate methods FILE` runs a method twice and once with a resume, and compares.
     """
 
     name: ClassVar[str]
@@ -203,9 +304,9 @@ class Method(ABC):
     evolves: ClassVar[bool] = False
 
     class Settings(BaseModel):
-        """A method's own typed settings, reached with `--set settings.key=value`."""
+        """A method's own typed settings, each with a default, reached with `--set settings.key=value`; the text under one describes it."""
 
-        model_config = ConfigDict(extra="forbid")
+        model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     def __init__(self, lab: Lab, config: MethodConfig):
         self.lab, self.config = lab, config
@@ -224,4 +325,19 @@ class Method(ABC):
         return {}
 
     def load(self, state: dict[str, Any]) -> None:
-        assert not state, f"{self.name} keeps no state"
+        if state:
+            raise ContractError("state", "returns a state and has no load(state) to restore it")
+
+
+def not_json(value: Any, where: str = "") -> str | None:
+    """What in a value is not JSON, in words; None where all of it is."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                return f"the key {key!r}{where and ' in '}{where}: JSON has text keys only"
+            if complaint := not_json(item, f"{where}[{key!r}]"):
+                return complaint
+        return None
+    if isinstance(value, list | tuple):
+        return next((complaint for i, item in enumerate(value) if (complaint := not_json(item, f"{where}[{i}]"))), None)
+    return None if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__} at {where}, which is no JSON value"

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from fst_bench.data import PROCEDURAL, FromRows, expect, task_from
 from fst_bench.errors import explain, unknown
 from fst_bench.metrics.transfer import trained
-from fst_bench.tasks import TASKS, Problem, Task
+from fst_bench.tasks import SHELF, Problem, Task
 
 GRANULE = 16
 """Problems; the smallest preset batch, so that its batches hold one task each."""
@@ -115,14 +115,16 @@ class StreamSpec(Part):
     @model_validator(mode="after")
     def sound(self) -> Self:
         for name, variant in self.variants.items():
-            if name in TASKS:
+            if name in SHELF:
                 raise ValueError(f"variant {name} has the name of a task")
-            if variant.task not in TASKS:
-                raise ValueError(f"variant {name}: {unknown('task', variant.task, TASKS)}")
+            if variant.task not in SHELF:
+                raise ValueError(f"variant {name}: {unknown('task', variant.task, SHELF.names())}")
+            SHELF.find(variant.task)
         for number, stage in enumerate(self.stages, 1):
             for key in stage.weights:
-                if key not in self.variants and key not in TASKS:
-                    raise ValueError(f"stage {number}: {unknown('task', key, [*TASKS, *self.variants])}")
+                if key not in self.variants and key not in SHELF:
+                    raise ValueError(f"stage {number}: {unknown('task', key, [*SHELF.names(), *self.variants])}")
+                SHELF.find(self.task_of(key))
             what = f"stage {number} ({'+'.join(stage.weights)}) has {stage.problems} problems"
             if stage.problems <= self.jitter:
                 raise ValueError(f"{what}, no more than the jitter of {self.jitter}: it could be empty")
@@ -155,7 +157,19 @@ def load_spec(name: str) -> StreamSpec:
     path = Path(name) if name.endswith((".yaml", ".yml")) else stream_files().get(name)
     if path is None:
         raise ValueError(unknown("stream", name, stream_files()))
-    return explain(StreamSpec, read_yaml(path), f"stream {name}")
+    values = read_yaml(path)
+    return explain(
+        StreamSpec, values | {part: named(values[part], path.parent) for part in ("stages", "variants") if part in values}, f"stream {name}"
+    )
+
+
+def named(value: Any, folder: Path) -> Any:
+    """`value` with the name of the task in place of every .py file, which lies relative to the stream's own."""
+    if isinstance(value, str) and value.endswith(".py"):
+        return SHELF.find(value, folder).name
+    if isinstance(value, dict):
+        return {named(key, folder): named(item, folder) for key, item in value.items()}
+    return [named(item, folder) for item in value] if isinstance(value, list) else value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

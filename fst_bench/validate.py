@@ -1,49 +1,91 @@
 """Proofs that what ships is sound: each check yields (name, None) or (name, complaint)."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from fst_bench import protocol
 from fst_bench.config import load_preset, preset_files, resolve
 from fst_bench.data import DATA, PROCEDURAL, check_source, load, task_from, tasks_in
-from fst_bench.methods import METHODS
+from fst_bench.errors import RunError
+from fst_bench.methods import METHODS, find_method
 from fst_bench.store import Store
 from fst_bench.stream import Stream, load_spec, schedule, stream_files
-from fst_bench.tasks import TASKS, Problem, Task, load_task
+from fst_bench.tasks import TASKS, Problem, Task, find_task, load_task
 from fst_bench.tasks.base import Split
 from fst_bench.tasks.formats import WRAPPERS, Wrapped
+
+if TYPE_CHECKING:
+    from fst_bench.bench import Run
 
 Check = tuple[str, str | None]
 SEEDS = 20
 """How many seeds' stage lengths are looked at."""
+HOSTILE = ("", "{" * 9000, "\\boxed{" * 3000, "\\boxed{\ud800}", "\x00", "```json\n" + "[" * 9000, "9" * 9000, "</think>" * 99, "<think>")
+"""Texts that earn nothing anywhere, and that no verifier may stumble over."""
 
 
 def tasks(name: str | None) -> Iterator[Check]:
-    """For every task, difficulty and answer format: the gold answer earns 1.0, listed wrong answers 0.0, and so does gold in another format."""
+    """For every task, difficulty and answer format: problems are the same when they are drawn again, the gold answer earns 1.0, listed wrong
+    answers, hostile texts and gold in another format 0.0."""
     for task_name in [name] if name else TASKS:
-        ladder = type(load_task(task_name)).ladder
-        formats: list[dict[str, Any]] = [{"answer_format": name} for name in WRAPPERS] if issubclass(TASKS[task_name], Wrapped) else []
-        for knobs in [*ladder, *(ladder[1] | more for more in [{"format_given": True}, *formats])]:
+        kind = find_task(task_name)
+        formats: list[dict[str, Any]] = [{"answer_format": name} for name in WRAPPERS] if issubclass(kind, Wrapped) else []
+        for knobs in [*kind.ladder, *(kind.ladder[1] | more for more in [{"format_given": True}, *formats])]:
             task = load_task(task_name, **knobs)
-            yield f"{task_name} {json.dumps(knobs)}", misjudged(task, task.problems("train", 0, 50) + task.problems("test", 0, 50))
+            problems = task.problems("train", 0, 50) + task.problems("test", 0, 50)
+            again = None if [task.problem("train", 0, i) for i in range(5)] == problems[:5] else "problem 0 is another one when it is drawn again"
+            yield f"{task_name} {json.dumps(knobs)}", again or misjudged(task, problems)
+
+
+def methods(name: str | None) -> Iterator[Check]:
+    """Each method keeps its contract on a short stream: it runs, runs the same again, and ends the same where it was stopped and resumed."""
+    from fst_bench import bench
+
+    for method in [name] if name else METHODS:
+        with TemporaryDirectory() as folder:
+            whole, again, cut = (Path(folder) / part for part in ("whole", "again", "cut"))
+            short: dict[str, Any] = {"preset": "smoke", "stage_problems": 16, "checkpoint": {"every": 1, "keep": 9}}
+            try:
+                first = bench.run("single-math", method, whole, **short)
+                second = bench.run("single-math", method, again, **short)
+                shutil.copytree(first.path, cut)
+                for path in [cut / "manifest.json", *Store(cut).checkpoints()[3:]]:  # as it was after the second of four steps
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                resumed = bench.resume(cut)
+            except RunError as error:
+                yield f"{method}: a run", str(error)
+                continue
+            yield f"{method}: a run", None
+            for how, other in (("run again", second), ("stopped and resumed", resumed)):
+                differing = [part for part in ("metrics.json", "rollouts.jsonl", "answers.jsonl") if content(first, part) != content(other, part)]
+                complaint = (
+                    f"{' and '.join(differing)} came out otherwise: a choice is not taken from lab.random, or depends on what state() does not hold"
+                )
+                yield f"{method}: {how}", complaint if differing else None
+
+
+def content(run: "Run", name: str) -> bytes | None:
+    return (run.path / name).read_bytes() if (run.path / name).exists() else None
 
 
 def misjudged(task: Task, problems: list[Problem]) -> str | None:
-    """A gold answer that earns no reward, or a listed wrong one that does, if there is any."""
+    """A gold answer that earns no reward, or a listed wrong one or a hostile text that does, if there is any."""
     complaint = None
     for problem in problems:
         gold = task.verify(problem, task.write(problem.answer))
         if gold.reward != 1.0:
             complaint = f"{problem.id}: the gold answer {problem.answer} earns {gold.reward}: {gold.feedback}"
         elsewhere = [w.write(problem.answer) for w in WRAPPERS.values() if w is not task.wrapper] if isinstance(task, Wrapped) else []
-        for text in task.wrong_texts(problem) + elsewhere:
+        for text in [*task.wrong_texts(problem), *elsewhere, *(HOSTILE if problem is problems[0] else ())]:
             if task.verify(problem, text).reward != 0.0:
-                complaint = f"{problem.id}: the wrong answer {text!r} earns a reward"
+                complaint = f"{problem.id}: the wrong answer {text[:80]!r} earns a reward"
     return complaint
 
 
@@ -108,14 +150,14 @@ def unplayable(stream: str, preset: str) -> str | None:
 @cache  # most streams and presets share their difficulties
 def draw(task: str, difficulty: BaseModel, split: Split, n: int) -> None:
     """ValueError where a task has fewer than n problems in a split."""
-    TASKS[task](difficulty).problems(split, 0, n)
+    find_task(task)(difficulty).problems(split, 0, n)
 
 
 def unaffordable(stream: str, preset: str) -> str | None:
     """Why a round of evolution can't be what its settings say: everyone's, and those of each method that has its own. ValueError where the
     settings themselves are refused, such as a budget that a round can't be paid from."""
     own = {**load_preset(preset).get("methods", {}), **load_spec(stream).settings.get("methods", {})}
-    for method in ["base", *(name for name in own if name in METHODS and METHODS[name].evolves)]:
+    for method in ["base", *(name for name in own if find_method(name).evolves)]:
         config, spec = resolve(stream, method, preset)
         fast, shortest = config.fast, min(schedule(spec, seed, config.stage_problems)[-1].end for seed in range(SEEDS))
         ahead = min(fast.cycle * config.batch, shortest)
@@ -132,10 +174,10 @@ def run(name: str | None) -> Iterator[Check]:
     if not name:
         raise ValueError("validate run wants a run directory")
     store = Store(Path(name))
-    saved = store.read("config")
+    store.read("config")
     broken = store.broken()
     yield "manifest", f"changed since the run: {', '.join(broken)}" if broken else None
-    config, spec = recorded(saved)
+    config, spec = recorded(store, ["tasks"])  # who learned is no matter here, so its code is not run
     stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
     problems = {
         (key, p.id): (task, p)
@@ -160,6 +202,7 @@ def run(name: str | None) -> Iterator[Check]:
 
 VALIDATE: dict[str, Callable[[str | None], Iterator[Check]]] = {
     "tasks": tasks,
+    "methods": methods,
     "streams": streams,
     "run": run,
     "protocol": protocol.check,

@@ -1,6 +1,7 @@
 """The methods: one file each, read top to bottom like the algorithm it is. `fst` is the paper's; those below it are its ablations."""
 
 from fst_bench.lab import Method
+from fst_bench.plugins import Shelf
 
 from .base import Base
 from .fst import FST
@@ -28,3 +29,14 @@ ALL: tuple[type[Method], ...] = (
     FSTSingle, FSTFrozen, FSTNoLookahead, FSTPromptAdvantage, FSTRandom, FSTDrop, FSTArchive, FSTReuse, FSTDistill,
 )  # fmt: skip
 METHODS: dict[str, type[Method]] = {method.name: method for method in ALL}
+"""The shipped ones."""
+
+
+def unsound(method: type[Method]) -> str | None:
+    if not issubclass(method.Settings, Method.Settings):
+        return f"{method.__name__}.Settings has to be a class over Method.Settings, which knows typing errors"
+    return None
+
+
+SHELF: Shelf[Method] = Shelf("method", Method, METHODS, unsound)
+find_method = SHELF.find

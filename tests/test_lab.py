@@ -138,5 +138,5 @@ def test_evaluation_has_no_lab_and_notices_meddling(bench: Callable[..., Bench])
     assert not isinstance(frozen.method.lab, Lab)
     frozen.check()
     frozen.context_for("1 + 1")
-    with pytest.raises(RuntimeError, match="changed the method's state"):
+    with pytest.raises(RuntimeError, match="changed itself in context_for"):
         frozen.check()

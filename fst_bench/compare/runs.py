@@ -76,6 +76,7 @@ def read(folder: Path) -> Finished:
     same = {"stream": f"{saved['stream']}@{saved['stream_version']}", "model": saved["model"], "preset": saved["preset"]}
     same |= {name: settings[name] for name in ASKED}
     same["data"] = {name: facts["fingerprint"] for name, facts in saved.get("data", {}).items()}  # its folder may lie elsewhere
+    same["code"] = {name: facts["sha256"] for name, facts in settings.get("code", {}).items() if not name.startswith("methods/")}
     learning = {k: v for k, v in settings.items() if k not in ("seed", "stream", "threads", "data")}
     return Finished(folder, saved["method"], saved["seed"], same, learning, saved["stages"], store.read("metrics"), store.read("ledger"))
 

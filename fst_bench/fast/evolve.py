@@ -14,7 +14,7 @@ from gepa.core.adapter import EvaluationBatch, GEPAAdapter
 from gepa.strategies.instruction_proposal import InstructionProposalSignature
 from gepa.strategies.proposal_sampling import IndependentSampling
 
-from fst_bench.lab import Attempt, Handle, Lab, ReflectionFailure, Rollout
+from fst_bench.lab import Attempt, Handle, Lab, Rollout
 
 from .settings import FastSettings
 
@@ -137,9 +137,7 @@ def reflect(lab: Lab, prompt: Any, max_characters: int) -> str:
     reply = lab.reflect(prompt)
     proposal = InstructionProposalSignature.output_extractor(reply.strip())["new_instruction"].strip()
     if not proposal or len(proposal) > max_characters:
-        failure = ReflectionFailure("oversized prompt" if proposal else "empty prompt")
-        lab.ledger.reflection_failed(str(failure))
-        raise failure
+        raise lab.refused("oversized prompt" if proposal else "empty prompt")
     return reply
 
 

@@ -24,7 +24,7 @@ class Opened:
 
     def __init__(self, path: Path):
         self.path, self.store = path, Store(path)
-        self.config, spec = recorded(self.store.read("config"))
+        self.config, spec = recorded(self.store)
         if not (path / "manifest.json").exists():
             raise ValueError(f"{path} is not finished: fst-bench resume {path}")
         bench = Bench(self.config, spec)

@@ -5,6 +5,7 @@ from typing import Any
 
 from fst_bench import bench
 from fst_bench.errors import unknown
+from fst_bench.stream import load_spec
 from fst_bench.tasks import TASKS
 
 from .opened import Opened, Work
@@ -29,9 +30,9 @@ def measure(run: Opened, task: str, stage: int, init: str | None, problems: int)
     if begun:
         done = bench.resume(begun[0])
     else:
-        settings = run.config.model_dump(mode="json", exclude={"stream", "method", "preset", "seed", "settings"})
-        settings |= {"init": init, "stage_problems": problems}
-        done = bench.run(f"single-{task}", "rl", folder, run.config.seed, run.config.preset, None, **settings)
+        own: dict[str, Any] = {"stream": f"single-{task}", "method": "rl", "settings": {}, "code": {}, "init": init, "stage_problems": problems}
+        own["difficulty"] = {name: knobs for name, knobs in run.config.difficulty.items() if name in TASKS}
+        done = bench.start(run.config.model_copy(update=own), load_spec(f"single-{task}"), folder)
     rows = done.evals[done.evals.prompt_mode == "system"]
     x, y = rows.problems.to_numpy(float), rows.accuracy.to_numpy(float)
     area = float(((y[1:] + y[:-1]) / 2 * (x[1:] - x[:-1])).sum() / (x[-1] - x[0]))

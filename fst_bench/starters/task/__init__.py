@@ -1,0 +1,1 @@
+"""A task to begin with."""
