@@ -7,6 +7,7 @@ from fst_bench import fit
 from fst_bench.config import Config
 from fst_bench.data import PROCEDURAL
 from fst_bench.fast.settings import EMBEDDED, FastSettings
+from fst_bench.lab import MethodConfig
 from fst_bench.stream import Stream, StreamSpec, schedule
 
 
@@ -16,9 +17,9 @@ def estimate(config: Config, spec: StreamSpec) -> dict[str, Any]:
     total = stages[-1].end
     steps = -(-total // config.batch)
     method = config.method_class()
-    train = total * config.slow.group * method.trains
-    rounds = -(-steps // config.fast.cycle) * method.evolves
-    evolve = rounds * (config.fast.budget + config.fast.anchor)  # gepa may overshoot by one candidate's anchor scores
+    own = MethodConfig(config.seed_prompt, config.slow, config.fast, method.Settings.model_validate(config.settings))
+    for_problem, for_round = method.most_rollouts(own, config.batch)
+    train, evolve = total * for_problem, -(-steps // config.fast.cycle) * for_round
     e, tasks = config.evaluation, len({task for stage in stages for task in stage.tasks})
     points = total // e.interval
     small = points * tasks * e.small * len(e.small_modes)

@@ -311,6 +311,12 @@ class Method(ABC):
     def __init__(self, lab: Lab, config: MethodConfig):
         self.lab, self.config = lab, config
 
+    @classmethod
+    def most_rollouts(cls, config: MethodConfig, batch: int) -> tuple[int, int]:
+        """(of the slow loop for each problem, of the fast loop in each round), at most: what a dry run reckons with."""
+        iteration = config.fast.proposals * (2 * config.fast.minibatch + config.fast.anchor)  # gepa may begin one with its budget almost spent
+        return config.slow.group * cls.trains, (config.fast.budget + iteration) * cls.evolves
+
     @abstractmethod
     def step(self, batch: list[Handle]) -> dict[str, Any]: ...
 

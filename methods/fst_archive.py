@@ -6,10 +6,10 @@ learning's, so this is another method than fst; gepa-archive has the same right.
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fst_bench.fast.archive import Archive
-from fst_bench.lab import Lab, MethodConfig
+from fst_bench.lab import Lab, Method, MethodConfig
 
 from .fst import FST
 
@@ -19,9 +19,7 @@ class FSTArchive(FST):
 
     name = "fst-archive"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         threshold: Annotated[float, Field(ge=0, le=1)] = 0.3
         """Cosine between a problem's word counts and an entry's, from which on the problem is the entry's."""
 

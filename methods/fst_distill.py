@@ -5,9 +5,9 @@ The paper's negative result, and an open direction of its authors. Isolates how 
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from fst_bench.lab import Rollout
+from fst_bench.lab import Method, Rollout
 from fst_bench.slow.losses import likelihood
 
 from .fst import FST
@@ -21,9 +21,7 @@ class FSTDistill(FST):
 
     name = "fst-distill"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         weight: Annotated[float, Field(ge=0)] = 1.0
         """Of the mean negative log-likelihood over tokens."""
 

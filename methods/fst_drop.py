@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fst_bench.fast.evolve import evolve
+from fst_bench.lab import Method
 
 from .fst import FST
 
@@ -14,9 +15,7 @@ class FSTDrop(FST):
 
     name = "fst-drop"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         share: Annotated[float, Field(ge=0, le=1)] = 0.5
 
     def fast(self) -> dict[str, Any]:

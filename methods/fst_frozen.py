@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from fst_bench.lab import Method
 
 from .fst import FST
 
@@ -12,9 +14,7 @@ class FSTFrozen(FST):
 
     name = "fst-frozen"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         rounds: Annotated[int, Field(ge=1)] = 1
 
     def fast(self) -> dict[str, Any]:

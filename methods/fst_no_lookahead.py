@@ -3,9 +3,7 @@
 from dataclasses import astuple
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
-from fst_bench.lab import Handle, Lab, MethodConfig
+from fst_bench.lab import Handle, Lab, Method, MethodConfig
 
 from .fst import FST
 
@@ -15,9 +13,7 @@ class FSTNoLookahead(FST):
 
     name = "fst-no-lookahead"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         lookahead: bool = False
 
     def __init__(self, lab: Lab, config: MethodConfig):

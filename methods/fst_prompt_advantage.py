@@ -5,9 +5,7 @@ Isolates the one normalisation per problem, by which rollouts under a good promp
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from fst_bench.lab import Rollout
+from fst_bench.lab import Method, Rollout
 from fst_bench.slow import learn
 from fst_bench.slow.learn import per_problem
 
@@ -19,9 +17,7 @@ class FSTPromptAdvantage(FST):
 
     name = "fst-prompt-advantage"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         per: Literal["prompt", "problem"] = "prompt"
 
     def slow(self, groups: list[list[Rollout]]) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 import random
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from fst_bench.lab import Method
 
 from .fst import FST
 
@@ -29,9 +31,7 @@ class FSTRandom(FST):
 
     name = "fst-random"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         share: Annotated[float, Field(ge=0, le=1)] = 1.0
         """Of the rounds that are random; the others are GEPA's."""
 

@@ -6,10 +6,8 @@ older policy and of the last cycle's problems. Where a proposal is weighed again
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from fst_bench.fast.evolve import Evidence, evolve
-from fst_bench.lab import Lab, MethodConfig, Rollout
+from fst_bench.lab import Lab, Method, MethodConfig, Rollout
 
 from .fst import FST
 
@@ -19,9 +17,7 @@ class FSTReuse(FST):
 
     name = "fst-reuse"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         reuse: bool = True
 
     def __init__(self, lab: Lab, config: MethodConfig):

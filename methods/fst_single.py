@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from fst_bench.lab import Lab, MethodConfig
+from fst_bench.lab import Lab, Method, MethodConfig
 
 from .fst import FST
 
@@ -15,9 +15,7 @@ class FSTSingle(FST):
 
     name = "fst-single"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         population: Annotated[int, Field(ge=1)] = 1
 
     def __init__(self, lab: Lab, config: MethodConfig):

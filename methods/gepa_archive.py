@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fst_bench.fast.archive import Archive
-from fst_bench.lab import Lab, MethodConfig
+from fst_bench.lab import Lab, Method, MethodConfig
 
 from .gepa import GEPA
 
@@ -15,9 +15,7 @@ class GEPAArchive(GEPA):
 
     name = "gepa-archive"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         threshold: Annotated[float, Field(ge=0, le=1)] = 0.3
         """As of fst-archive."""
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fst_bench.fast.settings import FastSettings
-from fst_bench.lab import Handle
+from fst_bench.lab import Handle, Method, MethodConfig
 
 from .gepa import GEPA
 
@@ -15,10 +15,12 @@ class GEPAMatched(GEPA):
 
     name = "gepa-matched"
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         share: Annotated[float, Field(ge=0)] = 1.0
+
+    @classmethod
+    def most_rollouts(cls, config: MethodConfig, batch: int) -> tuple[int, int]:
+        return 0, super().most_rollouts(config, batch)[1] + round(config.settings.share * config.fast.cycle * batch * config.slow.group)
 
     def settings(self, lookahead: list[Handle]) -> FastSettings:
         slow = round(self.config.settings.share * len(lookahead) * self.config.slow.group)

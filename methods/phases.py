@@ -6,9 +6,9 @@ announced end, so phases of a fixed length take turns for ever.
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from fst_bench.lab import Attempt, Handle
+from fst_bench.lab import Attempt, Handle, Method
 from fst_bench.slow import learn
 
 from .fst import FST
@@ -19,9 +19,7 @@ class Phases(FST):
 
     prompts_first: bool
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         phase: Annotated[int, Field(ge=1)] = 10
         """Steps of each phase; a phase that never ends is `gepa`, or `rl`."""
 

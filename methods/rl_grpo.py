@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fst_bench.lab import Attempt, Handle, Method
 from fst_bench.slow import learn
@@ -16,9 +16,7 @@ class RLGRPO(Method):
     name = "rl-grpo"
     trains = True
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         clip_low: Annotated[float, Field(gt=0, le=1)] = 0.2
         clip_high: Annotated[float, Field(gt=0)] = 0.2
         """The ratio's range is 1 - clip_low to 1 + clip_high; DAPO takes 0.28 above."""

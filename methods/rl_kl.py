@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fst_bench.lab import Attempt, Handle, Method
 from fst_bench.slow import learn
@@ -18,9 +18,7 @@ class RLKL(Method):
     name = "rl-kl"
     trains = True
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         beta: Annotated[float, Field(ge=0)] = 0.04
 
     def step(self, batch: list[Handle]) -> dict[str, Any]:

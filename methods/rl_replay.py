@@ -1,9 +1,10 @@
 """rl-replay: rl that also trains on problems it has seen before, charged like any. Isolates how much of forgetting rehearsal repairs."""
 
+import math
 from dataclasses import astuple
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fst_bench.lab import Attempt, Handle, Lab, Method, MethodConfig
 from fst_bench.slow import learn
@@ -15,9 +16,7 @@ class RLReplay(Method):
     name = "rl-replay"
     trains = True
 
-    class Settings(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-
+    class Settings(Method.Settings):
         share: Annotated[float, Field(ge=0)] = 0.25
         memory: Annotated[int, Field(ge=1)] = 256
         """Problems remembered: a uniform sample of all seen (reservoir)."""
@@ -26,6 +25,10 @@ class RLReplay(Method):
         super().__init__(lab, config)
         self.seen = 0
         self.memory: list[Handle] = []
+
+    @classmethod
+    def most_rollouts(cls, config: MethodConfig, batch: int) -> tuple[int, int]:
+        return config.slow.group + math.ceil(config.slow.group * config.settings.share), 0
 
     def step(self, batch: list[Handle]) -> dict[str, Any]:
         rng = self.lab.random("replay")

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fst_bench.bench import Bench
+from fst_bench.cost import estimate
 from fst_bench.fast.archive import Archive, cosine, words
 from fst_bench.lab import Attempt, Handle, Rollout
 from fst_bench.slow.losses import clipped
@@ -195,6 +196,15 @@ def test_gepa_matched_spends_what_fst_does(bench: Callable[..., Bench]) -> None:
         stepped(b, 4)
         spent[method] = b.ledger.total_rollouts
     assert abs(spent["gepa-matched"] - spent["fst"]) <= 2 * (4 + 2 * 4) < spent["fst"] - spent["gepa"]
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "base"])
+def test_no_method_spends_more_than_a_dry_run_says(bench: Callable[..., Bench], method: str) -> None:
+    b = bench(method=method, difficulty=EASY)
+    stepped(b, 8)
+    most = estimate(b.config, b.stream.spec)
+    train = b.ledger.rollouts["train"]
+    assert train <= most["training_rollouts"] and b.ledger.total_rollouts - train <= most["evolution_rollouts"]
 
 
 def test_fst_reuse_samples_less_for_reflection(bench: Callable[..., Bench]) -> None:
