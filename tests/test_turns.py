@@ -13,7 +13,7 @@ import fst_bench
 from fst_bench import validate
 from fst_bench.bench import Bench
 from fst_bench.evaluate import Point, evaluate
-from fst_bench.fast.evolve import MAX_HEARD, Adapter, evolve
+from fst_bench.fast.evolve import MAX_HEARD, Adapter, Evidence, evolve
 from fst_bench.fast.settings import FastSettings
 from fst_bench.lab import Attempt, Rollout, conversation
 from fst_bench.policy import Ask, Sample, TorchPolicy
@@ -144,18 +144,19 @@ def test_reflection_reads_the_conversation_and_the_tools_errors(talking: Callabl
     adapter = Adapter(b.lab, lookahead[:4])
     (batch,) = adapter.batch_evaluate([({"system_prompt": ""}, lookahead[4:10])])
     (records,) = adapter.make_reflective_dataset({}, batch, ["system_prompt"]).values()
-    for r, record in zip(batch.trajectories or [], records, strict=True):
+    for evidence, record in zip(batch.trajectories or [], records, strict=True):
+        assert record == {"Inputs": evidence.problem.prompt, "Generated Outputs": evidence.text, "Feedback": evidence.feedback}
+    for (r,) in b.lab.sample([Attempt(p, "") for p in lookahead], "probe"):
         said = [m["content"] for m in r.messages if m["role"] == "assistant"]
-        assert record["Generated Outputs"] == "\n".join([*(f"{text}\n[the tool replied] {HEARD}" for text in said), r.sample.text])
-        assert record["Feedback"] == r.verdict.feedback
+        assert Evidence.of(r).text == "\n".join([*(f"{text}\n[the tool replied] {HEARD}" for text in said), r.sample.text])
+        assert Evidence.of(r).feedback == r.verdict.feedback
 
 
 def test_a_long_reply_is_cut_for_reflection(talking: Callable[..., Bench]) -> None:
     b = talking()
     (r,) = b.lab.sample([Attempt(b.lab.begin(0)[0], "")], "probe")[0]
     long = Rollout(r.problem, "", ({"role": "tool", "content": "x" * (MAX_HEARD + 7)},), r.sample, r.verdict, 0)
-    (record,) = Adapter(b.lab, []).make_reflective_dataset({}, type("Batch", (), {"trajectories": [long]})(), ["p"])["p"]  # type: ignore[arg-type]
-    assert record["Generated Outputs"] == f"[the tool replied] {'x' * MAX_HEARD} ... (7 characters more)\n{r.sample.text}"
+    assert Evidence.of(long).text == f"[the tool replied] {'x' * MAX_HEARD} ... (7 characters more)\n{r.sample.text}"
 
 
 def test_learning_and_kl_count_sampled_tokens_only(talking: Callable[..., Bench]) -> None:
@@ -165,7 +166,8 @@ def test_learning_and_kl_count_sampled_tokens_only(talking: Callable[..., Bench]
     groups = b.lab.sample([Attempt(p, b.config.seed_prompt, 4) for p in b.lab.begin(1)], "train")
     flat = [r for group in groups for r in group]
     weights = [[0.01] * r.sample.sampled for r in flat]
-    updated = b.lab.update(flat, [1.0, -1.0] * (len(flat) // 2), weights, lambda new, old, advantages: -advantages * new)
+    advantages = [[(-1.0) ** i] * r.sample.sampled for i, r in enumerate(flat)]
+    updated = b.lab.update(flat, advantages, weights, lambda new, old, advantages: -advantages * new)
     assert updated["tokens"] == sum(r.sample.sampled for r in flat) and updated["max_logprob_gap"] < 1e-4
     task = load_task("hover-search", **KNOBS)
     rows, records = evaluate(
