@@ -1,6 +1,6 @@
 """What the tests share: the embedded model, and a lab on a small stream. Everything in here is the real thing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fst_bench.bench import Bench
-from fst_bench.config import resolve
+from fst_bench.config import SHELVES, resolve
 from fst_bench.policy import TorchPolicy, load_policy
 from fst_bench.policy.torch_backend import PolicySettings
 
@@ -32,3 +32,11 @@ def bench() -> Callable[..., Bench]:
         return Bench(config, spec)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded() -> Iterator[None]:
+    """What a test loads that does not ship, the next one does not know."""
+    yield
+    for shelf in SHELVES.values():
+        shelf.loaded.clear()

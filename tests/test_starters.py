@@ -33,7 +33,11 @@ def test_what_is_written_passes_lint(tmp_path: Path) -> None:
         assert main(["new", kind, f"my-{kind}", "--out", str(tmp_path)]) == 0
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
-            [find_ruff_bin(), *command, "--no-cache", "--config", ROOT / "pyproject.toml", tmp_path], capture_output=True, text=True, check=False
+            [find_ruff_bin(), *command, "--no-cache", "--config", ROOT / "pyproject.toml", "."],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout
 
