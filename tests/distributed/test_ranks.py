@@ -34,6 +34,13 @@ def test_a_run_on_two_processes(tmp_path: Path) -> None:
     assert first["kl"] == 0 and last["kl"] > 0
 
 
+def test_two_processes_hold_one_engine_together(tmp_path: Path) -> None:
+    done = launched(TORCHRUN, [*RUN, "--set", "policy.distributed.tensor_parallel=2", "--out", str(tmp_path)])
+    assert done.returncode == 0, done.stderr[-3000:]  # so the canary was content after each sync of the split weights
+    evals, ledger = the_run(tmp_path)
+    assert ledger["optimizer_steps"] > 0 and evals.iloc[-1]["kl"] > 0
+
+
 def test_a_users_mistake_ends_all_ranks_with_one_line(tmp_path: Path) -> None:
     done = launched(TORCHRUN, [*RUN, "--set", "policy.distributed.tensor_parallel=3", "--out", str(tmp_path)])
     assert done.returncode != 0 and "tensor_parallel 3 does not divide 2 ranks" in done.stderr
