@@ -21,7 +21,7 @@ from fst_bench.contract import check_memory, facts_of, state_of
 from fst_bench.data import refuse_other
 from fst_bench.environment import environment
 from fst_bench.errors import explain
-from fst_bench.evaluate import TEST_SEED, Frozen, Point, evaluate
+from fst_bench.evaluate import TEST_SEED, Due, Frozen, Point, calendar, evaluate
 from fst_bench.fast.reflectors import load_reflector
 from fst_bench.lab import Handle, Lab, MethodConfig
 from fst_bench.ledger import Ledger
@@ -166,6 +166,7 @@ class Bench:
         self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
         self.steps = -(-self.stream.total // config.batch)
         self.ends = self.stream.ends(config.batch)
+        self.due = calendar(self.stream, config.batch, config.evaluation)
         for stage in self.stream.stages:  # too few rows are said now, and not in the run
             self.stream.problem(stage.start)
         for task in self.stream.held_out().values():
@@ -204,7 +205,7 @@ class Bench:
         watcher.begin(self.config, self.stream, store.path, max(done, 0))
         try:
             if done < 0:
-                self._evaluate(store, watcher, 0)
+                self._evaluate(store, watcher, self.due[0])
                 self._checkpoint(store, 0)
                 done = 0
             for step in range(done, self.steps):
@@ -215,8 +216,8 @@ class Bench:
                 row = {"kind": "step", "step": step + 1, "stage": self.stream.stage_of(batch[-1].index).number, "problems": batch[-1].index + 1}
                 row |= {"reward": None} | facts | {"seconds": round(time.perf_counter() - start, 3)}
                 self._flush(store, watcher, row)
-                if self._due(step + 1):
-                    self._evaluate(store, watcher, step + 1)
+                if step + 1 in self.due:
+                    self._evaluate(store, watcher, self.due[step + 1])
                 if (
                     (step + 1) % self.config.checkpoint.every == 0
                     or step + 1 == self.steps
@@ -226,18 +227,6 @@ class Bench:
             return self._finish(store, watcher)
         finally:
             watcher.end()
-
-    def _seen(self, step: int) -> int:
-        """Problems of the stream after `step` batches."""
-        return min(step * self.config.batch, self.stream.total)
-
-    def _boundary(self, step: int) -> bool:
-        """Whether a stage ends in the batch before `step`."""
-        return step == 0 or step in self.ends
-
-    def _due(self, step: int) -> bool:
-        every = self.config.evaluation.interval
-        return self._boundary(step) or self._seen(step) // every > self._seen(step - 1) // every
 
     def _flush(self, store: Store, watcher: Watcher, row: dict[str, Any]) -> None:
         for name, record in self.pending:
@@ -253,33 +242,24 @@ class Bench:
             self.told = True
             watcher.note("a reflection was not sent: it could have exceeded the ceiling. Prompts stay as they are where that happens")
 
-    def _evaluate(self, store: Store, watcher: Watcher, step: int) -> None:
-        e, boundary = self.config.evaluation, self._boundary(step)
-        ended = [s for s in self.stream.stages if s.end <= self._seen(step)] if boundary else []
-        stage = self.stream.stage_of(self._seen(step) - 1).number if step else 0
-        state = state_of(self.method)
-        for s in ended:
-            if self._seen(step - 1) < s.end:
-                self.recalled |= dict.fromkeys(s.tasks, state)
-                stage = s.number
+    def _evaluate(self, store: Store, watcher: Watcher, due: Due) -> None:
+        e, state = self.config.evaluation, state_of(self.method)
+        self.recalled |= dict.fromkeys(due.ended, state)
         own = Frozen(self.method, state)
         memories = {task: Frozen(self.method, remembered) for task, remembered in self.recalled.items()}
-        contexts: dict[tuple[str, str], Callable[[str], str]] = {}
-        for task in self.stream.held_out():
-            seen_as = self.stream.id_of(task)
-            for mode in e.boundary_modes if boundary else e.small_modes:
-                if mode == "system":
-                    contexts[task, mode] = partial(own.context_for, task=seen_as)
-                elif mode == "seed":
-                    contexts[task, mode] = lambda prompt: self.config.seed_prompt
-                elif task in memories:
-                    contexts[task, mode] = partial(memories[task].context_for, task=seen_as)
-        seen, spent = self._seen(step), self.ledger
-        point = Point(step, stage, boundary, seen, max(seen, spent.problems), spent.total_rollouts, spent.sampled_tokens)
+
+        def asked(task: str, mode: str) -> Callable[[str], str]:
+            if mode == "seed":
+                return lambda prompt: self.config.seed_prompt
+            return partial((own if mode == "system" else memories[task]).context_for, task=self.stream.id_of(task))
+
+        contexts = {cell: asked(*cell) for cell in due.cells}
+        spent = self.ledger
+        point = Point(due.step, due.stage, due.boundary, due.problems, max(due.problems, spent.problems), spent.total_rollouts, spent.sampled_tokens)
         with self.ledger.timed("evaluate"):
             rows, answers = evaluate(
                 self.policy, contexts, self.stream.held_out(), point, seed=self.config.seed,
-                n=e.boundary if boundary else e.small, samples=e.samples, temperature=e.temperature,
+                n=due.n, samples=e.samples, temperature=e.temperature,
             )  # fmt: skip
         for frozen in (own, *memories.values()):
             frozen.check()

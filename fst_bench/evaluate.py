@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+from fst_bench.config import EvaluationSettings
 from fst_bench.contract import context_of, difference
 from fst_bench.errors import ContractError
 from fst_bench.lab import Lab, Method, conversation
 from fst_bench.metrics import Drift
 from fst_bench.policy import Ask, Policy
 from fst_bench.seeds import seed_for
+from fst_bench.stream import Stream
 from fst_bench.tasks import Task
 from fst_bench.turns import answers
 
@@ -32,8 +34,45 @@ NO_LAB = cast(Lab, _NoLab())
 
 
 @dataclass(frozen=True)
+class Due:
+    """An evaluation that a run owes: after which step, and what is asked there. Stage 0 is the base before learning."""
+
+    step: int
+    stage: int
+    boundary: bool
+    problems: int
+    """Answered in training by then."""
+    n: int
+    """Held-out problems of each task."""
+    ended: tuple[str, ...]
+    """The tasks whose stage ends here: the method's state is remembered for them."""
+    cells: tuple[tuple[str, str], ...]
+    """(task, prompt mode), in the order of the rows."""
+
+
+def calendar(stream: Stream, batch: int, settings: EvaluationSettings) -> dict[int, Due]:
+    """Every evaluation of a run by its step: before learning, every `interval` problems, and where a stage ends. The run's settings alone decide."""
+    ends = dict(zip(stream.ends(batch), stream.stages, strict=True))
+    due: dict[int, Due] = {}
+    known: set[str] = set()
+    before = 0
+    for step in range(-(-stream.total // batch) + 1):
+        seen, boundary = min(step * batch, stream.total), step == 0 or step in ends
+        ended = ends[step].tasks if step in ends else []
+        known.update(ended)
+        if boundary or seen // settings.interval > before // settings.interval:
+            modes = settings.boundary_modes if boundary else settings.small_modes
+            cells = tuple((task, mode) for task in stream.held_out() for mode in modes if mode != "recalled" or task in known)
+            stage = ends[step] if step in ends else stream.stage_of(seen - 1) if step else None
+            n = settings.boundary if boundary else settings.small
+            due[step] = Due(step, stage.number if stage else 0, boundary, seen, n, tuple(ended), cells)
+        before = seen
+    return due
+
+
+@dataclass(frozen=True)
 class Point:
-    """Where in the run an evaluation happens, and what learning has spent until then: the axes of sample efficiency. Stage 0 is the base before learning."""
+    """Where in the run an evaluation happens, and what learning has spent until then: the axes of sample efficiency."""
 
     step: int
     stage: int
