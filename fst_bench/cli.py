@@ -110,10 +110,38 @@ def parser() -> Parser:
     )
     validate.set_defaults(do=do_validate)
 
+    board = commands.add_parser("leaderboard", help="submissions that can be checked, and the pages made of them")
+    actions = board.add_subparsers(dest="action", required=True, parser_class=Parser, metavar="ACTION")
+    submit = actions.add_parser("submit", help="finished runs of one method, one a seed, as one file")
+    submit.add_argument("runs", type=Path, nargs="+", help="run directories, or folders that hold them")
+    submit.add_argument("--name", required=True, help="what the board shows")
+    submit.add_argument("--org", required=True)
+    submit.add_argument("--division", required=True, choices=("closed", "open"))
+    submit.add_argument("--note", default="", help="what a reader should know, such as how settings were chosen")
+    submit.add_argument("--out", type=Path, required=True, help="the file, NAME.zip")
+    submit.set_defaults(do=do_submit)
+    checking = actions.add_parser("check", help="score every stored answer again, compute every metric again, look at every rule")
+    checking.add_argument("bundles", type=Path, nargs="+")
+    checking.set_defaults(do=do_check)
+    verify = actions.add_parser("verify", help="run one of its seeds again, and write down what came out")
+    verify.add_argument("bundle", type=Path)
+    verify.add_argument("--seed", type=int, required=True)
+    verify.add_argument("--out", type=Path, default=Path("runs"), help="where the run goes")
+    decide = actions.add_parser("adjudicate", help="remove, restore or score again a submission, for a reason")
+    decide.add_argument("bundle", type=Path)
+    decide.add_argument("action_taken", choices=("removed", "restored", "rescored"), metavar="removed|restored|rescored")
+    decide.add_argument("--reason", required=True)
+    building = actions.add_parser("build", help="the site and the tables, from submissions and decisions")
+    building.add_argument("--results", type=Path, default=Path("results"), help="a folder with further submissions")
+    for action, do in ((verify, do_verify), (decide, do_adjudicate), (building, do_build)):
+        action.add_argument("--board", type=Path, default=Path("leaderboard"), help="the board's folder")
+        action.set_defaults(do=do)
+
     doctor = commands.add_parser("doctor", help="what this machine has, and which presets it can run")
     doctor.set_defaults(do=do_doctor)
 
-    for command in (run, sweep, resume, compare, probe, paper, report, listing, show, new, validate, doctor):
+    board_actions = (submit, checking, verify, decide, building)
+    for command in (run, sweep, resume, compare, probe, paper, report, listing, show, new, validate, doctor, *board_actions):
         command.add_argument("--json", action="store_true", help="last line of output is one JSON object")
     return p
 
@@ -361,3 +389,65 @@ def do_doctor(args: argparse.Namespace) -> dict[str, Any]:
     for name, why in presets.items():
         print(f"  {name:<16}{'no: ' + '; '.join(why) if why else 'yes'}")
     return {"machine": found, "presets": presets}
+
+
+def do_submit(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.leaderboard.bundle import write_bundle
+
+    bundle = write_bundle(args.runs, args.name, args.org, args.division, args.note, args.out)
+    said = bundle.submission
+    print(f"{args.out}: {said.method} on {said.stream}, seeds {', '.join(map(str, said.seeds))}, {args.out.stat().st_size:,} bytes")
+    return checked([args.out]) | {"file": str(args.out), "sha256": bundle.sha256}
+
+
+def do_check(args: argparse.Namespace) -> dict[str, Any]:
+    return checked(args.bundles)
+
+
+def checked(paths: list[Path]) -> dict[str, Any]:
+    """Check submissions and tell every part."""
+    from fst_bench.leaderboard.bundle import read_bundle
+    from fst_bench.leaderboard.check import check
+
+    problems: list[str] = []
+    for path in paths:
+        try:
+            found = list(check(read_bundle(path)))
+        except ValueError as error:
+            found = [("file", str(error))]
+        wrong = [f"{part}: {complaint}" for part, complaint in found if complaint]
+        problems += [f"{path}: {line}" for line in wrong]
+        print("\n".join([f"FAILS {path}", *(f"  {line}" for line in wrong)]) if wrong else f"consistent {path}: {len(found)} parts")
+    return {"ok": not problems, "problems": problems}
+
+
+def do_verify(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.leaderboard import adjudications
+    from fst_bench.leaderboard.build import DECISIONS, sound
+    from fst_bench.leaderboard.bundle import read_bundle
+
+    bundle = sound(read_bundle(args.bundle))
+    action, reason, code = adjudications.verify(bundle, args.seed, args.out)
+    adjudications.append(args.board / DECISIONS, bundle.sha256, action, reason, seed=args.seed, code=code)
+    print(f"{action}: {reason}")
+    return {"ok": action == "verified", "action": action, "reason": reason}
+
+
+def do_adjudicate(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.leaderboard import adjudications
+    from fst_bench.leaderboard.build import DECISIONS
+    from fst_bench.leaderboard.bundle import read_bundle
+
+    made = adjudications.append(args.board / DECISIONS, read_bundle(args.bundle).sha256, args.action_taken, args.reason)
+    print(f"{made.action}: {args.bundle}, {made.reason}")
+    return made.model_dump(mode="json")
+
+
+def do_build(args: argparse.Namespace) -> dict[str, Any]:
+    from fst_bench.leaderboard.build import build
+
+    page, failed = build(args.board, args.results)
+    for path, why in failed.items():
+        print(f"FAILS {path}: {why}")
+    print(f"page: {page}")
+    return {"ok": not failed, "page": str(page), "failed": failed}

@@ -1,7 +1,7 @@
 """Finished runs that belong in one table, and what they recorded."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,13 @@ class Finished:
     metrics: dict[str, Any]
     ledger: dict[str, Any]
 
+    rows: list[dict[str, Any]] | None = field(default=None, repr=False)
+    """Its evaluation rows; None where they are in its folder."""
+
     @cached_property
     def evals(self) -> pd.DataFrame:
-        return pd.DataFrame(records(self.path / "evals.jsonl")).assign(method=self.method, seed=self.seed)
+        rows = records(self.path / "evals.jsonl") if self.rows is None else self.rows
+        return pd.DataFrame(rows).assign(method=self.method, seed=self.seed)
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -50,35 +54,46 @@ Runs = tuple[Finished, ...]
 
 def load(paths: Iterable[Path]) -> Runs:
     """The finished runs at or below the paths. ValueError where there is none, or where two do not belong in one table."""
+    folders = dict.fromkeys(p.parent for path in paths for p in sorted(path.rglob("metrics.json")) if "probes" not in p.parts)
+    if not folders:
+        raise ValueError(f"no finished run in {', '.join(map(str, paths))}")
+    return alike(map(read, folders))
+
+
+def alike(found: Iterable[Finished]) -> Runs:
+    """Runs that belong in one table. ValueError names the first that does not, and why."""
     runs: list[Finished] = []
-    for folder in dict.fromkeys(p.parent for path in paths for p in sorted(path.rglob("metrics.json")) if "probes" not in p.parts):
-        run = read(folder)
+    for run in found:
         for other in runs[:1]:
             for name, value in run.same.items():
                 if value != other.same[name] and (name not in ASKED or any(key.split(".")[0] == name for key in differing(run, other))):
-                    raise ValueError(f"{folder} does not belong in this table: {name} {short(value)}, the others have {short(other.same[name])}")
+                    raise ValueError(f"{run.path} does not belong in this table: {name} {short(value)}, the others have {short(other.same[name])}")
         for other in runs:
             if other.method == run.method and other.seed == run.seed:
-                raise ValueError(f"{folder} is a second run of {run.method} with seed {run.seed}, beside {other.path}")
+                raise ValueError(f"{run.path} is a second run of {run.method} with seed {run.seed}, beside {other.path}")
             if other.method == run.method and other.settings != run.settings:
                 for key, (value, theirs) in differing(run, other).items():
-                    raise ValueError(f"{folder} has other settings than {other.path}: {key} {value}, not {theirs}")
+                    raise ValueError(f"{run.path} has other settings than {other.path}: {key} {value}, not {theirs}")
         runs.append(run)
-    if not runs:
-        raise ValueError(f"no finished run in {', '.join(map(str, paths))}")
     return tuple(runs)
 
 
 def read(folder: Path) -> Finished:
     store = Store(folder)
-    saved = store.read("config")
+    return finished(folder, store.read("config"), store.read("metrics"), store.read("ledger"))
+
+
+def finished(
+    path: Path, saved: dict[str, Any], metrics: dict[str, Any], ledger: dict[str, Any], rows: list[dict[str, Any]] | None = None
+) -> Finished:  # fmt: skip
+    """A run from its config.json, its metrics and its ledger."""
     settings = saved["config"]
     same = {"stream": f"{saved['stream']}@{saved['stream_version']}", "model": saved["model"], "preset": saved["preset"]}
     same |= {name: settings[name] for name in ASKED}
     same["data"] = {name: facts["fingerprint"] for name, facts in saved.get("data", {}).items()}  # its folder may lie elsewhere
     same["code"] = {name: facts["sha256"] for name, facts in settings.get("code", {}).items() if not name.startswith("methods/")}
     learning = {k: v for k, v in settings.items() if k not in ("seed", "stream", "threads", "data")}
-    return Finished(folder, saved["method"], saved["seed"], same, learning, saved["stages"], store.read("metrics"), store.read("ledger"))
+    return Finished(path, saved["method"], saved["seed"], same, learning, saved["stages"], metrics, ledger, rows)
 
 
 def differing(run: Finished, other: Finished) -> dict[str, tuple[Any, Any]]:

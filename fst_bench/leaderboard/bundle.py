@@ -1,0 +1,345 @@
+"""A submission: one zip file of settings, evaluation rows, stored answers and prompts of finished runs of one method.
+
+    submission.json                     who, which division, what is disclosed, and the sha256 of every other file
+    runs/sSEED/config.json env.json     what was run, and on what
+    runs/sSEED/evals.jsonl answers.jsonl prompts.jsonl
+    runs/sSEED/metrics.json ledger.json
+    code/methods/NAME.py                the method's file, where it does not ship
+
+No weights, no rollouts, no absolute path, no host, no key: what is written is searched for them, and refused with the place. Reading a
+stranger's file is safe: nothing is unpacked to disk, only these names are read, sizes are bounded, and everything but the code is JSON, text that
+nothing evaluates.
+"""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from fst_bench.compare import Finished
+from fst_bench.compare.runs import Runs, alike, finished, load
+from fst_bench.config import Config
+from fst_bench.data import PROCEDURAL
+from fst_bench.errors import explain
+from fst_bench.plugins import Source
+from fst_bench.store import Store
+from fst_bench.stream import StreamSpec
+
+SETTINGS, RECORDS = ("config", "env", "metrics", "ledger"), ("evals", "answers", "prompts")
+RUN = re.compile(rf"runs/s(0|[1-9]\d{{0,8}})/({'|'.join(SETTINGS)})\.json|runs/s(0|[1-9]\d{{0,8}})/({'|'.join(RECORDS)})\.jsonl")
+CODE = re.compile(r"code/methods/[a-z0-9][a-z0-9_-]{0,99}\.py")
+MANIFEST = "submission.json"
+PACKED, UNPACKED, FILES = 50_000_000, 400_000_000, 200
+"""Bytes of a submission's file, bytes of all that is in it, files in it: at most."""
+KEYS = re.compile(
+    r"\b(?:sk|rk)-[A-Za-z0-9_-]{16,}|\bhf_[A-Za-z0-9]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bAKIA[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bxox[abprs]-[\w-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY"
+)
+BEGUN = ("sk-", "rk-", "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "AKIA", "AIza", "xox", "-----BEGIN ")
+"""Without one of these there is no key: megabytes of answers are searched for them in no time."""
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
+PLACES = re.compile(
+    r"(?<![\w.:/*])(?:~|/(?:home|Users|root|mnt|data|scratch|work|workspace|tmp|var|opt|srv|private|gpfs|lustre|nfs)(?=/))/[^\s\"']*|\b[A-Za-z]:\\{1,2}\w[^\s\"']*"
+)
+"""Absolute paths as they look on most machines. A model's answers are no place to look for them: programs and problems hold such texts too."""
+
+
+class BundleError(ValueError):
+    """What is wrong with a submission's file, naming the file in it, and the row where there is one."""
+
+
+class Submission(BaseModel):
+    """submission.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    organisation: Annotated[str, Field(min_length=1, max_length=100)]
+    division: Literal["closed", "open"]
+    note: Annotated[str, Field(max_length=2_000)] = ""
+    """The submitter's own words: what a reader should know, such as how settings were chosen."""
+    stream: str
+    """NAME@VERSION"""
+    model: str
+    preset: str
+    method: str
+    seeds: Annotated[list[int], Field(min_length=1)]
+    settings: dict[str, Any]
+    """Disclosed: dotted names of all settings that are not at the preset's value, the seed apart."""
+    code: dict[str, Source] = {}
+    """Disclosed: what does not ship."""
+    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+
+    @field_validator("name", "organisation", "note")
+    @classmethod
+    def printable(cls, text: str) -> str:
+        if any(not c.isprintable() and c != "\n" for c in text) or text != text.strip():
+            raise ValueError("wants printable text without spaces around it")
+        return text
+
+
+@dataclass(frozen=True, eq=False)
+class Submitted:
+    """One run of a submission, as it was written."""
+
+    seed: int
+    saved: dict[str, Any]
+    """config.json, whole."""
+    env: dict[str, Any]
+    metrics: dict[str, Any]
+    ledger: dict[str, Any]
+    evals: list[dict[str, Any]]
+    answers: list[dict[str, Any]]
+    prompts: list[dict[str, Any]]
+
+    @property
+    def where(self) -> str:
+        return f"runs/s{self.seed}"
+
+    @cached_property
+    def config(self) -> Config:
+        return explain(Config, mapping(self.saved.get("config"), f"{self.where}/config.json: config"), f"{self.where}/config.json")
+
+    @cached_property
+    def spec(self) -> StreamSpec:
+        return explain(StreamSpec, mapping(self.saved.get("spec"), f"{self.where}/config.json: spec"), f"{self.where}/config.json: spec")
+
+    def finished(self) -> Finished:
+        """As tables and figures take it."""
+        return finished(Path(self.where), self.saved, self.metrics, self.ledger, self.evals)
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A submission's file, read."""
+
+    sha256: str
+    submission: Submission
+    runs: list[Submitted]
+    """By seed."""
+    files: dict[str, bytes]
+
+    def code(self) -> dict[str, bytes]:
+        """Name of a method -> the text of its file."""
+        return {Path(name).stem: data for name, data in self.files.items() if CODE.fullmatch(name)}
+
+
+# --- writing
+
+
+def write_bundle(paths: Sequence[Path], name: str, organisation: str, division: str, note: str, out: Path) -> Bundle:
+    """Write finished runs, one a seed, of one method on one stream into a submission's file. ValueError in one line: what can't be submitted."""
+    from fst_bench.leaderboard.rules import settings_of
+
+    runs = sorted(load(paths), key=lambda run: run.seed)
+    if len(methods := sorted({run.method for run in runs})) > 1:
+        raise ValueError(f"a submission is one method's, these runs are of {', '.join(methods)}: submit them one by one")
+    files: dict[str, bytes] = {}
+    for run in runs:
+        store = Store(run.path)
+        if broken := store.broken():
+            raise ValueError(f"{run.path} was changed since the run: {', '.join(broken)}")
+        where = f"runs/s{run.seed}"
+        files[f"{where}/config.json"] = encoded(public(store.read("config"), run.path))
+        files |= {f"{where}/{part}.json": (run.path / f"{part}.json").read_bytes() for part in SETTINGS[1:]}
+        files |= {f"{where}/{part}.jsonl": store.file(part).read_bytes() if store.file(part).exists() else b"" for part in RECORDS}
+        files |= {f"code/methods/{file.name}": file.read_bytes() for file in (run.path / "code" / "methods").glob("*.py")}
+    first = json.loads(files[f"runs/s{runs[0].seed}/config.json"])
+    config, spec = explain(Config, first["config"], "config.json"), explain(StreamSpec, first["spec"], "config.json")
+    about = {
+        "name": name, "organisation": organisation, "division": division, "note": note, "stream": f"{spec.name}@{spec.version}",
+        "model": config.model, "preset": config.preset, "method": config.method, "seeds": [run.seed for run in runs],
+        "settings": settings_of(config, spec), "code": config.code, "files": {name: sha256(data) for name, data in sorted(files.items())},
+    }  # fmt: skip
+    files[MANIFEST] = encoded(explain(Submission, about, "submission").model_dump(mode="json"))
+    for file, data in files.items():
+        search(file, data.decode("utf-8", "replace"), [run.path for run in runs])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".tmp")
+    with zipfile.ZipFile(temporary, "w") as packed:
+        for file in [MANIFEST, *sorted(files.keys() - {MANIFEST})]:
+            entry = zipfile.ZipInfo(file)  # 1980: the same runs are the same bytes on any day
+            entry.compress_type, entry.external_attr = zipfile.ZIP_BZIP2, 0o644 << 16  # a third of what deflate makes of answers
+            packed.writestr(entry, files[file], compresslevel=9)
+    os.replace(temporary, out)
+    return read_bundle(out)
+
+
+def encoded(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def public(saved: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A config.json without places: of a local model or checkpoint its last name stays, of a server nothing."""
+    config = dict(saved["config"])
+    if config.get("data", PROCEDURAL) != PROCEDURAL:
+        raise ValueError(
+            f"{path} learned from {config['data']}: a submission's problems have to be procedural, so that everybody can score its answers again"
+        )
+    for key in ("model", "init"):
+        if config.get(key) and (Path(config[key]).is_absolute() or Path(config[key]).exists()):
+            config[key] = Path(config[key]).name
+    if (config.get("fast", {}).get("reflection") or {}).get("base_url"):
+        config["fast"] = config["fast"] | {"reflection": config["fast"]["reflection"] | {"base_url": None}}
+    return saved | {"model": config["model"], "config": config}
+
+
+def search(file: str, text: str, runs: Iterable[Path]) -> None:
+    """ValueError where a text that is to be published holds a key, or a place or name of this machine."""
+    known = {
+        value: f"the value of the environment variable {name}" for name, value in os.environ.items() if SECRET_NAME.search(name) and len(value) >= 8
+    }
+    known |= {str(place): "a path of this machine" for place in (Path.home(), Path.cwd(), *(run.resolve() for run in runs)) if len(place.parts) > 2}
+    host = socket.gethostname()
+    for found, what in known.items():
+        if found in text:
+            raise ValueError(f"{place_of(file, text, text.index(found))} holds {what}: nothing was written")
+    if len(host) > 3 and (match := re.search(rf"(?<![\w-]){re.escape(host)}(?![\w-])", text)) and not file.endswith(("answers.jsonl", "evals.jsonl")):
+        raise ValueError(f"{place_of(file, text, match.start())} holds this machine's name: nothing was written")
+    for complaint in private(file, text):
+        raise ValueError(f"{complaint}: nothing was written")
+
+
+def private(file: str, text: str) -> Iterator[str]:
+    """What in a published text looks like a key or, outside a model's own words, an absolute path."""
+    if any(begun in text for begun in BEGUN) and (match := KEYS.search(text)):
+        yield f"{place_of(file, text, match.start())} holds what looks like a key"
+    if not file.endswith(".jsonl") and (match := PLACES.search(text)):
+        yield f"{place_of(file, text, match.start())} holds what looks like an absolute path, {match.group()[:60]}"
+
+
+def place_of(file: str, text: str, index: int) -> str:
+    return f"{file} line {text.count(chr(10), 0, index) + 1}"
+
+
+# --- reading
+
+
+def read_bundle(path: Path) -> Bundle:
+    """A submission's file, its form checked: names, sizes, hashes, JSON. BundleError in one line."""
+    try:
+        size = path.stat().st_size
+        if size > PACKED:
+            raise BundleError(f"{path.name} has {size:,} bytes, more than {PACKED:,}")
+        digest = sha256(path.read_bytes())
+        with zipfile.ZipFile(path) as packed:
+            files = {entry.filename: unpacked(packed, entry) for entry in sound(packed.infolist())}
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise BundleError(f"{path.name} is no whole zip file: {error}") from None
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from None
+    if MANIFEST not in files:
+        raise BundleError(f"{path.name} is no submission: it has no {MANIFEST}")
+    submission = explain(Submission, mapping(parsed(MANIFEST, files[MANIFEST]), MANIFEST), MANIFEST)
+    hashed(submission, files)
+    return Bundle(digest, submission, [run_of(seed, files) for seed in submission.seeds], files)
+
+
+def sound(entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    """The entries of a zip file, before any of them is read. BundleError for what no submission holds."""
+    if len(entries) > FILES:
+        raise BundleError(f"{len(entries)} files, more than {FILES}")
+    if (total := sum(entry.file_size for entry in entries)) > UNPACKED:
+        raise BundleError(f"unpacked it would have {total:,} bytes, more than {UNPACKED:,}")
+    names: set[str] = set()
+    for entry in entries:
+        name = entry.filename
+        if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or ":" in name:
+            raise BundleError(f"{name!r} leads out of the folder")
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise BundleError(f"{name} is a link")
+        if name != MANIFEST and not RUN.fullmatch(name) and not CODE.fullmatch(name):
+            raise BundleError(f"{name!r} is no file of a submission")
+        if name in names:
+            raise BundleError(f"{name} is there twice")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2) or entry.flag_bits & 1:
+            raise BundleError(f"{name} is encrypted, or compressed otherwise than by bzip2 or deflate")
+        names.add(name)
+    return entries
+
+
+def unpacked(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """What is in it, up to the size it says. Read in small parts: a whole bzip2 stream could hold terabytes, whatever it says."""
+    with packed.open(entry) as f:
+        return b"".join(iter(lambda: f.read(4_096), b""))
+
+
+def hashed(submission: Submission, files: dict[str, bytes]) -> None:
+    """BundleError where the files are not those of the manifest."""
+    for name in sorted(submission.files.keys() ^ (files.keys() - {MANIFEST})):
+        raise BundleError(f"{name} is {'missing' if name in submission.files else 'not named in ' + MANIFEST}")
+    for name, digest in submission.files.items():
+        if sha256(files[name]) != digest:
+            raise BundleError(f"{name} is not the file of {MANIFEST}: its sha256 differs")
+    seeds = submission.seeds
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise BundleError(f"{MANIFEST}: seed {seed} is there twice")
+    wanted = {f"runs/s{seed}/{part}.json" for seed in seeds for part in SETTINGS} | {
+        f"runs/s{seed}/{part}.jsonl" for seed in seeds for part in RECORDS
+    }
+    for name in sorted(wanted ^ {name for name in submission.files if RUN.fullmatch(name)}):
+        raise BundleError(f"{name} is missing" if name in wanted else f"{name} belongs to no seed of {MANIFEST}")
+
+
+def run_of(seed: int, files: dict[str, bytes]) -> Submitted:
+    where = f"runs/s{seed}"
+    settings = {part: mapping(parsed(name, files[name]), name) for part in SETTINGS for name in [f"{where}/{part}.json"]}
+    rows = {part: list(lines(f"{where}/{part}.jsonl", files[f"{where}/{part}.jsonl"])) for part in RECORDS}
+    return Submitted(
+        seed, settings["config"], settings["env"], settings["metrics"], settings["ledger"], rows["evals"], rows["answers"], rows["prompts"]
+    )
+
+
+def lines(name: str, data: bytes) -> Iterator[dict[str, Any]]:
+    whole, last = data.split(b"\n")[:-1], data[data.rfind(b"\n") + 1 :]
+    if last:
+        raise BundleError(f"{name} ends in a torn line")
+    for number, line in enumerate(whole, 1):
+        yield mapping(parsed(f"{name} row {number}", line), f"{name} row {number}")
+
+
+def parsed(name: str, data: bytes) -> Any:
+    """JSON, and nothing but: no NaN, no key twice, no nesting without end. BundleError names the file."""
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=not_json, object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{name} is not JSON: {str(error)[:100]}") from None
+
+
+def not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no number")
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"a key is there twice among {', '.join(key for key, _ in pairs)[:60]}")
+    return found
+
+
+def mapping(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BundleError(f"{name} holds no mapping")
+    return value
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def as_runs(bundle: Bundle) -> Runs:
+    """The runs of a submission as tables take them. ValueError where they do not belong in one table."""
+    return alike([run.finished() for run in bundle.runs])

@@ -1,0 +1,88 @@
+"""What a submission may change, and what it may spend.
+
+Both divisions answer the same questions: a shipped stream, its problems, batches, seed prompt and evaluations as the preset has them. The closed division also
+fixes what a comparison of methods has to hold still: the base model, its start, how long an answer may be, the reflector, the seeds,
+and a budget, which is what `fst` with the preset's settings may spend at most. How a method learns is free in both.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from fst_bench.config import Config, preset_files, resolve
+from fst_bench.cost import estimate
+from fst_bench.methods import METHODS
+from fst_bench.protocol import flat
+from fst_bench.stream import StreamSpec, load_spec, stream_files
+
+SEEDS = [0, 1, 2, 3, 4]
+"""What an entry needs to be ranked, in both divisions; the closed one knows no others."""
+ASKED = ("batch", "stage_problems", "seed_prompt", "difficulty", "evaluation", "data")
+CLOSED = ("model", "init", "policy.max_tokens", "fast.reflector", "fast.reflection")
+COMMIT = re.compile(r"[0-9a-f]{7,40}")
+
+
+def expected(spec: StreamSpec, preset: str) -> Config:
+    """What the preset sets on a shipped stream. ValueError where it is not shipped, or of another version than this code's."""
+    if spec.name not in stream_files():
+        raise ValueError(f"stream {spec.name} is not shipped: the board has shipped streams only")
+    shipped = load_spec(spec.name)
+    if spec.version != shipped.version:
+        raise ValueError(f"stream {spec.name}@{spec.version}: this fst-bench has version {shipped.version}")
+    if spec.model_dump(exclude={"description"}) != shipped.model_dump(exclude={"description"}):
+        raise ValueError(f"stream {spec.name}@{spec.version} is not as it is shipped")
+    if preset not in preset_files():
+        raise ValueError(f"preset {preset} is not shipped")
+    return resolve(spec.name, "base", preset)[0]
+
+
+def settings_of(config: Config, spec: StreamSpec) -> dict[str, Any]:
+    """Dotted names of the settings that are not at the preset's value (for a method that ships: at its value for that method), as JSON."""
+    method = config.method if config.method in METHODS else "base"
+    usual = dict(flat(resolve(spec.name, method, config.preset)[0].model_dump(mode="json")))
+    chosen = {"stream", "method", "preset", "seed", "code"}
+    return {key: value for key, value in flat(config.model_dump(mode="json")) if key.partition(".")[0] not in chosen and usual.get(key) != value}
+
+
+def command(config: Config, spec: StreamSpec) -> str:
+    """What runs all seeds again; a method that does not ship is named by the file in the submission."""
+    method = config.method if f"methods/{config.method}" not in config.code else f"{config.method}.py"
+    changed = "".join(f" --set {key}={value}" for key, value in settings_of(config, spec).items() if value is not None)
+    return f"fst-bench sweep --stream {spec.name} --methods {method} --preset {config.preset} --seeds 0-4{changed}"
+
+
+@cache
+def budget(stream: str, preset: str, seed: int) -> tuple[int, int]:
+    """(rollouts, reflections) of the closed division: what fst may spend at most on this stream with this preset."""
+    cost = estimate(*resolve(stream, "fst", preset, seed))
+    return cost["training_rollouts"] + cost["evolution_rollouts"], cost["reflections"]
+
+
+def broken(division: str, config: Config, spec: StreamSpec, env: dict[str, Any], ledger: dict[str, Any]) -> Iterator[str]:
+    """Every rule of the division that a run breaks, in words."""
+    want, have = expected(spec, config.preset).model_dump(mode="json"), config.model_dump(mode="json")
+    for values in (want, have):  # of tasks that the stream does not hold, nothing is asked
+        values["difficulty"] = {task: knobs for task, knobs in values["difficulty"].items() if task in spec.tasks}
+    for name in (*ASKED, *(CLOSED if division == "closed" else ())):
+        wanted, had = dug(want, name), dug(have, name)
+        if wanted != had:
+            differing = [key for key, value in dict(flat({name: had})).items() if dict(flat({name: wanted})).get(key) != value] or [name]
+            yield f"{differing[0]} is {dug(have, differing[0])}, preset {config.preset} has {dug(want, differing[0])}"
+    if division == "open":
+        return
+    if config.seed not in SEEDS:
+        yield f"seed {config.seed}: the closed division has seeds 0-4"
+    if not COMMIT.fullmatch(str(env.get("code", ""))):
+        yield f"the code was {env.get('code')}: the closed division wants a commit without changes"
+    rollouts, reflections = budget(spec.name, config.preset, config.seed)
+    if (spent := sum(ledger["rollouts"].values())) > rollouts:
+        yield f"{spent:,} rollouts, the budget is {rollouts:,}"
+    if ledger["reflections"] > reflections:
+        yield f"{ledger['reflections']:,} reflections, the budget is {reflections:,}"
+
+
+def dug(values: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
