@@ -423,22 +423,21 @@ def checked(paths: list[Path]) -> dict[str, Any]:
 
 def do_verify(args: argparse.Namespace) -> dict[str, Any]:
     from fst_bench.leaderboard import adjudications
-    from fst_bench.leaderboard.build import DECISIONS, sound
     from fst_bench.leaderboard.bundle import read_bundle
+    from fst_bench.leaderboard.check import sound
 
     bundle = sound(read_bundle(args.bundle))
     action, reason, code = adjudications.verify(bundle, args.seed, args.out)
-    adjudications.append(args.board / DECISIONS, bundle.sha256, action, reason, seed=args.seed, code=code)
+    adjudications.append(args.board / adjudications.DECISIONS, bundle.sha256, action, reason, seed=args.seed, code=code)
     print(f"{action}: {reason}")
     return {"ok": action == "verified", "action": action, "reason": reason}
 
 
 def do_adjudicate(args: argparse.Namespace) -> dict[str, Any]:
     from fst_bench.leaderboard import adjudications
-    from fst_bench.leaderboard.build import DECISIONS
     from fst_bench.leaderboard.bundle import read_bundle
 
-    made = adjudications.append(args.board / DECISIONS, read_bundle(args.bundle).sha256, args.action_taken, args.reason)
+    made = adjudications.append(args.board / adjudications.DECISIONS, read_bundle(args.bundle).sha256, args.action_taken, args.reason)
     print(f"{made.action}: {args.bundle}, {made.reason}")
     return made.model_dump(mode="json")
 

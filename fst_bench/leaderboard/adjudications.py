@@ -19,6 +19,8 @@ from fst_bench.errors import explain
 from fst_bench.leaderboard.bundle import Bundle, Submitted
 from fst_bench.leaderboard.standings import COLUMNS
 
+DECISIONS = "adjudications.jsonl"
+"""In the board's folder."""
 Action = Literal["verified", "disputed", "removed", "restored", "rescored"]
 
 

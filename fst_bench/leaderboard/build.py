@@ -5,13 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from fst_bench.leaderboard import rules
-from fst_bench.leaderboard.adjudications import Adjudication, read
+from fst_bench.leaderboard.adjudications import DECISIONS, Adjudication, read
 from fst_bench.leaderboard.bundle import Bundle, as_runs, read_bundle
-from fst_bench.leaderboard.check import check, final_scores, rescored
+from fst_bench.leaderboard.check import final_scores, rescored, sound
 from fst_bench.leaderboard.site import Removed, build_site
 from fst_bench.leaderboard.standings import COLUMNS, Entry, League, standings
-
-DECISIONS = "adjudications.jsonl"
 
 
 def build(board: Path, results: Path) -> tuple[Path, dict[str, str]]:
@@ -49,14 +47,6 @@ def build(board: Path, results: Path) -> tuple[Path, dict[str, str]]:
     if unknown := [d.entry for d in decided if d.entry not in met]:
         raise ValueError(f"{board / DECISIONS} is about {unknown[0]}, which is no submission here")
     return build_site(standings(entries), removed, board), failed
-
-
-def sound(bundle: Bundle) -> Bundle:
-    """The bundle itself. ValueError with the first thing that its check finds."""
-    for part, complaint in check(bundle):
-        if complaint:
-            raise ValueError(f"{part}: {complaint}")
-    return bundle
 
 
 def entry_of(bundle: Bundle, decided: Iterable[Adjudication]) -> Entry:

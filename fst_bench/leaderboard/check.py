@@ -54,6 +54,14 @@ def check(bundle: Bundle) -> Iterator[Check]:
                 break
 
 
+def sound(bundle: Bundle) -> Bundle:
+    """The bundle itself. ValueError with the first thing that its check finds."""
+    for part, complaint in check(bundle):
+        if complaint:
+            raise ValueError(f"{part}: {complaint}")
+    return bundle
+
+
 def first(complaints: Iterator[str]) -> str | None:
     try:
         return next(complaints, None)
