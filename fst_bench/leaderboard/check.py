@@ -104,6 +104,11 @@ def about(bundle: Bundle) -> Iterator[str]:
         if f"methods/{name}" not in said.code:
             yield f"code/methods/{name}.py: no run was made with it"
     as_runs(bundle)
+    sampled: dict[tuple[Any, ...], str] = {}
+    for run in bundle.runs:  # before learning nothing but the seed tells two runs of one model apart
+        texts = tuple(record.get("text") for record in run.answers if record.get("step") == 0)
+        if run.config.evaluation.temperature and (other := sampled.setdefault(texts, run.where)) != run.where:
+            yield f"{run.where} has at step 0 the answers of {other}: the same run, handed in twice"
 
 
 def nothing_private(bundle: Bundle) -> Iterator[str]:

@@ -1,0 +1,60 @@
+"""A real submission: fst on a short stream, two seeds; and what it takes to tamper with one."""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fst_bench
+from fst_bench.leaderboard.bundle import MANIFEST, write_bundle
+
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Runs of fst with seeds 0 and 1 on single-math, smoke preset."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fst_bench.environment.commit", lambda: "0123abc")  # a test runs on whatever tree there is
+        out = tmp_path_factory.mktemp("runs")
+        for seed in (0, 1):
+            fst_bench.run("single-math", "fst", out, seed, "smoke")
+    yield out
+
+
+@pytest.fixture(scope="session")
+def honest(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The submission of these runs."""
+    path = tmp_path_factory.mktemp("submission") / "fst.zip"
+    write_bundle([made], "Fast and slow", "fst-bench", "closed", "As it is shipped.", path)
+    return path
+
+
+@pytest.fixture
+def tampered(honest: Path, tmp_path: Path) -> Callable[..., Path]:
+    """`tampered(change)`: the submission after `change(files)`, with hashes that fit unless `rehashed` is False."""
+
+    def tamper(change: Callable[[Files], Any], rehashed: bool = True) -> Path:
+        files = unzipped(honest)
+        change(files)
+        if rehashed and MANIFEST in files:
+            said = json.loads(files[MANIFEST])
+            said["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items()) if name != MANIFEST}
+            files[MANIFEST] = json.dumps(said).encode()
+        path = tmp_path / "tampered.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as packed:
+            for name, data in files.items():
+                packed.writestr(name, data)
+        return path
+
+    return tamper
+
+
+def unzipped(path: Path) -> Files:
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as packed:
+        return {name: packed.read(name) for name in packed.namelist()}

@@ -1,0 +1,90 @@
+"""Decisions are appended and hold together; running a seed again tells an honest submission from an invented one."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fst_bench.cli import main
+from fst_bench.config import resolve
+from fst_bench.evaluate import TEST_SEED
+from fst_bench.leaderboard import adjudications
+from fst_bench.leaderboard.adjudications import append, read
+from fst_bench.leaderboard.bundle import read_bundle
+from fst_bench.leaderboard.check import accuracies, check, summed_up
+from fst_bench.tasks import load_task
+
+ENTRY, OTHER = "a" * 64, "b" * 64
+
+
+def test_decisions_are_read_in_order_and_an_edited_or_dropped_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "board" / "adjudications.jsonl"
+    assert read(path) == []
+    for entry, action, reason in ((ENTRY, "removed", "Its author asked."), (OTHER, "verified", "The same."), (ENTRY, "restored", "Asked again.")):
+        append(path, entry, action, reason)
+    assert [(d.entry, d.action, d.reason) for d in read(path)] == [
+        (ENTRY, "removed", "Its author asked."), (OTHER, "verified", "The same."), (ENTRY, "restored", "Asked again."),
+    ]  # fmt: skip
+    lines = path.read_text().splitlines()
+    for changed, number in (
+        ([lines[0].replace("asked", "begged"), *lines[1:]], 2),
+        ([lines[0], lines[2]], 2),
+        (lines[1:], 1),
+        ([lines[1], lines[0], lines[2]], 1),
+    ):
+        path.write_text("\n".join(changed) + "\n")
+        with pytest.raises(ValueError, match=f"line {number} does not follow the line before it"):
+            read(path)
+        with pytest.raises(ValueError, match=f"line {number} does not follow"):
+            append(path, ENTRY, "removed", "Again.")
+    path.write_text("[]\n")
+    with pytest.raises(ValueError, match="line 1"):
+        read(path)
+    path.write_text("{\n")
+    with pytest.raises(ValueError, match="line 1 is not JSON"):
+        read(path)
+
+
+def test_a_decision_wants_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="reason"):
+        append(tmp_path / "a.jsonl", ENTRY, "removed", "")
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_a_seed_run_again_is_the_same_bit_for_bit(honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board = tmp_path / "board"
+    assert main(["leaderboard", "verify", str(honest), "--seed", "1", "--out", str(tmp_path / "runs"), "--board", str(board)]) == 0
+    (made,) = read(board / "adjudications.jsonl")
+    assert made.action == "verified" and made.seed == 1 and made.entry == read_bundle(honest).sha256
+    assert re.fullmatch(r"seed 1 run again on .*: all \d+ evaluation rows are the same, bit for bit", made.reason)
+    assert main(["leaderboard", "verify", str(honest), "--seed", "3", "--out", str(tmp_path / "runs"), "--board", str(board)]) == 2
+    assert "no seed 3 in this submission: there are 0, 1" in capsys.readouterr().err
+
+
+def test_invented_answers_are_consistent_and_running_a_seed_again_disputes_them(tampered: Callable[..., Path], honest: Path, tmp_path: Path) -> None:
+    task = load_task("math", **resolve("single-math", "fst", "smoke")[0].difficulty["math"])
+    golden = {p.id: (p, task.write(p.answer)) for p in task.problems("test", TEST_SEED, 8)}
+
+    def invent(files: dict[str, bytes]) -> None:
+        """All answers right but a few, all numbers computed from them as the harness would."""
+        for run in read_bundle(honest).runs:
+            for number, record in enumerate(run.answers):
+                if (number + run.seed) % 7:
+                    problem, text = golden[record["problem"]]
+                    record.update(text=text, reward=1.0, status=task.verify(problem, text).status)
+            found = accuracies(run.answers)
+            for row in run.evals:
+                row["accuracy"] = found[row["step"], row["task"], row["prompt_mode"]]
+            where = f"runs/s{run.seed}"
+            files[f"{where}/metrics.json"] = json.dumps(summed_up(run, run.evals)).encode()
+            for name, rows in (("evals", run.evals), ("answers", run.answers)):
+                files[f"{where}/{name}.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+    path = tampered(invent)
+    assert [line for line in check(read_bundle(path)) if line[1]] == []  # consistent, and not honest
+    board = tmp_path / "board"
+    assert main(["leaderboard", "verify", str(path), "--seed", "0", "--out", str(tmp_path / "runs"), "--board", str(board)]) == 1
+    (made,) = read(board / adjudications.DECISIONS)
+    assert made.action == "disputed" and "evaluation rows differ; end of stream" in made.reason
