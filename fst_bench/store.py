@@ -165,7 +165,7 @@ def records(path: Path) -> list[dict[str, Any]]:
 def write_atomic(path: Path, text: str) -> None:
     """All of the text or none of it, also when the machine stops."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as f:
+    with temporary.open("w", encoding="utf-8", newline="\n") as f:
         f.write(text)
         f.flush()
         os.fsync(f.fileno())

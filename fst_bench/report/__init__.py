@@ -81,15 +81,16 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def environment(package: str) -> jinja2.Environment:
-    """Templates of a package's folder; `style` is the style sheet that all pages share."""
+    """Templates of a package's folder; `style` is the style sheet and parts.html.jinja the macros that all pages share."""
     env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(str(resources.files(package))),
+        loader=jinja2.FileSystemLoader([str(resources.files(package)), str(resources.files(__name__))]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     env.globals["style"] = Markup(resources.files(__name__).joinpath("style.css").read_text("utf-8"))
+    env.filters |= {"number": number, "tables": tables}
     return env
 
 
@@ -97,7 +98,6 @@ def render(run: Run) -> str:
     """The page's HTML."""
     config = run.config
     env = environment(__package__)
-    env.filters |= {"number": number, "tables": tables}
     rows = summary(run)
     reflections = [(cycle.get("reflections") or 0, cycle.get("reflection_failures") or 0) for cycle in run.population]
     calls, failures = sum(calls for calls, _ in reflections), sum(failed for _, failed in reflections)

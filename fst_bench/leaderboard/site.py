@@ -1,0 +1,389 @@
+"""The leaderboard's pages: an index that opens offline, a page for each entry, the data, and a table for each league.
+
+`build_site` writes the same bytes for the same standings on any machine: numbers are rounded before they are written, and there is no date
+and no path. Every text of an entry is a stranger's: it is cleaned once (`plain`) where the record of an entry is made, of which everything else is
+made, and escaped by each format's own rules. Nothing is fetched; the index runs two scripts, both inside it and named by their hash in its policy.
+"""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from fst_bench.compare.curves import curve_of
+from fst_bench.compare.figures import continual, evidence
+from fst_bench.compare.runs import Finished, Runs
+from fst_bench.metrics.transfer import trained
+from fst_bench.report import environment
+from fst_bench.report.figures import kl_accuracy, to_svg
+from fst_bench.report.prompts import cycles
+from fst_bench.report.tables import number as count
+from fst_bench.store import write_atomic
+
+from .standings import COLUMNS, Entry, League, Standing
+
+ASIDE = ("anytime", "rollouts", "seconds", "preset")
+"""Columns that the index shows only when asked, and that tables for papers leave out."""
+FACETS = (*League._fields, "method")
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """An entry that was taken off the board; it stays named, with the reason."""
+
+    name: str
+    organisation: str
+    stream: str
+    date: str
+    reason: str
+
+
+def build_site(standings: Sequence[Standing], removed: Sequence[Removed], out: Path) -> Path:
+    """Into `out`: index.html, entries/ID.html, data.json, tables/LEAGUE.md, .csv and .tex; pages of entries and leagues that are gone are deleted.
+
+    Returns the index. `standings` in the order to show.
+    """
+    entries, gone = [record(standing) for standing in standings], [line(asdict(r)) for r in removed]
+    env = templates()
+    columns = [{name: getattr(c, name) for name in ("key", "label", "note", "digits", "better", "ranked")} for c in COLUMNS]
+    files = {"data.json": as_json({"format": 1, "columns": columns, "entries": entries, "removed": gone})}
+    leagues = tabled(entries)
+    for name, league in leagues.items():
+        mine = [e for e in entries if tuple(e["league"].values()) == league]
+        files |= {f"tables/{name}.md": markdown(league, mine), f"tables/{name}.csv": spreadsheet(mine), f"tables/{name}.tex": latex(league, mine)}
+    for standing, entry in zip(standings, entries, strict=True):
+        files[entry["page"]] = entry_page(env, standing.entry, entry, entries)
+    files["index.html"] = index_page(env, entries, gone, leagues)
+    for folder in (out / "entries", out / "tables"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if f"{folder.name}/{path.name}" not in files and path.suffix in (".html", ".md", ".csv", ".tex"):
+                path.unlink()
+    for name, text in files.items():
+        write_atomic(out / name, text)
+    return out / "index.html"
+
+
+# --- from a standing to what is published of it
+
+
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Control characters, what turns or hides the text around it, halves of characters."""
+
+
+def plain(value: Any) -> Any:
+    """A stranger's value with its texts, keys too, made safe to write anywhere once they are escaped; what is no number becomes None."""
+    if isinstance(value, str):
+        return UNSEEN.sub("\ufffd", value.replace("\r\n", "\n"))
+    if isinstance(value, dict):
+        return {plain(str(key)): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def line(value: Any) -> Any:
+    """`plain`, each text on one line."""
+    return {key: line(item) for key, item in value.items()} if isinstance(value, dict) else " ".join(plain(value).split())
+
+
+def rounded(x: float, digits: int) -> float | None:
+    """None for NaN. Rounded twice, so that the last bits of a machine's arithmetic can't turn an exact half either way."""
+    if not math.isfinite(x):
+        return None
+    return round(round(float(x), 9), digits) + 0.0 if digits else int(round(round(float(x), 6)))
+
+
+def record(standing: Standing) -> Record:
+    """An entry as data.json has it: texts plain, numbers rounded."""
+    entry, values = standing.entry, standing.entry.values
+    assert re.fullmatch("[a-z0-9-]+", entry.id), entry.id
+    runs = in_order(entry)
+
+    def around(x: Any, digits: int) -> Record:
+        return {name: rounded(getattr(x, name), digits) for name in ("value", "low", "high")}
+
+    return {
+        "id": entry.id,
+        "page": f"entries/{entry.id}.html",
+        "league": line(entry.league._asdict()),
+        "name": line(entry.name) or entry.id,
+        **{name: line(getattr(entry, name)) for name in ("organisation", "method", "code", "bundle")},
+        **{name: plain(getattr(entry, name)) for name in ("note", "command", "settings")},
+        "seeds": [run.seed for run in runs],
+        "places": {key: {"first": place.first, "last": place.last} for key, place in standing.places.items()},
+        "values": {c.key: around(values[c.key], c.digits) | {"seeds": [rounded(c.of(run), c.digits) for run in runs]} for c in COLUMNS},
+        "differences": {
+            c.key: {other: around(d, c.digits) for other, d in standing.differences[c.key].items()} for c in COLUMNS if c.key in standing.differences
+        },
+        "verified": [line(found) for found in entry.verified],
+        "unranked": None if entry.unranked is None else line(entry.unranked),
+    }
+
+
+def in_order(entry: Entry) -> Runs:
+    return tuple(sorted(entry.runs, key=lambda run: run.seed))
+
+
+def facet(entry: Record, name: str) -> str:
+    return entry["method"] if name == "method" else entry["league"][name]
+
+
+def as_json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+# --- numbers in words
+
+
+def said(x: float | None, digits: int, sign: str = "") -> str:
+    return "–" if x is None else f"{x:{sign},.{digits}f}"
+
+
+def interval(x: Record, digits: int, sign: str = "") -> str:
+    return "–" if x["low"] is None else f"{said(x['low'], digits, sign)} to {said(x['high'], digits, sign)}"
+
+
+def with_interval(x: Record, digits: int) -> Markup:
+    value = said(x["value"], digits)
+    return Markup(value if x["low"] is None else f'{value} <span class="range">{interval(x, digits)}</span>')
+
+
+def difference(x: Record, digits: int) -> Markup:
+    value = said(x["value"], digits, "+")
+    clear = x["low"] is not None and (x["low"] > 0 or x["high"] < 0)
+    return Markup(f'{f"<strong>{value}</strong>" if clear else value} <span class="range">{interval(x, digits, "+")}</span>')
+
+
+def place_text(place: Record | None) -> str:
+    return "–" if place is None else f"{place['first']}" if place["first"] == place["last"] else f"{place['first']}–{place['last']}"
+
+
+# --- the pages
+
+
+def templates() -> jinja2.Environment:
+    env = environment(__package__)
+    env.globals |= {"own_style": Markup(asset("board.css")), "columns": COLUMNS}
+    env.filters |= {"facet": facet, "said": said, "interval": interval, "number": with_interval, "difference": difference, "place": place_text}
+    env.filters |= {"count": count}
+    return env
+
+
+def asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def heads() -> list[Record]:
+    """The index's columns, in order."""
+    made: list[Record] = [{"name": "entry", "label": "entry", "note": "Its name, and whose it is."}]
+    made += [{"name": "stream", "label": "stream", "note": "Name and version."}, {"name": "method", "label": "method", "note": ""}]
+    for c in COLUMNS:
+        if c.ranked:
+            note = f"Among the entries of its league, by {c.label}."
+            made.append({"name": f"place-{c.key}", "label": f"place: {c.label}", "note": note, "place": c.key, "kind": "number"})
+        made.append({"name": c.key, "label": c.label, "note": c.note, "column": c, "kind": f"number {c.better}"})
+    made.append({"name": "seeds", "label": "seeds", "note": "How many runs.", "kind": "number"})
+    made += [{"name": name, "label": name, "note": ""} for name in ("model", "preset", "division")]
+    return [{"kind": "", "place": "", "column": None} | head | {"aside": head["name"] in ASIDE} for head in made]
+
+
+def index_page(env: jinja2.Environment, entries: list[Record], removed: list[Record], leagues: dict[str, tuple[str, ...]]) -> str:
+    scripts = [asset("assets/dataTables.min.js"), asset("board.js")]
+    assert not any("</script" in script or "\r" in script for script in scripts), "they would end early, or hash otherwise"
+    hashes = [Markup(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'") for s in scripts]
+    facets = {name: sorted({facet(entry, name) for entry in entries}) for name in FACETS}
+    return env.get_template("index.html.jinja").render(
+        entries=entries, removed=removed, leagues=leagues, heads=heads(), facets=facets, hashes=hashes, scripts=[Markup(s) for s in scripts]
+    )
+
+
+def entry_page(env: jinja2.Environment, entry: Entry, shown: Record, entries: list[Record]) -> str:
+    runs = in_order(entry)
+    league = [other for other in entries if other["league"] == shown["league"] and other["unranked"] is None]
+    spent = [ledger(run) for run in runs]
+    return env.get_template("entry.html.jinja").render(
+        entry=shown,
+        view=urlencode(shown["league"]),
+        competing=len(league),
+        others=[other for other in league if other["id"] != entry.id] if shown["differences"] else [],
+        figures=figures(runs),
+        prompts={seed: told(entry.prompts[seed], runs) for seed in sorted(entry.prompts) if entry.prompts[seed]},
+        ledger={name: [s.get(name) for s in spent] for name in dict.fromkeys(name for s in spent for name in s)},
+        environment=plain(entry.environment),
+    )
+
+
+def ledger(run: Finished) -> Record:
+    """What was spent, one level deep: 'rollouts: train'."""
+    parts = {name: value if isinstance(value, dict) else {"": value} for name, value in plain(run.ledger).items()}
+    return {f"{name}: {part}" if part else name: value for name, values in parts.items() for part, value in values.items()}
+
+
+def told(rows: list[Record], runs: Runs) -> list[Record]:
+    """The best prompt of every cycle, as changes to the one before."""
+    tasks, seed_prompt = {stage["stage"]: stage["task"] for stage in runs[0].stages}, runs[0].same["seed_prompt"]
+    return [
+        {"problems": c["row"]["problems"], "stage": c["row"]["stage"], "task": c["task"], "score": c["best"]["score"], "changes": c["changes"]}
+        for c in cycles(plain(rows), seed_prompt, tasks)
+    ]
+
+
+def figures(runs: Runs) -> dict[str, Record]:
+    """SVG and caption of both figures. No text of a stranger is in them."""
+    runs = tuple(replace(run, method="own prompt") for run in runs)
+    tasks = list(dict.fromkeys(task for stage in runs[0].stages for task in trained(stage["task"])))
+    drawn = continual(runs)
+    edges = [float(np.mean([run.stages[i]["end"] for run in runs])) for i in range(len(runs[0].stages))]
+    points = []
+    for task in tasks:
+        curve = curve_of(runs, "own prompt", task)
+        stage = np.where(curve.problems > 0, np.searchsorted(edges, curve.problems) + 1, 0)
+        points.append(pd.DataFrame({"task": task, "stage": stage, "kl": curve.kl.mean(0), "accuracy": curve.accuracy.mean(0)}))
+    stages = pd.DataFrame([{"stage": i + 1, "task": s["task"]} for i, s in enumerate(runs[0].stages)])
+    path = kl_accuracy(pd.concat(points, ignore_index=True).dropna(), stages, tasks)
+    last = ", ".join(f"{task} {rows['accuracy'].iloc[-1]:.2f}" for task, rows in zip(tasks, points, strict=True))
+    caption = (
+        "How far the model moved for what it gained: a point an evaluation under the method's own prompt, joined in time order up to the ring; x the mean KL to the base in nats "
+        f"per token of its own answers, y the accuracy; filled points are in the task's own stage; {evidence(runs).replace('means and 95 % t-intervals', 'means')}."
+    )
+    return {
+        "continual": {
+            "svg": Markup(to_svg(drawn.figure, "continual", f"Accuracy over problems seen, a line a task. Last: {last}.")),
+            "caption": drawn.caption,
+        },
+        "drift": {"svg": Markup(to_svg(path, "drift", "Accuracy against KL to the base, a panel a task.")), "caption": caption},
+    }
+
+
+# --- the tables
+
+
+def tabled(entries: list[Record]) -> dict[str, tuple[str, ...]]:
+    """Name of its files -> league, in the order of the entries."""
+    names: dict[str, tuple[str, ...]] = {}
+    for league in dict.fromkeys(tuple(entry["league"].values()) for entry in entries):
+        name = re.sub("[^a-z0-9.]+", "-", "-".join(league).lower()).strip("-.")[:100]
+        while name in names:  # two leagues that differ in what a file's name can't hold
+            name += "-2"
+        names[name] = league
+    return names
+
+
+def cells(entry: Record) -> list[tuple[str, str, bool]]:
+    """(column, cell, whether a stranger wrote it) of one row, for tables to read; long texts are cut, they are whole on the entry's page."""
+    row = [("entry", cut(entry["name"]), True), ("organisation", cut(entry["organisation"]), True), ("method", cut(entry["method"]), True)]
+    row.append(("seeds", str(len(entry["seeds"])), False))
+    for c in COLUMNS:
+        if c.ranked:
+            row.append((f"place: {c.label}", place_text(entry["places"].get(c.key)), False))
+        if c.key not in ASIDE:
+            x = entry["values"][c.key]
+            around = "" if x["low"] is None or not c.digits else f" ({interval(x, c.digits)})"
+            row.append((c.label, said(x["value"], c.digits) + around, False))
+    remarks = ["verified"] * bool(entry["verified"]) + ([] if entry["unranked"] is None else [f"unranked: {cut(entry['unranked'])}"])
+    return [*row, ("remarks", ", ".join(remarks), True)]
+
+
+def cut(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+CAPTION = (
+    "Means over seeds with 95 % t-intervals. A place is an interval: entries whose paired difference holds zero in its 95 % interval share places."
+)
+
+
+def markdown(league: Sequence[str], entries: list[Record]) -> str:
+    rows = [[in_markdown(text) if foreign else text for _, text, foreign in cells(entry)] for entry in entries]
+    for entry, row in zip(entries, rows, strict=True):
+        row[0] = f"[{row[0]}](../{entry['page']})"
+    head = [name for name, _, _ in cells(entries[0])]
+    body = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    return "\n".join([f"**{in_markdown(' · '.join(league))}.** {CAPTION}", "", *body, ""])
+
+
+def in_markdown(text: str) -> str:
+    """No sign of Markdown or HTML is left, nor what GitHub makes links of by itself: addresses, www., mail and names."""
+    return re.sub(r"([\\`*_{}\[\]<>()#!|~&$@:.])", r"\\\1", text)
+
+
+def latex(league: Sequence[str], entries: list[Record]) -> str:
+    """A booktabs tabular in a table float as wide as the page."""
+    head = [name for name, _, _ in cells(entries[0])]
+    lines = [
+        r"\begin{table*}",
+        r"\centering\scriptsize",
+        rf"\caption{{{in_latex(' · '.join(league) + '. ' + CAPTION)}}}",
+        rf"\begin{{tabular}}{{lll{'r' * (len(head) - 4)}l}}",
+        r"\toprule",
+        " & ".join(map(in_latex, head)) + r" \\",
+        r"\midrule",
+        *(" & ".join(in_latex(text) for _, text, _ in cells(entry)) + r" \\" for entry in entries),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table*}",
+    ]
+    return "\n".join([*lines, ""])
+
+
+SIGNS = {sign: "\\" + sign for sign in "&%$#_{}"} | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+SIGNS |= {
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "–": "--",
+    "·": r"\textperiodcentered{}",
+    "…": r"\dots{}",
+}
+SIGNS |= {"[": "{[}", "]": "{]}", "*": "{*}"}  # the last three would be read as options of the line break before them
+
+
+def in_latex(text: str) -> str:
+    return "".join(SIGNS.get(sign, sign) for sign in text)
+
+
+def spreadsheet(entries: list[Record]) -> str:
+    """CSV, a row an entry; every text in quotes, none of them a formula, no number as an empty cell."""
+    out = io.StringIO()
+    rows = [spread(entry) for entry in entries]
+    write = csv.DictWriter(out, list(rows[0]), quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    write.writeheader()
+    write.writerows(rows)
+    return out.getvalue()
+
+
+def spread(entry: Record) -> dict[str, str | float]:
+    row: dict[str, Any] = {"id": entry["id"]} | entry["league"] | {name: entry[name] for name in ("name", "organisation", "method")}
+    row["seeds"] = len(entry["seeds"])
+    for key in [c.key for c in COLUMNS if c.ranked]:
+        row |= {f"{key}_place_{end}": entry["places"].get(key, {}).get(end) for end in ("first", "last")}
+    for key, x in entry["values"].items():
+        row |= {key: x["value"], f"{key}_low": x["low"], f"{key}_high": x["high"]}
+    row |= {"verified": "yes" if entry["verified"] else "no", "unranked": entry["unranked"] or "", "bundle": entry["bundle"]}
+    return {name: in_csv(value) if isinstance(value, str) else "" if value is None else value for name, value in row.items()}
+
+
+def in_csv(text: str) -> str:
+    """What a spreadsheet would take for a formula, behind an apostrophe."""
+    return "'" + text if text.startswith(tuple("=+-@＝＋－＠")) else text
