@@ -66,6 +66,6 @@ def entry_of(bundle: Bundle, decided: Iterable[Adjudication]) -> Entry:
 
 
 def unranked(bundle: Bundle, decided: Iterable[Adjudication]) -> Iterator[str]:
+    yield from (f"disputed: {d.reason}" for d in decided if d.action == "disputed")
     if (seeds := sorted(bundle.submission.seeds)) != rules.SEEDS:
         yield f"incomplete: seeds {', '.join(map(str, seeds))}, a place wants 0 to 4"
-    yield from (f"disputed: {d.reason}" for d in decided if d.action == "disputed")

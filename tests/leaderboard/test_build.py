@@ -1,0 +1,112 @@
+"""The board is what its submissions and decisions make of it: nothing else, and nothing less."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fst_bench.cli import main
+from fst_bench.leaderboard.adjudications import append
+from fst_bench.leaderboard.build import build
+from fst_bench.leaderboard.bundle import read_bundle
+from fst_bench.leaderboard.check import accuracies, summed_up
+
+
+def board_of(path: Path, *bundles: Path) -> Path:
+    (path / "submissions").mkdir(parents=True)
+    for number, bundle in enumerate(bundles):
+        shutil.copyfile(bundle, path / "submissions" / f"{number}.zip")
+    return path
+
+
+def entries(board: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((board / "data.json").read_text())["entries"]
+    return found
+
+
+def test_submissions_become_entries_with_the_numbers_of_their_runs(honest: Path, made: Path, tmp_path: Path) -> None:
+    board = board_of(tmp_path / "board", honest)
+    page, failed = build(board, tmp_path / "nothing")
+    assert page == board / "index.html" and failed == {}
+    (entry,) = entries(board)
+    ends = [json.loads(p.read_text())["final_average"]["system"] for p in sorted(made.rglob("metrics.json"))]
+    assert entry["values"]["end"]["value"] == round(sum(ends) / 2, 3)
+    assert entry["unranked"] == "incomplete: seeds 0, 1, a place wants 0 to 4" and not entry["places"]
+    assert entry["command"] == "fst-bench sweep --stream single-math --methods fst --preset smoke --seeds 0-4"
+    assert entry["bundle"] == read_bundle(honest).sha256
+    assert (board / "entries" / f"{entry['id']}.html").exists()
+
+
+def test_what_fails_its_check_is_left_out_and_named(
+    honest: Path, tampered: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def better(files: dict[str, bytes]) -> None:
+        metrics = json.loads(files["runs/s0/metrics.json"])
+        metrics["final_average"]["system"] = 0.99
+        files["runs/s0/metrics.json"] = json.dumps(metrics).encode()
+
+    board = board_of(tmp_path / "board", honest, tampered(better))
+    assert main(["leaderboard", "build", "--board", str(board), "--results", str(tmp_path / "nothing")]) == 1
+    assert "FAILS" in (printed := capsys.readouterr().out) and "final_average.system is 0.99" in printed
+    assert [e["bundle"] for e in entries(board)] == [read_bundle(honest).sha256]
+    (board / "submissions" / "2.zip").write_bytes(b"no zip")
+    _, failed = build(board, tmp_path / "nothing")
+    assert len(failed) == 2
+
+
+def test_decisions_remove_restore_and_dispute(honest: Path, tmp_path: Path) -> None:
+    board, sha = board_of(tmp_path / "board", honest), read_bundle(honest).sha256
+    decisions = board / "adjudications.jsonl"
+    append(decisions, sha, "verified", "seed 0 run again: the same", seed=0, code="0123abc")
+    build(board, tmp_path / "nothing")
+    assert entries(board)[0]["verified"] == ["seed 0 run again: the same"]
+    append(decisions, sha, "removed", "Its author asked <b>for it</b>.")
+    build(board, tmp_path / "nothing")
+    assert entries(board) == [] and not list((board / "entries").glob("*.html"))
+    assert "Its author asked &lt;b&gt;for it&lt;/b&gt;." in (board / "index.html").read_text()
+    append(decisions, sha, "restored", "Asked again.")
+    append(decisions, sha, "disputed", "seed 1 run again: another world")
+    build(board, tmp_path / "nothing")
+    assert entries(board)[0]["unranked"] == "disputed: seed 1 run again: another world"
+    append(decisions, "f" * 64, "removed", "Nobody.")
+    with pytest.raises(ValueError, match=r"is about ffff.*, which is no submission here"):
+        build(board, tmp_path / "nothing")
+
+
+def test_a_mended_verifier_scores_a_submission_again_once_that_was_decided(tampered: Callable[..., Path], tmp_path: Path) -> None:
+    """As if the verifier of old had been wrong about one answer: consistent then, not now."""
+
+    def of_old(files: dict[str, bytes]) -> None:
+        run = next(run for run in read_bundle(untouched).runs if run.seed == 0)
+        wrong = next(record for record in run.answers if record["reward"] == 0.0)
+        wrong.update(reward=1.0, status="correct")
+        found = accuracies(run.answers)
+        for row in run.evals:
+            row["accuracy"] = found[row["step"], row["task"], row["prompt_mode"]]
+        files["runs/s0/metrics.json"] = json.dumps(summed_up(run, run.evals)).encode()
+        for name, rows in (("evals", run.evals), ("answers", run.answers)):
+            files[f"runs/s0/{name}.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+    untouched = tmp_path / "untouched.zip"
+    shutil.copyfile(tampered(lambda files: None), untouched)
+    board = board_of(tmp_path / "board", tampered(of_old))
+    _, failed = build(board, tmp_path / "nothing")
+    assert "was scored 1.0" in next(iter(failed.values())) and entries(board) == []
+    append(
+        board / "adjudications.jsonl", read_bundle(board / "submissions" / "0.zip").sha256, "rescored", "The verifier took a wrong answer for right."
+    )
+    _, failed = build(board, tmp_path / "nothing")
+    assert failed == {}
+    reference = board_of(tmp_path / "reference", untouched)
+    build(reference, tmp_path / "nothing")
+    assert entries(board)[0]["values"] == entries(reference)[0]["values"]
+
+
+def test_the_same_file_twice_is_refused(honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board = board_of(tmp_path / "board", honest, honest)
+    assert main(["leaderboard", "build", "--board", str(board), "--results", str(tmp_path / "nothing")]) == 2
+    assert "is the same file as" in capsys.readouterr().err
+    assert not (board / "index.html").exists()

@@ -1,0 +1,101 @@
+"""Numbers of an entry by hand; places are intervals, and ties are ties."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fst_bench.compare.runs import Finished
+from fst_bench.leaderboard.standings import COLUMNS, Entry, League, Place, standings
+
+LEAGUE = League("continual-4@2", "embedded:tiny", "tiny", "closed")
+
+
+def finished(seed: int, end: float, within: tuple[float, float] = (0.5, 0.7)) -> Finished:
+    metrics = {
+        "stages": [{"within": w, "kl": {"system": k}} for w, k in zip(within, (0.1, 0.3), strict=True)],
+        "final_average": {"system": end, "seed": 0.25},
+        "transfer": {"system": {"anytime": 0.5, "forgetting": None}},
+    }
+    ledger = {"rollouts": {"train": 80, "anchor": 20}, "sampled_tokens": 1_000, "seconds": {"sample": 1.5, "update": 2.5}}
+    return Finished(Path(f"runs/s{seed}"), "m", seed, {}, {}, [], metrics, ledger)
+
+
+def entry(name: str, ends: list[float], withins: list[float] | None = None, unranked: str | None = None, league: League = LEAGUE) -> Entry:
+    """An entry whose seeds got `ends`, on one problem each, and `withins`."""
+    scores = {"end": {"math": np.array(ends)[:, None]}, "within": {"within": np.array(withins or ends)}}
+    return Entry(
+        id=name, league=league, name=name, organisation="o", method="m", seeds=list(range(len(ends))), runs=tuple(map(finished, range(len(ends)), ends)),
+        prompts={}, environment={}, settings={}, code="shipped", note="", command="", bundle="0" * 64, scores=scores, unranked=unranked,
+    )  # fmt: skip
+
+
+def places(*entries: Entry, column: str = "end") -> dict[str, str]:
+    return {s.entry.id: str(s.places[column]) for s in standings(entries) if s.places}
+
+
+def test_columns_of_a_run_by_hand() -> None:
+    run = finished(0, 0.8)
+    found = {column.key: column.of(run) for column in COLUMNS}
+    assert {key: value for key, value in found.items() if not math.isnan(value)} == {
+        "end": 0.8, "within": 0.6, "weights": 0.25, "anytime": 0.5, "kl": 0.2, "rollouts": 100, "tokens": 1_000, "seconds": 4.0,
+    }  # fmt: skip
+    assert [key for key, value in found.items() if math.isnan(value)] == ["recalled", "forgetting"]
+
+
+def test_a_number_is_a_mean_over_seeds_with_its_t_interval() -> None:
+    number = entry("a", [0.1, 0.2, 0.3]).values["end"]
+    half = 4.302653 * 0.1 / math.sqrt(3)  # t of 2 degrees of freedom at 97.5 %, a standard deviation of .1
+    assert number.value == pytest.approx(0.2) and (number.low, number.high) == pytest.approx((0.2 - half, 0.2 + half))
+    single = entry("a", [0.1]).values["end"]
+    assert single.value == 0.1 and math.isnan(single.low)
+
+
+def test_clearly_better_comes_first_and_what_cannot_be_told_apart_shares_places() -> None:
+    top, tied, last = [0.90, 0.91, 0.92, 0.93, 0.94], [0.88, 0.94, 0.90, 0.95, 0.91], [0.10, 0.11, 0.12, 0.13, 0.14]
+    assert places(entry("last", last), entry("tied", tied), entry("top", top)) == {"top": "1–2", "tied": "1–2", "last": "3"}
+    assert places(entry("alone", top)) == {"alone": "1"}
+
+
+def test_pairing_by_seed_tells_apart_what_overlaps() -> None:
+    spread = [0.1, 0.3, 0.5, 0.7, 0.9]
+    a, b = entry("a", [x + 0.02 for x in spread]), entry("b", spread)
+    assert a.values["end"].low < b.values["end"].high
+    assert places(a, b) == {"a": "1", "b": "2"}
+
+
+def test_the_two_rankings_are_apart_and_the_first_one_orders_the_rows() -> None:
+    high, low = [0.8, 0.81, 0.82, 0.8, 0.79], [0.2, 0.21, 0.22, 0.2, 0.19]
+    a, b = entry("a", high, low), entry("b", low, high)
+    assert places(a, b) == {"a": "1", "b": "2"} and places(a, b, column="within") == {"a": "2", "b": "1"}
+    assert [s.entry.id for s in standings([b, a])] == ["a", "b"]
+
+
+def test_unranked_entries_come_last_and_take_no_place() -> None:
+    best = entry("best", [0.99] * 3, unranked="incomplete: seeds 0, 1, 2, a place wants 0 to 4")
+    found = standings([best, entry("b", [0.1, 0.2, 0.3, 0.2, 0.1]), entry("a", [0.5, 0.6, 0.5, 0.6, 0.5])])
+    assert [(s.entry.id, {k: str(p) for k, p in s.places.items()}) for s in found] == [
+        ("a", {"end": "1", "within": "1"}), ("b", {"end": "2", "within": "2"}), ("best", {}),
+    ]  # fmt: skip
+
+
+def test_leagues_are_apart() -> None:
+    other = LEAGUE._replace(division="open")
+    assert places(entry("a", [0.1] * 5), entry("b", [0.9] * 5, league=other)) == {"a": "1", "b": "1"}
+
+
+@settings(max_examples=10)  # each draws thousands of resamples
+@given(st.lists(st.lists(st.integers(0, 10).map(lambda n: n / 10), min_size=5, max_size=5), min_size=1, max_size=5))
+def test_places_hold_together_whatever_the_scores(scores: list[list[float]]) -> None:
+    found = {s.entry.id: s for s in standings([entry(str(i), ends) for i, ends in enumerate(scores)])}
+    for name, standing in found.items():
+        place = standing.places["end"]
+        assert 1 <= place.first <= place.last <= len(scores)
+        for other, difference in standing.differences["end"].items():
+            back = found[other].differences["end"][name]
+            assert (difference.value, difference.low, difference.high) == pytest.approx((-back.value, -back.high, -back.low))
+    assert min(s.places["end"].first for s in found.values()) == 1
+    assert Place(1, 1) != Place(1, 2)
