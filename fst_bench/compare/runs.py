@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from fst_bench.metrics.transfer import trained
 from fst_bench.store import Store, records
 
 ASKED = ("batch", "stage_problems", "seed_prompt", "difficulty", "evaluation", "init")
@@ -87,7 +88,9 @@ def finished(
     path: Path, saved: dict[str, Any], metrics: dict[str, Any], ledger: dict[str, Any], rows: list[dict[str, Any]] | None = None
 ) -> Finished:  # fmt: skip
     """A run from its config.json, its metrics and its ledger."""
-    settings = saved["config"]
+    met = {saved.get("spec", {}).get("variants", {}).get(key, {"task": key})["task"] for stage in saved["stages"] for key in trained(stage["task"])}
+    knobs = {task: values for task, values in saved["config"]["difficulty"].items() if task in met}  # of other tasks it was never asked
+    settings = saved["config"] | {"difficulty": knobs}
     same = {"stream": f"{saved['stream']}@{saved['stream_version']}", "model": saved["model"], "preset": saved["preset"]}
     same |= {name: settings[name] for name in ASKED}
     same["data"] = {name: facts["fingerprint"] for name, facts in saved.get("data", {}).items()}  # its folder may lie elsewhere

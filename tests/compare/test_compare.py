@@ -109,6 +109,18 @@ def test_every_format_has_every_number(tmp_path: Path) -> None:
         assert len({line.count(" & ") for line in body}) == 1  # every row has every column
 
 
+def test_the_difficulty_of_a_task_that_a_stream_does_not_hold_keeps_no_runs_apart(tmp_path: Path) -> None:
+    """A task that came later is in the settings of newer runs only."""
+    old, new = {"math": {"operations": 8}}, {"math": {"operations": 8}, "hover-search": {"shown": 3}}
+    write_run(tmp_path, "rl", 0, change={"difficulty": old})
+    for method, seed in (("rl", 1), ("fst", 0)):
+        write_run(tmp_path, method, seed, change={"difficulty": new})
+    assert len(load([tmp_path])) == 3
+    write_run(tmp_path, "gepa", 0, change={"difficulty": {"math": {"operations": 2}}})
+    with pytest.raises(ValueError, match="does not belong in this table: difficulty"):
+        load([tmp_path])
+
+
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "a", "rl", 0)
     cases = [
