@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test test-backend benchmark reference clean
+.PHONY: run test test-backend benchmark reference ablations clean
 
 # The main job on the embedded model: no hub, no GPU, minutes.
 run: $(INSTALLED)
@@ -23,13 +23,24 @@ test-backend: .venv-backend/.installed
 benchmark: $(INSTALLED) .venv-trl/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts= -q tests/benchmarks --benchmark-json=results/benchmarks/speed.json
 
-# The README's tables: 60 runs, two at a time; the same command again goes on where it stopped.
+# The runs of the README's tables, two at a time, their submissions and the board; the same command again goes on where it stopped.
+REFERENCE := continual-4@2 continual-4-formats-given@1 paper-3@2
+METHODS := base gepa rl fst
 reference: $(INSTALLED)
-	$(BIN)/fst-bench sweep --stream continual-4 --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
-	$(BIN)/fst-bench sweep --stream continual-4-formats-given --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
-	$(BIN)/fst-bench sweep --stream paper-3 --methods base,gepa,rl,fst --seeds 0-4 --set threads=1 --out runs-reference
+	for run in $(REFERENCE); do $(BIN)/fst-bench sweep --stream $${run%@*} --methods $$(echo $(METHODS) | tr ' ' ,) --seeds 0-4 --set threads=1 --out runs-reference; done
 	$(BIN)/python results/collect.py runs-reference
-	for run in continual-4@2 continual-4-formats-given@1 paper-3@2; do $(BIN)/fst-bench compare results/$$run --format markdown --out results/pages/$${run%@*} > /dev/null; done
+	for run in $(REFERENCE); do \
+	  $(BIN)/fst-bench compare $(foreach method,$(METHODS),results/$$run/$(method)) --format markdown --out results/pages/$${run%@*} > /dev/null; \
+	  for method in $(METHODS); do $(BIN)/fst-bench leaderboard submit runs-reference/$$run/$$method --name $$method --org fst-bench --division closed \
+	    --note "Reference run. Settings as shipped; how they were chosen: results/tuning." --out results/submissions/$${run%@*}-$$method.zip; done; \
+	done
+	$(BIN)/fst-bench leaderboard build
+
+# All sixteen ablations on two streams: about nine hours on two cores.
+ablations: $(INSTALLED)
+	for stream in continual-4 continual-4-formats-given; do $(BIN)/fst-bench sweep --stream $$stream --methods rl-grpo,rl-kl,rl-replay,gepa-matched,gepa-archive,gepa-then-rl,rl-then-gepa,fst-single,fst-frozen,fst-no-lookahead,fst-prompt-advantage,fst-random,fst-drop,fst-archive,fst-reuse,fst-distill --seeds 0-2 --set threads=1 --out runs-reference; done
+	$(BIN)/python results/collect.py runs-reference
+	$(BIN)/python results/ablations.py > /dev/null
 
 .venv-backend/.installed: pyproject.toml constraints.txt requirements-backend.txt
 	rm -f $@

@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,8 @@ PROBES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "plasticity": (("math", "physics"), ("rl", "fst")),
 }
 """Probe -> (tasks of the single-task streams, methods) it is made of."""
+DISTILLED = "hover"
+"""The task of fst-distill, as in the paper."""
 FRESH = "hover"
 """The task of the plasticity passes."""
 MARGIN = 0.05
@@ -53,6 +55,8 @@ def experiments(out: Path, seeds: list[int], preset: str, jobs: int | None, watc
     for stream, settings in [*((name, SETTINGS) for name in streams), ("paper-3", {"threads": 1})]:
         done = sweep(stream, METHODS, seeds, out, preset, settings, jobs, watcher)
         failed += [f"{path}: {why}" for path, why in done.items() if why]
+    done = sweep(f"single-{DISTILLED}", ["fst-distill"], seeds, out, preset, SETTINGS, jobs, watcher)
+    failed += [f"{path}: {why}" for path, why in done.items() if why]
 
     def one(command: list[str]) -> str | None:
         done = subprocess.run(
@@ -77,12 +81,12 @@ def probes_of(out: Path, seeds: list[int]) -> Iterator[list[str]]:
             yield ["forgetting", str(run.path)]
 
 
-def runs_of(out: Path, stream: str) -> Runs:
-    """The finished runs of a stream, at its newest version there."""
+def runs_of(out: Path, stream: str, methods: Sequence[str] = METHODS) -> Runs:
+    """The finished runs of some methods on a stream, at its newest version there."""
     versions = sorted(out.glob(f"{stream}@*"), key=lambda p: int(p.name.rpartition("@")[2]))
     if not versions:
         raise ValueError(f"no runs of {stream} in {out}: fst-bench paper --out {out} makes them")
-    return tuple(run for run in load([versions[-1]]) if run.method in METHODS)
+    return tuple(run for run in load([versions[-1]]) if run.method in methods)
 
 
 # --- the claims
@@ -138,13 +142,12 @@ def mean_of(parts: list[dict[int, float]]) -> dict[int, float]:
     return {seed: sum(part[seed] for part in parts) / len(parts) for seed in shared}
 
 
-def claims(single: dict[str, Runs], continual: Runs) -> list[Claim]:
+def claims(single: dict[str, Runs], continual: Runs, distilled: Runs) -> list[Claim]:
     """Every claim of the paper, in its order."""
     return [
         *asymptote_claims(single), *efficiency_claims(single), *level_claims(single), *drift_claims(single), *channel_claims(single),
         *ood_claims(single), *plasticity_claims(single), *continual_claims(continual), *star_claims(single["star-graph"]),
-        Claim("FST-distill", "distilling the prompt's gain into the weights naively plateaus early", "about 32 against 48 on HoVer", "–", "not testable",
-              "fst-distill has not run on single-hover yet"),
+        *distill_claims(distilled, single[DISTILLED]),
     ]  # fmt: skip
 
 
@@ -313,11 +316,23 @@ def star_claims(runs: Runs) -> Iterator[Claim]:
 # --- the page
 
 
+def distill_claims(distilled: Runs, single: Runs) -> Iterator[Claim]:
+    text, paper = f"{DISTILLED}: distilling the prompt's gain into the weights naively ends below FST", "about 32 against 48"
+    if not distilled:
+        yield Claim("FST-distill", text, paper, "–", "not testable", f"fst-distill has not run on single-{DISTILLED}")
+        return
+    fst, naive = ends(single, "fst"), ends(distilled, "fst-distill")
+    e = paired(fst, naive)
+    ours = f"{100 * np.mean(list(naive.values())):.1f} against {100 * np.mean(list(fst.values())):.1f}; FST ahead by {percent(e)}"
+    yield judged("FST-distill", text, paper, e, ours)
+
+
 def write_page(out: Path, page: Path) -> Path:
     """paper.html, paper.md and the figures with their data, from the runs below `out`. ValueError names what is missing."""
     single = {task: runs_of(out, f"single-{task}") for task in ALL}
     continual = runs_of(out, "paper-3")
-    made = claims(single, continual)
+    distilled = runs_of(out, f"single-{DISTILLED}", ["fst-distill"])
+    made = claims(single, continual, distilled)
     three = {task: single[task] for task in TASKS}
     drawn = [draw.efficiency(single, "rl"), draw.fits(single), draw.drift(single), draw.continual(continual)]
     more = [
@@ -328,7 +343,7 @@ def write_page(out: Path, page: Path) -> Path:
     drawn += [d for d in (*more, draw.forgetting({"paper-3": continual})) if d is not None]
     page.mkdir(parents=True, exist_ok=True)
     figures = save(drawn, page / "figures")
-    runs = [run for group in (*single.values(), continual) for run in group]
+    runs = [run for group in (*single.values(), distilled, continual) for run in group]
     facts = {
         "model": runs[0].same["model"], "preset": runs[0].same["preset"], "runs": len(runs), "seeds": sorted({run.seed for run in runs}),
         "hours": sum(sum(run.ledger["seconds"].values()) for run in runs) / 3600,

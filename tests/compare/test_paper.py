@@ -1,6 +1,7 @@
 """The paper's claims on made-up runs: where FST is better as in the paper, and where the two have changed places."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def write_all(out: Path, shapes: dict[str, str], seeds: int = 3, probes: bool = 
 
 
 def judge(out: Path) -> list[Claim]:
-    return claims({task: runs_of(out, f"single-{task}") for task in SINGLE}, runs_of(out, "paper-3"))
+    single = {task: runs_of(out, f"single-{task}") for task in SINGLE}
+    return claims(single, runs_of(out, "paper-3"), runs_of(out, "single-hover", ["fst-distill"]))
 
 
 def test_what_the_paper_says_is_found_where_it_is_so(tmp_path: Path) -> None:
@@ -33,7 +35,7 @@ def test_what_the_paper_says_is_found_where_it_is_so(tmp_path: Path) -> None:
     verdicts = {(c.topic, c.text.partition(":")[0]): c.verdict for c in made}
     testable = [c for c in made if c.verdict != "not testable"]
     assert {c.verdict for c in testable} == {"reproduced"}, [c for c in testable if c.verdict != "reproduced"]
-    assert verdicts["FST-distill", "distilling the prompt's gain into the weights naively plateaus early"] == "not testable"
+    assert verdicts["FST-distill", "hover"] == "not testable"  # it has not run
     assert {c.topic for c in testable} >= {
         "Samples", "Prompts alone", "Average of three", "Drift", "Channels", "Out of domain", "Plasticity", "Continual", "Star-graph",
     }  # fmt: skip
@@ -82,3 +84,14 @@ def test_the_probes_that_are_owed(tmp_path: Path) -> None:
     assert {command[0] for command in owed} == {"channels", "ood", "plasticity", "forgetting"}
     assert all(json.loads((Path(c[1]) / "config.json").read_text())["seed"] == 0 for c in owed)
     assert all(c[2:] == (["--task", "hover"] if c[0] == "plasticity" else []) for c in owed)
+
+
+def test_naive_distillation_is_judged_where_it_has_run(tmp_path: Path) -> None:
+    write_all(tmp_path, {})
+    for shape, verdict in (("rl", "reproduced"), ("fst", "not reproduced")):
+        shutil.rmtree(tmp_path / "single-hover@1" / "fst-distill", ignore_errors=True)
+        for seed in range(3):
+            write_run(tmp_path, "fst-distill", seed, tasks=("hover",), length=640, shape=shape)
+        (claim,) = (c for c in judge(tmp_path) if c.topic == "FST-distill")
+        assert claim.verdict == verdict, claim
+        assert {run.method for run in runs_of(tmp_path, "single-hover")} == {"gepa", "rl", "fst"}
