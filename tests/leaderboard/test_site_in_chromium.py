@@ -195,7 +195,9 @@ def test_without_a_clipboard_the_link_is_selected(site: Path, opened: Opened) ->
     assert page.evaluate("getSelection().toString()") == page.url
 
 
-@pytest.mark.parametrize("view", ["sort=no:desc&columns=&stream=nowhere", "sort=end:up,:,__proto__:asc&q=%00%E2%80%AE", "%%%&&==#<script>", "columns=" + "x," * 999])
+@pytest.mark.parametrize(
+    "view", ["sort=no:desc&columns=&stream=nowhere", "sort=end:up,:,__proto__:asc&q=%00%E2%80%AE", "%%%&&==#<script>", "columns=" + "x," * 999]
+)
 def test_any_address_opens(site: Path, opened: Opened, view: str) -> None:
     page = opened(f"{site.as_uri()}#{view}")
     assert page.locator("#said").inner_text().endswith("entries are shown.")
