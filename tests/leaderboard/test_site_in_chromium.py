@@ -261,7 +261,7 @@ def test_on_a_phone(site: Path, opened: Opened, name: str) -> None:
     assert region.evaluate("box => box.scrollWidth > box.clientWidth")
     region.evaluate("box => { box.scrollLeft = 200 }")
     if name == "index.html":
-        assert page.locator("#board tbody th").first.evaluate("cell => cell.getBoundingClientRect().left") < 40, "the names stay"
+        assert 0 <= page.locator("#board tbody th").first.evaluate("cell => cell.getBoundingClientRect().left") < 40, "the names stay"
 
 
 @pytest.mark.parametrize("dark", [False, True])
