@@ -110,7 +110,7 @@ def rounded(x: float, digits: int) -> float | None:
     """None for NaN. Rounded twice, so that the last bits of a machine's arithmetic can't turn an exact half either way."""
     if not math.isfinite(x):
         return None
-    return round(round(float(x), 9), digits) + 0.0 if digits else int(round(round(float(x), 6)))
+    return round(round(float(x), 9), digits) + 0.0 if digits else round(round(float(x), 6))
 
 
 def record(standing: Standing) -> Record:
@@ -165,7 +165,7 @@ def interval(x: Record, digits: int, sign: str = "") -> str:
 
 def with_interval(x: Record, digits: int) -> Markup:
     value = said(x["value"], digits)
-    return Markup(value if x["low"] is None else f'{value} <span class="range">{interval(x, digits)}</span>')
+    return Markup(value if x["low"] is None or not digits else f'{value} <span class="range">{interval(x, digits)}</span>')
 
 
 def difference(x: Record, digits: int) -> Markup:
@@ -196,15 +196,15 @@ def asset(name: str) -> str:
 def heads() -> list[Record]:
     """The index's columns, in order."""
     made: list[Record] = [{"name": "entry", "label": "entry", "note": "Its name, and whose it is."}]
-    made += [{"name": "stream", "label": "stream", "note": "Name and version."}, {"name": "method", "label": "method", "note": ""}]
+    made.append({"name": "stream", "label": "stream", "note": "Name and version."})
     for c in COLUMNS:
         if c.ranked:
             note = f"Among the entries of its league, by {c.label}."
             made.append({"name": f"place-{c.key}", "label": f"place: {c.label}", "note": note, "place": c.key, "kind": "number"})
         made.append({"name": c.key, "label": c.label, "note": c.note, "column": c, "kind": f"number {c.better}"})
     made.append({"name": "seeds", "label": "seeds", "note": "How many runs.", "kind": "number"})
-    made += [{"name": name, "label": name, "note": ""} for name in ("model", "preset", "division")]
-    return [{"kind": "", "place": "", "column": None} | head | {"aside": head["name"] in ASIDE} for head in made]
+    made += [{"name": name, "label": name, "note": ""} for name in ("method", "model", "preset", "division")]
+    return [{"kind": "text", "place": "", "column": None} | head | {"aside": head["name"] in ASIDE} for head in made]
 
 
 def index_page(env: jinja2.Environment, entries: list[Record], removed: list[Record], leagues: dict[str, tuple[str, ...]]) -> str:
@@ -236,7 +236,7 @@ def entry_page(env: jinja2.Environment, entry: Entry, shown: Record, entries: li
 def ledger(run: Finished) -> Record:
     """What was spent, one level deep: 'rollouts: train'."""
     parts = {name: value if isinstance(value, dict) else {"": value} for name, value in plain(run.ledger).items()}
-    return {f"{name}: {part}" if part else name: value for name, values in parts.items() for part, value in values.items()}
+    return {(f"{name}: {part}" if part else name).replace("_", " "): value for name, values in parts.items() for part, value in values.items()}
 
 
 def told(rows: list[Record], runs: Runs) -> list[Record]:
@@ -248,15 +248,18 @@ def told(rows: list[Record], runs: Runs) -> list[Record]:
     ]
 
 
+OWN = "under the method's own prompt"
+
+
 def figures(runs: Runs) -> dict[str, Record]:
     """SVG and caption of both figures. No text of a stranger is in them."""
-    runs = tuple(replace(run, method="own prompt") for run in runs)
+    runs = tuple(replace(run, method=OWN) for run in runs)
     tasks = list(dict.fromkeys(task for stage in runs[0].stages for task in trained(stage["task"])))
     drawn = continual(runs)
     edges = [float(np.mean([run.stages[i]["end"] for run in runs])) for i in range(len(runs[0].stages))]
     points = []
     for task in tasks:
-        curve = curve_of(runs, "own prompt", task)
+        curve = curve_of(runs, OWN, task)
         stage = np.where(curve.problems > 0, np.searchsorted(edges, curve.problems) + 1, 0)
         points.append(pd.DataFrame({"task": task, "stage": stage, "kl": curve.kl.mean(0), "accuracy": curve.accuracy.mean(0)}))
     stages = pd.DataFrame([{"stage": i + 1, "task": s["task"]} for i, s in enumerate(runs[0].stages)])

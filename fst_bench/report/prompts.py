@@ -8,6 +8,10 @@ WORDS = re.compile(r"\s+|\S+")
 SENTENCES = re.compile(r"\s+|\S.*?(?:[.!?:](?=\s)|(?=\n)|\Z)", re.DOTALL)
 
 
+LONGEST = 10_000
+"""Characters of two prompts that are compared; the comparison is quadratic at worst."""
+
+
 def cycles(population: list[dict[str, Any]], seed_prompt: str | None, task_of: dict[int, str]) -> list[dict[str, Any]]:
     """One entry per recorded cycle: the cycle's row, its stage's task, and its best prompt as changes to the best before (first: the seed prompt)."""
     entries = []
@@ -25,8 +29,11 @@ def cycles(population: list[dict[str, Any]], seed_prompt: str | None, task_of: d
 def changes(before: str, after: str) -> list[tuple[str, str]]:
     """`after` as pieces ("same" | "added" | "removed", text): without the removed ones it is `after`, without the added ones `before`.
 
-    Sentences are matched first; a passage that was reworded is compared word by word if most of its words stayed.
+    Sentences are matched first; a passage that was reworded is compared word by word if most of its words stayed. Prompts too long
+    to compare (LONGEST) are replaced whole.
     """
+    if before != after and len(before) + len(after) > LONGEST:
+        return [(kind, text) for kind, text in (("removed", before), ("added", after)) if text]
     pieces: list[tuple[str, str]] = []
     for kind, old, new in compare(SENTENCES, before, after):
         reworded = compare(WORDS, old, new) if kind == "replace" else []

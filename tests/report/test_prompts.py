@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fst_bench.report.prompts import changes, cycles
+from fst_bench.report.prompts import LONGEST, changes, cycles
 
 BASE = "Solve the problem. End with the final answer."
 
@@ -59,3 +59,9 @@ def test_cycles_follow_the_best():
     assert entries[0]["changes"] == [("same", BASE), ("added", " A.")]
     assert entries[0]["others"] == [{"prompt": "B.", "score": 0.5}]
     assert entries[1]["changes"] == [("same", BASE + " A.")] and entries[1]["task"] == "math"
+
+
+def test_prompts_too_long_to_compare_are_replaced_whole():
+    before, after = "word " * LONGEST, "other " * LONGEST
+    assert changes(before, after) == [("removed", before), ("added", after)]
+    assert changes(before, before) == [("same", before)] and changes("", after) == [("added", after)]
