@@ -6,9 +6,7 @@ made, and escaped by each format's own rules. Nothing is fetched; the index runs
 """
 
 import base64
-import csv
 import hashlib
-import io
 import json
 import math
 import re
@@ -35,11 +33,9 @@ from fst_bench.report.tables import number as count
 from fst_bench.store import write_atomic
 
 from .standings import COLUMNS, Entry, League, Standing
+from .tables import ASIDE, Record, interval, latex, markdown, place_text, said, spreadsheet, summary, tabled
 
-ASIDE = ("anytime", "rollouts", "seconds", "preset")
-"""Columns that the index shows only when asked, and that tables for papers leave out."""
 FACETS = (*League._fields, "method")
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Removed:
 
 
 def build_site(standings: Sequence[Standing], removed: Sequence[Removed], out: Path) -> Path:
-    """Into `out`: index.html, entries/ID.html, data.json, tables/LEAGUE.md, .csv and .tex; pages of entries and leagues that are gone are deleted.
+    """Into `out`: index.html, entries/ID.html, data.json, tables/LEAGUE.md, .csv and .tex, tables/summary.md; pages of entries and leagues that are gone are deleted.
 
     Returns the index. `standings` in the order to show.
     """
@@ -68,6 +64,8 @@ def build_site(standings: Sequence[Standing], removed: Sequence[Removed], out: P
         files |= {f"tables/{name}.md": markdown(league, mine), f"tables/{name}.csv": spreadsheet(mine), f"tables/{name}.tex": latex(league, mine)}
     for standing, entry in zip(standings, entries, strict=True):
         files[entry["page"]] = entry_page(env, standing.entry, entry, entries)
+    if entries:
+        files["tables/summary.md"] = summary(leagues, entries)
     files["index.html"] = index_page(env, entries, gone, leagues)
     for folder in (out / "entries", out / "tables"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +129,11 @@ def record(standing: Standing) -> Record:
         **{name: plain(getattr(entry, name)) for name in ("note", "command", "settings")},
         "seeds": [run.seed for run in runs],
         "places": {key: {"first": place.first, "last": place.last} for key, place in standing.places.items()},
-        "values": {c.key: around(values[c.key], c.digits) | {"seeds": [rounded(c.of(run), c.digits) for run in runs]} for c in COLUMNS},
+        "values": {
+            c.key: around(values[c.key], c.digits)
+            | {"half": rounded((values[c.key].high - values[c.key].low) / 2, c.digits), "seeds": [rounded(c.of(run), c.digits) for run in runs]}
+            for c in COLUMNS
+        },
         "differences": {
             c.key: {other: around(d, c.digits) for other, d in standing.differences[c.key].items()} for c in COLUMNS if c.key in standing.differences
         },
@@ -152,15 +154,7 @@ def as_json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-# --- numbers in words
-
-
-def said(x: float | None, digits: int, sign: str = "") -> str:
-    return "–" if x is None else f"{x:{sign},.{digits}f}"
-
-
-def interval(x: Record, digits: int, sign: str = "") -> str:
-    return "–" if x["low"] is None else f"{said(x['low'], digits, sign)} to {said(x['high'], digits, sign)}"
+# --- the pages
 
 
 def with_interval(x: Record, digits: int) -> Markup:
@@ -172,13 +166,6 @@ def difference(x: Record, digits: int) -> Markup:
     value = said(x["value"], digits, "+")
     clear = x["low"] is not None and (x["low"] > 0 or x["high"] < 0)
     return Markup(f'{f"<strong>{value}</strong>" if clear else value} <span class="range">{interval(x, digits, "+")}</span>')
-
-
-def place_text(place: Record | None) -> str:
-    return "–" if place is None else f"{place['first']}" if place["first"] == place["last"] else f"{place['first']}–{place['last']}"
-
-
-# --- the pages
 
 
 def templates() -> jinja2.Environment:
@@ -276,117 +263,3 @@ def figures(runs: Runs) -> dict[str, Record]:
         },
         "drift": {"svg": Markup(to_svg(path, "drift", "Accuracy against KL to the base, a panel a task.")), "caption": caption},
     }
-
-
-# --- the tables
-
-
-def tabled(entries: list[Record]) -> dict[str, tuple[str, ...]]:
-    """Name of its files -> league, in the order of the entries."""
-    names: dict[str, tuple[str, ...]] = {}
-    for league in dict.fromkeys(tuple(entry["league"].values()) for entry in entries):
-        name = re.sub("[^a-z0-9.]+", "-", "-".join(league).lower()).strip("-.")[:100]
-        while name in names:  # two leagues that differ in what a file's name can't hold
-            name += "-2"
-        names[name] = league
-    return names
-
-
-def cells(entry: Record) -> list[tuple[str, str, bool]]:
-    """(column, cell, whether a stranger wrote it) of one row, for tables to read; long texts are cut, they are whole on the entry's page."""
-    row = [("entry", cut(entry["name"]), True), ("organisation", cut(entry["organisation"]), True), ("method", cut(entry["method"]), True)]
-    row.append(("seeds", str(len(entry["seeds"])), False))
-    for c in COLUMNS:
-        if c.ranked:
-            row.append((f"place: {c.label}", place_text(entry["places"].get(c.key)), False))
-        if c.key not in ASIDE:
-            x = entry["values"][c.key]
-            around = "" if x["low"] is None or not c.digits else f" ({interval(x, c.digits)})"
-            row.append((c.label, said(x["value"], c.digits) + around, False))
-    remarks = ["verified"] * bool(entry["verified"]) + ([] if entry["unranked"] is None else [f"unranked: {cut(entry['unranked'])}"])
-    return [*row, ("remarks", ", ".join(remarks), True)]
-
-
-def cut(text: str) -> str:
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-CAPTION = (
-    "Means over seeds with 95 % t-intervals. A place is an interval: entries whose paired difference holds zero in its 95 % interval share places."
-)
-
-
-def markdown(league: Sequence[str], entries: list[Record]) -> str:
-    rows = [[in_markdown(text) if foreign else text for _, text, foreign in cells(entry)] for entry in entries]
-    for entry, row in zip(entries, rows, strict=True):
-        row[0] = f"[{row[0]}](../{entry['page']})"
-    head = [name for name, _, _ in cells(entries[0])]
-    body = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
-    return "\n".join([f"**{in_markdown(' · '.join(league))}.** {CAPTION}", "", *body, ""])
-
-
-def in_markdown(text: str) -> str:
-    """No sign of Markdown or HTML is left, nor what GitHub makes links of by itself: addresses, www., mail and names."""
-    return re.sub(r"([\\`*_{}\[\]<>()#!|~&$@:.])", r"\\\1", text)
-
-
-def latex(league: Sequence[str], entries: list[Record]) -> str:
-    """A booktabs tabular in a table float as wide as the page."""
-    head = [name for name, _, _ in cells(entries[0])]
-    lines = [
-        r"\begin{table*}",
-        r"\centering\scriptsize",
-        rf"\caption{{{in_latex(' · '.join(league) + '. ' + CAPTION)}}}",
-        rf"\begin{{tabular}}{{lll{'r' * (len(head) - 4)}l}}",
-        r"\toprule",
-        " & ".join(map(in_latex, head)) + r" \\",
-        r"\midrule",
-        *(" & ".join(in_latex(text) for _, text, _ in cells(entry)) + r" \\" for entry in entries),
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table*}",
-    ]
-    return "\n".join([*lines, ""])
-
-
-SIGNS = {sign: "\\" + sign for sign in "&%$#_{}"} | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-SIGNS |= {
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "–": "--",
-    "·": r"\textperiodcentered{}",
-    "…": r"\dots{}",
-}
-SIGNS |= {"[": "{[}", "]": "{]}", "*": "{*}"}  # the last three would be read as options of the line break before them
-
-
-def in_latex(text: str) -> str:
-    return "".join(SIGNS.get(sign, sign) for sign in text)
-
-
-def spreadsheet(entries: list[Record]) -> str:
-    """CSV, a row an entry; every text in quotes, none of them a formula, no number as an empty cell."""
-    out = io.StringIO()
-    rows = [spread(entry) for entry in entries]
-    write = csv.DictWriter(out, list(rows[0]), quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    write.writeheader()
-    write.writerows(rows)
-    return out.getvalue()
-
-
-def spread(entry: Record) -> dict[str, str | float]:
-    row: dict[str, Any] = {"id": entry["id"]} | entry["league"] | {name: entry[name] for name in ("name", "organisation", "method")}
-    row["seeds"] = len(entry["seeds"])
-    for key in [c.key for c in COLUMNS if c.ranked]:
-        row |= {f"{key}_place_{end}": entry["places"].get(key, {}).get(end) for end in ("first", "last")}
-    for key, x in entry["values"].items():
-        row |= {key: x["value"], f"{key}_low": x["low"], f"{key}_high": x["high"]}
-    row |= {"verified": "yes" if entry["verified"] else "no", "unranked": entry["unranked"] or "", "bundle": entry["bundle"]}
-    return {name: in_csv(value) if isinstance(value, str) else "" if value is None else value for name, value in row.items()}
-
-
-def in_csv(text: str) -> str:
-    """What a spreadsheet would take for a formula, behind an apostrophe."""
-    return "'" + text if text.startswith(tuple("=+-@＝＋－＠")) else text

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import fst_bench.leaderboard
-from fst_bench.leaderboard.site import Removed, asset, build_site, cut, in_csv, in_latex, in_markdown, line, plain, rounded, tabled
+from fst_bench.leaderboard.site import Removed, asset, build_site, line, plain, rounded
 from fst_bench.leaderboard.standings import COLUMNS, standings
+from fst_bench.leaderboard.tables import cut, in_csv, in_latex, in_markdown, tabled
 
 LEAGUE = "continual-4-2-embedded-tiny-tiny-open"
 
@@ -84,7 +85,7 @@ def files(out: Path) -> dict[str, bytes]:
 
 def test_which_files_there_are(out: Path) -> None:
     tables = [f"tables/{name}.{kind}" for name in (LEAGUE, "paper-3-2-embedded-tiny-tiny-open") for kind in ("csv", "md", "tex")]
-    assert sorted(files(out)) == sorted(["index.html", "data.json", *tables, *(f"entries/{s.entry.id}.html" for s in board())])
+    assert sorted(files(out)) == sorted(["index.html", "data.json", "tables/summary.md", *tables, *(f"entries/{s.entry.id}.html" for s in board())])
 
 
 def test_every_link_has_its_target_and_nothing_is_fetched(out: Path) -> None:
@@ -136,7 +137,7 @@ def test_the_same_bytes_elsewhere(tmp_path: Path) -> None:
         env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])} | change
         subprocess.run([sys.executable, "-c", BUILD, str(room / "site")], check=True, env=env, cwd=room)
         made.append(files(room / "site"))
-    assert list(made[0]) == list(made[1]) and len(made[0]) == 8
+    assert list(made[0]) == list(made[1]) and len(made[0]) == 9
     assert [name for name in made[0] if made[0][name] != made[1][name]] == []
     for name, content in made[0].items():
         assert b"room 0" not in content and str(tmp_path).encode() not in content, name
@@ -154,6 +155,7 @@ def test_built_again_over_another_one_only_its_own_is_there(tmp_path: Path) -> N
         "entries/continual-4-2-rl.html",
         "index.html",
         *(f"tables/{LEAGUE}.{kind}" for kind in ("csv", "md", "tex")),
+        "tables/summary.md",
     ]
     assert b"Removed entries" not in again["index.html"] and b"paper-3" not in again["index.html"]
     fresh = tmp_path / "fresh"
@@ -225,8 +227,8 @@ def test_no_number_is_null_in_data_and_a_dash_on_pages(tmp_path: Path) -> None:
     )  # fmt: skip
     build_site(standings([replace(entry("continual-4@2", "rl", 1), runs=runs), entry("continual-4@2", "fst", 1)]), [], tmp_path)
     rl = next(e for e in data(tmp_path)["entries"] if e["method"] == "rl")
-    assert rl["values"]["recalled"] == {"value": None, "low": None, "high": None, "seeds": [None]}
-    assert rl["values"]["end"] == {"value": 0.5, "low": None, "high": None, "seeds": [0.5]}
+    assert rl["values"]["recalled"] == {"value": None, "low": None, "high": None, "half": None, "seeds": [None]}
+    assert rl["values"]["end"] == {"value": 0.5, "low": None, "high": None, "half": None, "seeds": [0.5]}
     for name in ("index.html", rl["page"]):
         text = Parsed(tmp_path / name).text
         assert "–" in text and not re.search(r"\bnan\b|\bNone\b", text)
@@ -354,3 +356,12 @@ def test_what_the_site_is_made_of_ships() -> None:
     folder = Path(fst_bench.leaderboard.__file__).parent
     assert {"index.html.jinja", "entry.html.jinja", "board.css", "board.js"} <= {path.name for path in folder.iterdir()}
     assert {path.name for path in (folder / "assets").iterdir()} == {"README.md", "dataTables.min.js", "dataTables.LICENSE.txt"}
+
+
+def test_the_short_table_has_every_entry_with_its_places(out: Path) -> None:
+    lines = (out / "tables" / "summary.md").read_text().splitlines()
+    assert len(lines) == 2 + len(board()) and len({line.count("|") - line.count("\\|") for line in lines}) == 1
+    (fst,) = (line for line in lines if "fst as shipped" in line and "continual-4" in line)
+    values = entry("continual-4@2", "fst").values
+    for key in ("end", "within", "weights", "kl"):
+        assert f"| {values[key].value:.3f} ± {(values[key].high - values[key].low) / 2:.3f} |" in fst
