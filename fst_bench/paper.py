@@ -324,7 +324,8 @@ def distill_claims(distilled: Runs, single: Runs) -> Iterator[Claim]:
     fst, naive = ends(single, "fst"), ends(distilled, "fst-distill")
     e = paired(fst, naive)
     ours = f"{100 * np.mean(list(naive.values())):.1f} against {100 * np.mean(list(fst.values())):.1f}; FST ahead by {percent(e)}"
-    yield judged("FST-distill", text, paper, e, ours)
+    saturated = "both have hardly anything left to learn" if min(*fst.values(), *naive.values()) > 0.95 else ""
+    yield judged("FST-distill", text, paper, e, ours, note=saturated)
 
 
 def write_page(out: Path, page: Path) -> Path:

@@ -35,6 +35,8 @@ TURNS = {"turns"}
 ENVIRONMENT = {
     "python", "system", "cpu", "threads", "sandbox", "code", "fst-bench", "torch", "transformers", "tokenizers", "gepa", "math-verify", "numpy", "pandas",
 }  # fmt: skip
+LONGEST, MOST = 20_000, 100
+"""Characters of a prompt, prompts of a population."""
 KL_ROUNDING = 1e-3
 """An exact KL is not negative, and that of the base to itself nothing, but for rounding."""
 
@@ -206,7 +208,7 @@ def unlike(where: str, row: dict[str, Any], run: Submitted, due: Due, task: str,
     for key in REALS:
         if not finite(row[key]):
             yield f"{where}: {key} is {row[key]!r}"
-    if not 0 <= row["accuracy"] <= 1 or not 0 <= row["tokens_per_answer"] <= run.config.policy.max_tokens * (1 + len(run.config.difficulty)):
+    if not 0 <= row["accuracy"] <= 1 or not 0 <= row["tokens_per_answer"] <= run.config.policy.max_tokens:
         yield f"{where}: accuracy {row['accuracy']}, {row['tokens_per_answer']} tokens an answer"
     if row["kl"] < -KL_ROUNDING or (due.step == 0 and run.config.init is None and abs(row["kl"]) > KL_ROUNDING):
         yield f"{where}: a KL of {row['kl']}{' before learning' if due.step == 0 else ''}"
@@ -299,12 +301,21 @@ def numbered(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def prompts(run: Submitted) -> Iterator[str]:
+    """Of a size that a page can show: the method's own limit on a prompt may be anything."""
+    if len(run.prompts) > (steps := -(-stream_of(run).total // run.config.batch)):
+        yield f"prompts.jsonl: {len(run.prompts)} populations, the run has {steps} steps"
     for number, row in enumerate(run.prompts, 1):
         population = row.get("population")
         sound = (
             isinstance(population, list)
             and population
-            and all(isinstance(p, dict) and isinstance(p.get("prompt"), str) and (p.get("score") is None or finite(p["score"])) for p in population)
+            and all(
+                isinstance(p, dict)
+                and isinstance(p.get("prompt"), str)
+                and len(p["prompt"]) <= LONGEST
+                and (p.get("score") is None or finite(p["score"]))
+                for p in population
+            )
         )
         if not sound or not whole(row.get("stage")) or not whole(row.get("problems")) or not whole(row.get("step")):
             yield f"prompts.jsonl row {number} is no population"

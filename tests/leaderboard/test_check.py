@@ -22,7 +22,7 @@ from fst_bench.cli import main
 from fst_bench.config import resolve
 from fst_bench.evaluate import TEST_SEED
 from fst_bench.leaderboard.bundle import MANIFEST, read_bundle, write_bundle
-from fst_bench.leaderboard.check import check, rescored, sound
+from fst_bench.leaderboard.check import check, rescored, scored, sound
 from fst_bench.tasks import load_task
 
 Files = dict[str, bytes]
@@ -190,6 +190,9 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "code that no run was made with": (lambda files: files.update({"code/methods/mine.py": b"import os"}), "code/methods/mine.py: no run was made with it"),
     "code that is not there": (every_run(lambda c: c["config"].update(code={"methods/fst": {"sha256": "0" * 64, "package": None}}), {"code": {"methods/fst": {"sha256": "0" * 64}}}), "code/methods/fst.py is missing"),
     "prompts that are none": (rows(f"{S0}/prompts.jsonl", lambda r: r[0].update(population="<script>")), "prompts.jsonl row 1 is no population"),
+    "a prompt like a book": (rows(f"{S0}/prompts.jsonl", lambda r: r[0]["population"][0].update(prompt="x" * 20_001)), "prompts.jsonl row 1 is no population"),
+    "prompts without end": (rows(f"{S0}/prompts.jsonl", lambda r: r.extend(r[:1] * 99)), r"prompts.jsonl: \d+ populations, the run has 3 steps"),
+    "longer answers than it may give": (rows(f"{S0}/evals.jsonl", lambda r: r[0].update(tokens_per_answer=97.0)), "97.0 tokens an answer"),
     "a torn line": (lambda files: files.update({f"{S0}/evals.jsonl": files[f"{S0}/evals.jsonl"][:-9]}), "evals.jsonl ends in a torn line"),
     "a key twice": (lambda files: files.update({f"{S0}/ledger.json": files[f"{S0}/ledger.json"].replace(b"{", b'{"problems": 1,', 1)}), "ledger.json is not JSON: a key is there twice"),
     "nesting without end": (lambda files: files.update({f"{S0}/metrics.json": b"[" * 100_000}), "metrics.json is not JSON"),
@@ -376,3 +379,15 @@ def test_a_method_of_ones_own_comes_with_its_file(tmp_path: Path, monkeypatch: p
     bundle = write_bundle([run.path], "Mine", "Me", "closed", "", tmp_path / "mine.zip")
     assert bundle.code() == {"mine": mine.read_bytes()} and complaint(tmp_path / "mine.zip") == ""
     assert bundle.submission.code["methods/mine"].package is None
+
+
+def test_answers_of_a_conversation_are_scored_with_what_the_tool_said() -> None:
+    task = load_task("hover-search", chains=1, hops=1, style="bare")
+    problem = task.problems("test", TEST_SEED, 1)[0]
+    said = next(text for text in task.wrong_texts(problem) if task.respond(problem, [text]) is not None)
+    turn = {"said": said, "heard": task.respond(problem, [said])}
+    right = {"text": task.write(problem.answer), "turns": [turn]}
+    assert scored(1, right, task, problem)[0] == 1.0
+    for turns in ([turn | {"heard": "The answer is yes."}], [{"said": said}], ["search"], "search"):
+        with pytest.raises(ValueError, match=r"answers.jsonl row 1: .*(was told what its tool does not say|its turns are none)"):
+            scored(1, right | {"turns": turns}, task, problem)
