@@ -6,15 +6,19 @@ verified or disputed by running one of its seeds again, removed, restored, or sc
 
 import hashlib
 import json
+import math
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fst_bench.bench import start
 from fst_bench.compare import interval
 from fst_bench.config import SHELVES
+from fst_bench.environment import environment
 from fst_bench.errors import explain
 from fst_bench.leaderboard.bundle import Bundle, Submitted
 from fst_bench.leaderboard.standings import COLUMNS
@@ -80,9 +84,6 @@ def verify(bundle: Bundle, seed: int, out: Path) -> tuple[Action, str, str]:
     the rows have to be the same, bit for bit. Elsewhere rounding makes it another draw, and each ranked number has to lie where one more seed
     would be expected: in the 95 % prediction interval of the submitted seeds.
     """
-    from fst_bench.bench import start
-    from fst_bench.environment import environment
-
     run = next((run for run in bundle.runs if run.seed == seed), None)
     if run is None:
         raise ValueError(f"no seed {seed} in this submission: there are {', '.join(str(run.seed) for run in bundle.runs)}")
@@ -98,19 +99,18 @@ def verify(bundle: Bundle, seed: int, out: Path) -> tuple[Action, str, str]:
 
 
 def judge(bundle: Bundle, run: Submitted, rows: list[dict[str, Any]], metrics: dict[str, Any]) -> tuple[Action, str]:
-    """What a run's new rows and metrics say of the submitted ones."""
+    """What a run's new rows and metrics say of the submitted ones. ValueError where they differ and nothing says by how much they may."""
     shared = [{key: row[key] for key in theirs if key in row} for row, theirs in zip(rows, run.evals, strict=True)]
     differing = [number for number, (ours, theirs) in enumerate(zip(shared, run.evals, strict=True), 1) if ours != theirs]
     if not differing:
         return "verified", f"all {len(rows)} evaluation rows are the same, bit for bit"
-    said = []
-    outside = False
-    again = run.finished()
-    again = type(again)(again.path, again.method, again.seed, again.same, again.settings, again.stages, metrics, again.ledger, rows)
+    if len(bundle.runs) < 2:
+        raise ValueError(f"{len(differing)} of {len(rows)} evaluation rows differ, and one seed gives no interval to judge another draw by")
+    again = replace(run.finished(), metrics=metrics, rows=rows)
+    said, inside = [], []
     for column in (c for c in COLUMNS if c.ranked):
         mean, half = interval([column.of(other.finished()) for other in bundle.runs])
-        n, value = len(bundle.runs), column.of(again)
-        width = half * (n + 1) ** 0.5  # of a prediction: t * s * sqrt(1 + 1/n)
-        outside |= not abs(value - mean) <= width
+        width, value = half * math.sqrt(len(bundle.runs) + 1), column.of(again)  # of a prediction: t * s * sqrt(1 + 1/n)
+        inside.append(abs(value - mean) <= width)
         said.append(f"{column.label} {value:.3f}, one more seed is expected in {mean - width:.3f} to {mean + width:.3f}")
-    return "disputed" if outside else "verified", f"{len(differing)} of {len(rows)} evaluation rows differ; {'; '.join(said)}"
+    return "verified" if all(inside) else "disputed", f"{len(differing)} of {len(rows)} evaluation rows differ; {'; '.join(said)}"

@@ -1,8 +1,10 @@
 """Decisions are appended and hold together; running a seed again tells an honest submission from an invented one."""
 
 import json
+import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from fst_bench.cli import main
 from fst_bench.config import resolve
 from fst_bench.evaluate import TEST_SEED
 from fst_bench.leaderboard import adjudications
-from fst_bench.leaderboard.adjudications import append, read
+from fst_bench.leaderboard.adjudications import append, judge, read
 from fst_bench.leaderboard.bundle import read_bundle
 from fst_bench.leaderboard.check import accuracies, check, summed_up
 from fst_bench.tasks import load_task
@@ -88,3 +90,18 @@ def test_invented_answers_are_consistent_and_running_a_seed_again_disputes_them(
     assert main(["leaderboard", "verify", str(path), "--seed", "0", "--out", str(tmp_path / "runs"), "--board", str(board)]) == 1
     (made,) = read(board / adjudications.DECISIONS)
     assert made.action == "disputed" and "evaluation rows differ; end of stream" in made.reason
+
+
+def test_on_another_machine_one_more_draw_has_to_lie_where_another_seed_would(honest: Path) -> None:
+    bundle = read_bundle(honest)
+    run = bundle.runs[0]
+    rows = [row | {"kl": row["kl"] + 1e-9} for row in run.evals]
+    action, reason = judge(bundle, run, rows, run.metrics)
+    assert action == "verified" and reason.startswith(f"{len(rows)} of {len(rows)} evaluation rows differ; end of stream")
+    ends = [other.metrics["final_average"]["system"] for other in bundle.runs]
+    half = 12.7062 * abs(ends[0] - ends[1]) / 2 * math.sqrt(3)  # t of one degree of freedom, s / sqrt(2) of two, and sqrt(n + 1)
+    assert f"in {sum(ends) / 2 - half:.3f} to {sum(ends) / 2 + half:.3f}" in reason
+    far = run.metrics | {"final_average": run.metrics["final_average"] | {"system": sum(ends) / 2 + half + 0.01}}
+    assert judge(bundle, run, rows, far)[0] == "disputed"
+    with pytest.raises(ValueError, match="one seed gives no interval"):
+        judge(replace(bundle, runs=[run]), run, rows, run.metrics)
