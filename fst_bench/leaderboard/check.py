@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from fst_bench.compare.runs import short
 from fst_bench.evaluate import TEST_SEED, Due, calendar
 from fst_bench.leaderboard import rules
 from fst_bench.leaderboard.bundle import MANIFEST, Bundle, Submitted, as_runs, private
+from fst_bench.ledger import Ledger
+from fst_bench.methods import METHODS
 from fst_bench.metrics import summarise
 from fst_bench.metrics.curve import Floats
+from fst_bench.plugins import NAME
 from fst_bench.protocol import flat
 from fst_bench.stream import Stream
 from fst_bench.tasks import Problem, Task, load_task
@@ -36,7 +40,9 @@ ENVIRONMENT = {
     "python", "system", "cpu", "threads", "sandbox", "code", "fst-bench", "torch", "transformers", "tokenizers", "gepa", "math-verify", "numpy", "pandas",
 }  # fmt: skip
 LONGEST, MOST = 20_000, 100
-"""Characters of a prompt, prompts of a population."""
+"""Characters of a prompt, or of all disclosed settings; prompts of a population, parts of a ledger, characters of a name."""
+COUNTED = {"problems", "rollouts", "prompt_tokens", "sampled_tokens", "reflections", "reflection_failures", "optimizer_steps", "seconds"}
+"""What every ledger has; the rest is younger than the first published runs."""
 KL_ROUNDING = 1e-3
 """An exact KL is not negative, and that of the base to itself nothing, but for rounding."""
 
@@ -95,10 +101,14 @@ def about(bundle: Bundle) -> Iterator[str]:
         if said.settings != (found := rules.settings_of(config, spec)):
             key = next(k for k in said.settings | found if said.settings.get(k) != found.get(k))
             yield f"settings: {key} is disclosed as {said.settings.get(key)}, {run.where}/config.json has {found.get(key, 'the preset value')}"
+    if len(json.dumps(said.settings)) > LONGEST:
+        yield f"settings: more than {LONGEST:,} characters"
+    if said.method not in METHODS and f"methods/{said.method}" not in said.code:
+        yield f"method {said.method[:MOST]!r} is neither shipped nor in its code"
     own = bundle.code()
     for key, source in said.code.items():
         kind, _, name = key.partition("/")
-        if kind != "methods" or name != said.method:
+        if kind != "methods" or name != said.method or not NAME.fullmatch(name):
             yield f"code: {key} is no method of this submission"
         if source.package is None and (name not in own or bundle.submission.files[f"code/methods/{name}.py"] != source.sha256):
             yield f"code/methods/{name}.py is missing, or not the one its runs were made with"
@@ -136,15 +146,17 @@ def environment(run: Submitted) -> Iterator[str]:
 
 
 def spent_badly(run: Submitted) -> Iterator[str]:
-    """The ledger holds counts."""
-    where, counts = f"{run.where}/ledger.json", run.ledger
-    for key in ("problems", "prompt_tokens", "sampled_tokens", "reflections", "reflection_failures", "optimizer_steps"):
-        if not whole(counts.get(key)):
-            yield f"{where}: {key} is {counts.get(key)!r}"
-    for key, sound in (("rollouts", whole), ("seconds", finite)):
-        values = counts.get(key)
-        if not isinstance(values, dict) or not all(sound(v) and v >= 0 for v in values.values()):
-            yield f"{where}: {key} is {values!r}"
+    """The ledger is one of ours, and holds counts."""
+    where, usual = f"{run.where}/ledger.json", Ledger().to_dict()
+    for key in COUNTED - run.ledger.keys() or run.ledger.keys() - usual.keys():
+        yield f"{where}: {key} is {'missing' if key in COUNTED else 'no part of a ledger'}"
+        return
+    for key, value in run.ledger.items():
+        parts = value if isinstance(usual[key], dict) else {key: value}
+        small = isinstance(parts, dict) and len(parts) <= MOST and all(len(part) <= MOST for part in parts)
+        sound = finite if key in ("seconds", "reflection_usd", "reflection_unanswered_usd") else whole
+        if not small or not all((value is None and key.endswith("_usd")) or (sound(value) and value >= 0) for value in parts.values()):
+            yield f"{where}: {key} is {short(value)}"
 
 
 def whole(value: Any) -> bool:

@@ -19,7 +19,7 @@ from fst_bench.stream import StreamSpec, load_spec, stream_files
 SEEDS = [0, 1, 2, 3, 4]
 """What an entry needs to be ranked, in both divisions; the closed one knows no others."""
 ASKED = ("batch", "stage_problems", "seed_prompt", "difficulty", "evaluation", "data")
-CLOSED = ("model", "init", "policy.max_tokens", "fast.reflector", "fast.reflection")
+CLOSED = ("model", "init", "policy.max_tokens", "policy.thinking", "fast.reflector", "fast.reflection")
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
