@@ -9,11 +9,14 @@ can't be told apart share places; nothing is corrected for the number of compari
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from fst_bench.compare import Finished, interval
 from fst_bench.compare.runs import Runs
-from fst_bench.metrics import Estimate, paired_difference
+from fst_bench.metrics import Estimate, stratified_bootstrap
 from fst_bench.metrics.intervals import Scores
 
 
@@ -160,14 +163,19 @@ def standings(entries: Sequence[Entry]) -> list[Standing]:
 def ranked(league: Sequence[Entry]) -> list[Standing]:
     competing = [e for e in league if e.unranked is None]
     found: list[Standing] = []
+    against: dict[str, dict[tuple[str, str], Estimate]] = {column.key: {} for column in COLUMNS if column.ranked}
+    for key, pairs in against.items():
+        for one, other in combinations(competing, 2):
+            pairs[one.id, other.id] = d = difference(one.scores[key], other.scores[key])
+            pairs[other.id, one.id] = Estimate(-d.value, -d.high, -d.low)
     for entry in league:
-        differences: dict[str, dict[str, Estimate]] = {}
-        places: dict[str, Place] = {}
-        for column in (c for c in COLUMNS if c.ranked and entry.unranked is None):
-            against = {other.id: paired_difference(entry.scores[column.key], other.scores[column.key]) for other in competing if other is not entry}
-            worse, better = sum(d.high < 0 for d in against.values()), sum(d.low > 0 for d in against.values())
-            places[column.key], differences[column.key] = Place(1 + worse, len(competing) - better), against
-        found.append(Standing(entry, places, differences))
+        differences = {key: {other: d for (one, other), d in pairs.items() if one == entry.id} for key, pairs in against.items()}
+        places = {
+            key: Place(1 + sum(d.high < 0 for d in mine.values()), len(competing) - sum(d.low > 0 for d in mine.values()))
+            for key, mine in differences.items()
+            if entry.unranked is None
+        }
+        found.append(Standing(entry, places, differences if places else {}))
 
     def order(standing: Standing) -> Any:
         entry, main = standing.entry, next(c.key for c in COLUMNS if c.ranked)
@@ -175,3 +183,9 @@ def ranked(league: Sequence[Entry]) -> list[Standing]:
         return (place is None, (place.first, place.last) if place else (0, 0), -entry.values[main].value, entry.name, entry.id)
 
     return sorted(found, key=order)
+
+
+def difference(ours: Scores, theirs: Scores) -> Estimate:
+    """Ours minus theirs, with the paired interval: both are means, so that resampling the difference is resampling both with the same seeds and problems."""
+    assert ours.keys() == theirs.keys(), "one league has one stream"
+    return stratified_bootstrap({task: np.asarray(ours[task]) - np.asarray(theirs[task]) for task in ours})

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fst_bench.compare.runs import Finished
-from fst_bench.leaderboard.standings import COLUMNS, Entry, League, Place, standings
+from fst_bench.leaderboard.standings import COLUMNS, Entry, League, Place, difference, standings
+from fst_bench.metrics import paired_difference
 
 LEAGUE = League("continual-4@2", "embedded:tiny", "tiny", "closed")
 
@@ -94,8 +95,15 @@ def test_places_hold_together_whatever_the_scores(scores: list[list[float]]) -> 
     for name, standing in found.items():
         place = standing.places["end"]
         assert 1 <= place.first <= place.last <= len(scores)
-        for other, difference in standing.differences["end"].items():
+        for other, d in standing.differences["end"].items():
             back = found[other].differences["end"][name]
-            assert (difference.value, difference.low, difference.high) == pytest.approx((-back.value, -back.high, -back.low))
+            assert (d.value, d.low, d.high) == pytest.approx((-back.value, -back.high, -back.low))
     assert min(s.places["end"].first for s in found.values()) == 1
     assert Place(1, 1) != Place(1, 2)
+
+
+def test_a_difference_is_the_paired_bootstrap_of_both_sides() -> None:
+    dice = np.random.default_rng(0)
+    a, b = ({task: (dice.random((5, 40)) < p).astype(float) for task in ("math", "hover")} for p in (0.6, 0.5))
+    mine, theirs = difference(a, b), paired_difference(a, b)
+    assert (mine.value, mine.low, mine.high) == pytest.approx((theirs.value, theirs.low, theirs.high))
