@@ -392,25 +392,20 @@ def do_doctor(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def do_submit(args: argparse.Namespace) -> dict[str, Any]:
-    from fst_bench.leaderboard.bundle import write_bundle
+    from fst_bench.leaderboard.submit import submit
 
-    bundle = write_bundle(args.runs, args.name, args.org, args.division, args.note, args.out)
+    bundle = submit(args.runs, args.name, args.org, args.division, args.note, args.out)
     said = bundle.submission
-    print(f"{args.out}: {said.method} on {said.stream}, seeds {', '.join(map(str, said.seeds))}, {args.out.stat().st_size:,} bytes")
-    return checked([args.out]) | {"file": str(args.out), "sha256": bundle.sha256}
+    print(f"{args.out}: {said.method} on {said.stream}, seeds {', '.join(map(str, said.seeds))}, {args.out.stat().st_size:,} bytes, checked")
+    return {"file": str(args.out), "sha256": bundle.sha256}
 
 
 def do_check(args: argparse.Namespace) -> dict[str, Any]:
-    return checked(args.bundles)
-
-
-def checked(paths: list[Path]) -> dict[str, Any]:
-    """Check submissions and tell every part."""
     from fst_bench.leaderboard.bundle import read_bundle
     from fst_bench.leaderboard.check import check
 
     problems: list[str] = []
-    for path in paths:
+    for path in args.bundles:
         try:
             found = list(check(read_bundle(path)))
         except ValueError as error:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import fst_bench
-from fst_bench.leaderboard.bundle import MANIFEST, write_bundle
+from fst_bench.leaderboard.bundle import MANIFEST
+from fst_bench.leaderboard.submit import submit
 
 Files = dict[str, bytes]
 
@@ -31,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def honest(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The submission of these runs."""
     path = tmp_path_factory.mktemp("submission") / "fst.zip"
-    write_bundle([made], "Fast and slow", "fst-bench", "closed", "As it is shipped.", path)
+    submit([made], "Fast and slow", "fst-bench", "closed", "As it is shipped.", path)
     return path
 
 

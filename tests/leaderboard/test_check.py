@@ -21,8 +21,9 @@ import fst_bench
 from fst_bench.cli import main
 from fst_bench.config import resolve
 from fst_bench.evaluate import TEST_SEED
-from fst_bench.leaderboard.bundle import MANIFEST, read_bundle, write_bundle
+from fst_bench.leaderboard.bundle import MANIFEST, read_bundle
 from fst_bench.leaderboard.check import check, rescored, scored, sound
+from fst_bench.leaderboard.submit import submit as make
 from fst_bench.tasks import load_task
 
 Files = dict[str, bytes]
@@ -316,7 +317,7 @@ def test_an_honest_submission_is_the_same_and_passes_in_another_locale_and_time_
     ]
     done = subprocess.run([sys.executable, "-m", "fst_bench", "leaderboard", *command], env=foreign, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "consistent" in done.stdout
+    assert "seeds 0, 1" in done.stdout and "checked" in done.stdout
     assert again.read_bytes() == honest.read_bytes()
 
 
@@ -354,21 +355,27 @@ def test_a_submission_holds_no_name_or_place_of_the_machine_it_was_made_on(hones
     assert not any(name.endswith((".safetensors", ".pt", ".bin")) or "rollouts" in name for name in read_bundle(honest).files)
 
 
-def test_what_cannot_be_submitted_is_one_line(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def submit(*runs: Path) -> str:
-        assert (
-            main(["leaderboard", "submit", *map(str, runs), "--name", "N", "--org", "O", "--division", "open", "--out", str(tmp_path / "x.zip")]) == 2
-        )
+def test_what_cannot_be_submitted_is_one_line_and_costs_nothing(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "x.zip"
+    out.write_bytes(b"what was there")
+
+    def refused(runs: Path) -> str:
+        assert main(["leaderboard", "submit", str(runs), "--name", "N", "--org", "O", "--division", "closed", "--out", str(out)]) == 2
+        assert out.read_bytes() == b"what was there" and [path.name for path in tmp_path.glob("x.zip*")] == ["x.zip"]
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         return error
 
-    assert "no finished run in" in submit(tmp_path)
+    assert "no finished run in" in refused(tmp_path / "nothing")
     copy = tmp_path / "copy"
     shutil.copytree(made, copy)
     some = next(copy.rglob("evals.jsonl"))
     some.write_text(some.read_text().replace("0.0", "0.5", 1))
-    assert "was changed since the run: evals.jsonl" in submit(copy)
+    assert "was changed since the run: evals.jsonl" in refused(copy)
+    short = fst_bench.run("single-math", "base", tmp_path / "short", 0, "smoke", policy={"max_tokens": 32})
+    assert "rules: runs/s0: policy.max_tokens is 32, preset smoke has 96: nothing was written" in refused(short.path)
+    fst_bench.run("single-math", "gepa", tmp_path / "short", 0, "smoke", policy={"max_tokens": 32})
+    assert "a submission is one method's, these runs are of base, gepa" in refused(tmp_path / "short")
 
 
 def test_the_check_tells_each_part_and_exits_with_1(honest: Path, tampered: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -384,7 +391,7 @@ def test_a_method_of_ones_own_comes_with_its_file(tmp_path: Path, monkeypatch: p
     mine = tmp_path / "mine.py"
     mine.write_text((Path(__file__).parents[2] / "methods" / "rl.py").read_text().replace('name = "rl"', 'name = "mine"'))
     run = fst_bench.run("single-math", str(mine), tmp_path / "runs", 0, "smoke", settings={})
-    bundle = write_bundle([run.path], "Mine", "Me", "closed", "", tmp_path / "mine.zip")
+    bundle = make([run.path], "Mine", "Me", "closed", "", tmp_path / "mine.zip")
     assert bundle.code() == {"mine": mine.read_bytes()} and complaint(tmp_path / "mine.zip") == ""
     assert bundle.submission.code["methods/mine"].package is None
 

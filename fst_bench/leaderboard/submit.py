@@ -1,0 +1,100 @@
+"""Making a submission of finished runs: what is not for others is left out or refused, and what is written has passed its own check."""
+
+import json
+import os
+import re
+import socket
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fst_bench.compare.runs import load
+from fst_bench.config import Config
+from fst_bench.data import PROCEDURAL
+from fst_bench.errors import explain
+from fst_bench.store import Store
+from fst_bench.stream import StreamSpec
+
+from .bundle import MANIFEST, RECORDS, SETTINGS, Bundle, Submission, place_of, private, read_bundle, sha256
+from .check import sound
+from .rules import settings_of
+
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
+
+
+def submit(paths: Sequence[Path], name: str, organisation: str, division: str, note: str, out: Path) -> Bundle:
+    """Write finished runs, one a seed, of one method on one stream into a submission's file. ValueError in one line: what can't be submitted."""
+    runs = sorted(load(paths), key=lambda run: run.seed)
+    if len(methods := sorted({run.method for run in runs})) > 1:
+        raise ValueError(f"a submission is one method's, these runs are of {', '.join(methods)}: submit them one by one")
+    files: dict[str, bytes] = {}
+    for run in runs:
+        store = Store(run.path)
+        if broken := store.broken():
+            raise ValueError(f"{run.path} was changed since the run: {', '.join(broken)}")
+        where = f"runs/s{run.seed}"
+        files[f"{where}/config.json"] = encoded(public(store.read("config"), run.path))
+        files |= {f"{where}/{part}.json": (run.path / f"{part}.json").read_bytes() for part in SETTINGS[1:]}
+        files |= {f"{where}/{part}.jsonl": store.file(part).read_bytes() if store.file(part).exists() else b"" for part in RECORDS}
+        files |= {f"code/methods/{file.name}": file.read_bytes() for file in (run.path / "code" / "methods").glob("*.py")}
+    first = json.loads(files[f"runs/s{runs[0].seed}/config.json"])
+    config, spec = explain(Config, first["config"], "config.json"), explain(StreamSpec, first["spec"], "config.json")
+    about = {
+        "name": name, "organisation": organisation, "division": division, "note": note, "stream": f"{spec.name}@{spec.version}",
+        "model": config.model, "preset": config.preset, "method": config.method, "seeds": [run.seed for run in runs],
+        "settings": settings_of(config, spec), "code": config.code, "files": {name: sha256(data) for name, data in sorted(files.items())},
+    }  # fmt: skip
+    files[MANIFEST] = encoded(explain(Submission, about, "submission").model_dump(mode="json"))
+    for file, data in files.items():
+        search(file, data.decode("utf-8", "replace"), [run.path for run in runs])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(out.name + ".tmp")
+    with zipfile.ZipFile(temporary, "w") as packed:
+        for file in [MANIFEST, *sorted(files.keys() - {MANIFEST})]:
+            entry = zipfile.ZipInfo(file)  # 1980: the same runs are the same bytes on any day
+            entry.compress_type, entry.external_attr = zipfile.ZIP_BZIP2, 0o644 << 16  # a third of what deflate makes of answers
+            packed.writestr(entry, files[file], compresslevel=9)
+    try:
+        bundle = sound(read_bundle(temporary))
+        os.replace(temporary, out)
+    except ValueError as error:
+        raise ValueError(f"{error}: nothing was written") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return bundle
+
+
+def encoded(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def public(saved: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A config.json without places: of a local model or checkpoint its last name stays, of a server nothing."""
+    config = dict(saved["config"])
+    if config.get("data", PROCEDURAL) != PROCEDURAL:
+        raise ValueError(
+            f"{path} learned from {config['data']}: a submission's problems have to be procedural, so that everybody can score its answers again"
+        )
+    for key in ("model", "init"):
+        if config.get(key) and (Path(config[key]).is_absolute() or Path(config[key]).exists()):
+            config[key] = Path(config[key]).name
+    if (config.get("fast", {}).get("reflection") or {}).get("base_url"):
+        config["fast"] = config["fast"] | {"reflection": config["fast"]["reflection"] | {"base_url": None}}
+    return saved | {"model": config["model"], "config": config}
+
+
+def search(file: str, text: str, runs: Iterable[Path]) -> None:
+    """ValueError where a text that is to be published holds a key, or a place or name of this machine."""
+    known = {
+        value: f"the value of the environment variable {name}" for name, value in os.environ.items() if SECRET_NAME.search(name) and len(value) >= 8
+    }
+    known |= {str(place): "a path of this machine" for place in (Path.home(), Path.cwd(), *(run.resolve() for run in runs)) if len(place.parts) > 2}
+    host = socket.gethostname()
+    for found, what in known.items():
+        if found in text:
+            raise ValueError(f"{place_of(file, text, text.index(found))} holds {what}: nothing was written")
+    if len(host) > 3 and (match := re.search(rf"(?<![\w-]){re.escape(host)}(?![\w-])", text)) and not file.endswith(("answers.jsonl", "evals.jsonl")):
+        raise ValueError(f"{place_of(file, text, match.start())} holds this machine's name: nothing was written")
+    for complaint in private(file, text):
+        raise ValueError(f"{complaint}: nothing was written")
