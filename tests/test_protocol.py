@@ -20,7 +20,7 @@ def test_the_code_runs_the_frozen_protocol() -> None:
 def test_published_runs_keep_their_ids() -> None:
     """By them a sweep knows what is there already."""
     published = sorted((Path(__file__).parent.parent / "results" / "continual-4@2").glob("*/tiny-*"))
-    assert len(published) == 20
+    assert len(published) >= 20
     for path in published:
         seed = int(path.name.split("-")[1].removeprefix("s"))
         assert run_parts(*resolve("continual-4", path.parent.name, "tiny", seed, {"threads": 1}))[1:] == path.parts[-2:]
