@@ -1,8 +1,8 @@
 """Entries of the board, their numbers and their places.
 
 Entries are compared within their league: the same stream and version, model, preset and division. One is clearly better than another where
-the 95 % interval of their paired difference excludes zero (seeds and problems are paired: both answered the same held-out problems after
-the same training problems). A place is an interval: from one more than how many are clearly better, to how many are not clearly worse. Entries that
+the 95 % interval of their paired difference excludes zero (see `difference`: both answered the same held-out problems after the same training
+problems). A place is an interval: from one more than how many are clearly better, to how many are not clearly worse. Entries that
 can't be told apart share places; nothing is corrected for the number of comparisons.
 """
 
@@ -186,6 +186,14 @@ def ranked(league: Sequence[Entry]) -> list[Standing]:
 
 
 def difference(ours: Scores, theirs: Scores) -> Estimate:
-    """Ours minus theirs, with the paired interval: both are means, so that resampling the difference is resampling both with the same seeds and problems."""
+    """Ours minus theirs, the mean over tasks, with the wider of two paired 95 % intervals on either side.
+
+    The t-interval over seeds says what another seed would do on these problems; the bootstrap over seeds and problems, what other problems would make of
+    it too, but with few seeds it takes one that is unlike the others too lightly. Both sides are means, so that resampling the difference is
+    resampling both with the same seeds and problems.
+    """
     assert ours.keys() == theirs.keys(), "one league has one stream"
-    return stratified_bootstrap({task: np.asarray(ours[task]) - np.asarray(theirs[task]) for task in ours})
+    apart = {task: np.asarray(ours[task], dtype=float) - np.asarray(theirs[task], dtype=float) for task in ours}
+    found = stratified_bootstrap(apart)
+    mean, half = interval(np.mean([values.reshape(len(values), -1).mean(1) for values in apart.values()], axis=0).tolist())
+    return Estimate(found.value, min(found.low, mean - half), max(found.high, mean + half))
