@@ -80,7 +80,7 @@ def test_an_evaluation_shows_the_ids_that_training_shows(bench: Callable[..., Be
         b = bench(stream, evaluation={"boundary": 1})
         b.method = Asking(b.lab, b.method.config)
         store = Store.create(tmp_path, (stream, "asking", "0"))
-        b._evaluate(store, Watcher(), 0)
+        b._evaluate(store, Watcher(), b.due[0])
         asked = {row["task"]: row["context"] for row in store.rows("evals") if row["prompt_mode"] == "system"}
         assert list(asked.values()) == [f"You see {id}." for id in ids] and list(asked) == ["math", "codeio", "hover", "star-graph"]
 
