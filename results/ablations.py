@@ -13,6 +13,8 @@ from fst_bench.leaderboard.standings import COLUMNS
 HERE = Path(__file__).parent
 STREAMS = ("continual-4@2", "continual-4-formats-given@1")
 MAIN = ("base", "gepa", "rl", "fst")
+SEEDS = 3
+"""Of a claim at least."""
 OF = {column.key: column for column in COLUMNS}
 
 # (ablation, what it claims, the side that should have more, the other side, of which column)
@@ -35,18 +37,18 @@ CLAIMS = (
     ("fst-distill", "the weights can take over what prompts earn: more under the seed prompt at the end than fst", "fst-distill", "fst", "weights"),
 )
 
-Seeds = dict[int, Finished]
+OverSeeds = dict[int, Finished]
 
 
-def of_stream(stream: str) -> dict[str, Seeds]:
+def of_stream(stream: str) -> dict[str, OverSeeds]:
     """Method -> seed -> its committed run."""
-    found: dict[str, Seeds] = {}
+    found: dict[str, OverSeeds] = {}
     for run in load([HERE / stream]) if (HERE / stream).exists() else ():
         found.setdefault(run.method, {})[run.seed] = run
     return found
 
 
-def table(methods: dict[str, Seeds]) -> list[str]:
+def table(methods: dict[str, OverSeeds]) -> list[str]:
     """A row a method: the main ones, then the ablations in the claims' order."""
     order = [m for m in (*MAIN, *(claim[0] for claim in CLAIMS)) if m in methods]
     lines = ["| method | seeds | " + " | ".join(column.label for column in COLUMNS) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
@@ -59,11 +61,11 @@ def table(methods: dict[str, Seeds]) -> list[str]:
     return lines
 
 
-def verdict(methods: dict[str, Seeds], more: str, less: str, key: str) -> str:
+def verdict(methods: dict[str, OverSeeds], more: str, less: str, key: str) -> str:
     """What the runs say of a claim, in a line; a difference is over the seeds that both sides have."""
     shared = sorted(methods.get(more, {}).keys() & methods.get(less, {}).keys())
-    if len(shared) < 2:
-        return "not run yet"
+    if len(shared) < SEEDS:
+        return f"{len(shared)} of {SEEDS} seeds so far"
     mean, half = interval([OF[key].of(methods[more][s]) - OF[key].of(methods[less][s]) for s in shared])
     said = "confirmed" if mean - half > 0 else "refuted" if mean + half < 0 else "not clear"
     return f"{said}: {mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
