@@ -167,37 +167,20 @@ def unaffordable(stream: str, preset: str) -> str | None:
 
 
 def run(name: str | None) -> Iterator[Check]:
-    """A finished run: its files are those of its manifest, its rewards those of the verifiers, its metrics those of its rows."""
+    """A finished run: its files are those of its manifest, its evaluation rows those that its settings ask for, its rewards those of the
+    verifiers, its metrics those of its rows. The leaderboard looks at the same parts of what is submitted."""
     from fst_bench.bench import recorded
-    from fst_bench.metrics import summarise
+    from fst_bench.leaderboard.bundle import run_of
+    from fst_bench.leaderboard.check import MEASURED, ledger, looked_at
+    from fst_bench.leaderboard.submit import files_of
 
     if not name:
         raise ValueError("validate run wants a run directory")
     store = Store(Path(name))
-    store.read("config")
+    seed = recorded(store, ["tasks"])[0].seed  # who learned is no matter here, so its code is not run
     broken = store.broken()
     yield "manifest", f"changed since the run: {', '.join(broken)}" if broken else None
-    config, spec = recorded(store, ["tasks"])  # who learned is no matter here, so its code is not run
-    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
-    problems = {
-        (key, p.id): (task, p)
-        for key, task in stream.held_out().items()
-        for p in task.problems("test", 0, max(config.evaluation.boundary, config.evaluation.small))
-    }
-    wrong = None
-    for answer in store.rows("answers"):
-        if (answer["task"], answer["problem"]) not in problems:
-            wrong = f"{answer['problem']} at step {answer['step']} is no problem of this stream"
-            continue
-        task, problem = problems[answer["task"], answer["problem"]]
-        said = [turn["said"] for turn in answer.get("turns", [])]
-        if task.verify(problem, answer["text"], said).reward != answer["reward"]:
-            wrong = f"{answer['problem']} at step {answer['step']} was scored {answer['reward']}"
-        if any(task.respond(problem, said[: i + 1]) != turn["heard"] for i, turn in enumerate(answer.get("turns", []))):
-            wrong = f"{answer['problem']} at step {answer['step']} was told what its tool does not say"
-    yield "stored answers, scored again", wrong
-    metrics = summarise(store.rows("evals"), [{"number": s.number, "task": s.task} for s in stream.stages], store.read("metrics")["ledger"])
-    yield "metrics, computed again", None if metrics == store.read("metrics") else "metrics.json differs from the evaluation rows"
+    yield from looked_at(run_of(seed, files_of(store, seed)), {"ledger": ledger, **MEASURED})
 
 
 VALIDATE: dict[str, Callable[[str | None], Iterator[Check]]] = {

@@ -1,11 +1,16 @@
 """Bad input: one clear line, no traceback, exit code 2, nothing lost."""
 
 import json
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fst_bench.cli import main
+from fst_bench.store import Store
 
 RUN = ["run", "--stream", "single-math", "--method", "rl", "--preset", "smoke", "--set", "stage_problems=4"]
 
@@ -85,6 +90,42 @@ def test_validate(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "streams"]) == 0
     assert main(["validate", "tasks", "star-graph"]) == 0
     assert "BAD" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    assert main([*RUN, "--out", str(out)]) == 0
+    return next(out.rglob("manifest.json")).parent
+
+
+def change(edit: Callable[[Any], Any]) -> Callable[[str], str]:
+    return lambda text: json.dumps(edit(json.loads(text)))
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "said"),
+    [
+        ("evals.jsonl", lambda text: text[: text.rindex("{")], r"BAD rows: evals.jsonl row \d+ is missing"),
+        ("evals.jsonl", lambda text: text.replace('"accuracy": 0.0', '"accuracy": 0.5', 1), "BAD answers: evals.jsonl row 1: accuracy 0.5"),
+        ("answers.jsonl", lambda text: text[: text.rindex("{")], r"BAD answers: answers.jsonl row \d+: owed is an answer of step 1"),
+        ("metrics.json", change(lambda m: m | {"final_average": {"system": 0.9}}), "BAD metrics: metrics.json: final_average.system is 0.9, the rows say"),
+        ("ledger.json", change(lambda spent: spent | {"problems": 3}), "BAD rows: ledger.json: 3 problems, the stream has 4"),
+        ("ledger.json", change(lambda spent: spent | {"rollouts": 9}), "BAD ledger: ledger.json: rollouts is 9"),
+        ("config.json", change(lambda saved: saved | {"stages": []}), "BAD stages: config.json: stage 1 is None"),
+    ],
+)  # fmt: skip
+def test_edits_that_a_manifest_made_anew_does_not_hide(
+    file: str, edit: Callable[[str], str], said: str, finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    text = (run / file).read_text()
+    (run / file).write_text(edit(text))
+    assert (run / file).read_text() != text
+    Store(run).seal()
+    assert main(["validate", "run", str(run)]) == 1
+    out = capsys.readouterr().out
+    assert "ok  manifest" in out and re.search(said, out), out
 
 
 def test_a_finished_run_is_valid_until_someone_edits_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fst_bench.compare.runs import short
+from fst_bench.data import PROCEDURAL, task_from
 from fst_bench.evaluate import TEST_SEED, Due, calendar
 from fst_bench.leaderboard import rules
 from fst_bench.leaderboard.bundle import MANIFEST, Bundle, Submitted, as_runs, private
@@ -25,9 +26,10 @@ from fst_bench.metrics.curve import Floats
 from fst_bench.plugins import NAME
 from fst_bench.protocol import flat
 from fst_bench.stream import Stream
-from fst_bench.tasks import Problem, Task, load_task
+from fst_bench.tasks import Problem, Task
 
 Check = tuple[str, str | None]
+Parts = dict[str, Callable[[Submitted], Iterator[str]]]
 COUNTS = ("step", "stage", "problems", "rollouts", "tokens", "n_problems", "n_samples")
 REALS = ("accuracy", "kl", "kl_per_answer", "tokens_per_answer")
 ROW = {*COUNTS, *REALS, "boundary", "task", "prompt_mode", "context"}
@@ -55,11 +57,16 @@ def check(bundle: Bundle) -> Iterator[Check]:
         if complaint:
             return
     for run in bundle.runs:
-        for part, wrong_in in PARTS.items():
-            complaint = first(wrong_in(run))
-            yield f"{run.where} {part}", complaint
-            if complaint:
-                break
+        yield from ((f"{run.where} {part}", complaint) for part, complaint in looked_at(run, PARTS))
+
+
+def looked_at(run: Submitted, parts: Parts) -> Iterator[Check]:
+    """(part, None or what is wrong in it) of one run, up to the first broken one."""
+    for part, wrong in parts.items():
+        complaint = first(wrong(run))
+        yield part, complaint
+        if complaint:
+            return
 
 
 def sound(bundle: Bundle) -> Bundle:
@@ -85,6 +92,8 @@ def about(bundle: Bundle) -> Iterator[str]:
     said = bundle.submission
     for run in bundle.runs:
         saved, config, spec = run.saved, run.config, run.spec
+        if config.data != PROCEDURAL:
+            yield f"{run.where}/config.json: its problems are from {config.data}, and have to be procedural, so that everybody can score its answers again"
         named = {"stream": f"{spec.name}@{spec.version}", "model": config.model, "preset": config.preset, "method": config.method}
         for key, value in named.items():
             if (claimed := getattr(said, key)) != value:
@@ -131,7 +140,7 @@ def nothing_private(bundle: Bundle) -> Iterator[str]:
 def keeps_the_rules(bundle: Bundle) -> Iterator[str]:
     """The division's rules."""
     for run in bundle.runs:
-        yield from spent_badly(run)
+        yield from (f"{run.where}/{complaint}" for complaint in ledger(run))
         for complaint in rules.broken(bundle.submission.division, run.config, run.spec, run.env, run.ledger):
             yield f"{run.where}: {complaint}"
 
@@ -145,18 +154,18 @@ def environment(run: Submitted) -> Iterator[str]:
             yield f"env.json: {key} is no part of an environment"
 
 
-def spent_badly(run: Submitted) -> Iterator[str]:
-    """The ledger is one of ours, and holds counts."""
-    where, usual = f"{run.where}/ledger.json", Ledger().to_dict()
+def ledger(run: Submitted) -> Iterator[str]:
+    """It is one of ours, and holds counts."""
+    usual = Ledger().to_dict()
     for key in COUNTED - run.ledger.keys() or run.ledger.keys() - usual.keys():
-        yield f"{where}: {key} is {'missing' if key in COUNTED else 'no part of a ledger'}"
+        yield f"ledger.json: {key} is {'missing' if key in COUNTED else 'no part of a ledger'}"
         return
     for key, value in run.ledger.items():
         parts = value if isinstance(usual[key], dict) else {key: value}
         small = isinstance(parts, dict) and len(parts) <= MOST and all(len(part) <= MOST for part in parts)
         sound = finite if key in ("seconds", "reflection_usd", "reflection_unanswered_usd") else whole
         if not small or not all((value is None and key.endswith("_usd")) or (sound(value) and value >= 0) for value in parts.values()):
-            yield f"{where}: {key} is {short(value)}"
+            yield f"ledger.json: {key} is {short(value)}"
 
 
 def whole(value: Any) -> bool:
@@ -168,7 +177,7 @@ def finite(value: Any) -> bool:
 
 
 def stream_of(run: Submitted) -> Stream:
-    return Stream(run.spec, run.config.seed, run.config.difficulty, run.config.stage_problems)
+    return Stream(run.spec, run.config.seed, run.config.difficulty, run.config.stage_problems, run.config.data)
 
 
 def stages(run: Submitted) -> Iterator[str]:
@@ -232,7 +241,7 @@ def judged(run: Submitted) -> Iterator[tuple[int, dict[str, Any], Problem, float
     """(row, record, problem, reward, status) of every answer that the settings ask for, scored now. ValueError names the first row that is not owed."""
     stream, evaluation = stream_of(run), run.config.evaluation
     held_out, most = stream.held_out(), max(evaluation.boundary, evaluation.small)
-    problems = {name: held_out_problems(task.name, task.difficulty.model_dump_json(), most) for name, task in held_out.items()}
+    problems = {name: held_out_problems(run.config.data, task.name, task.difficulty.model_dump_json(), most) for name, task in held_out.items()}
     row = 0
     for due in calendar(stream, run.config.batch, evaluation).values():
         for name, task in held_out.items():
@@ -256,8 +265,8 @@ def judged(run: Submitted) -> Iterator[tuple[int, dict[str, Any], Problem, float
 
 
 @cache  # every run of a stream answers the same ones
-def held_out_problems(task: str, difficulty: str, n: int) -> list[Problem]:
-    return load_task(task, **json.loads(difficulty)).problems("test", TEST_SEED, n)
+def held_out_problems(data: str, task: str, difficulty: str, n: int) -> list[Problem]:
+    return task_from(data, task, json.loads(difficulty)).problems("test", TEST_SEED, n)
 
 
 def scored(row: int, record: dict[str, Any], task: Task, problem: Problem) -> tuple[float, str]:
@@ -333,14 +342,9 @@ def prompts(run: Submitted) -> Iterator[str]:
             yield f"prompts.jsonl row {number} is no population"
 
 
-PARTS: dict[str, Callable[[Submitted], Iterator[str]]] = {
-    "environment": environment,
-    "stages": stages,
-    "rows": rows,
-    "answers": answers,
-    "metrics": metrics,
-    "prompts": prompts,
-}
+MEASURED: Parts = {"stages": stages, "rows": rows, "answers": answers, "metrics": metrics}
+"""What was measured, of any finished run."""
+PARTS: Parts = {"environment": environment, **MEASURED, "prompts": prompts}
 
 
 # --- what a sound submission is worth

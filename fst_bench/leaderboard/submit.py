@@ -33,10 +33,7 @@ def submit(paths: Sequence[Path], name: str, organisation: str, division: str, n
         store = Store(run.path)
         if broken := store.broken():
             raise ValueError(f"{run.path} was changed since the run: {', '.join(broken)}")
-        where = f"runs/s{run.seed}"
-        files[f"{where}/config.json"] = encoded(public(store.read("config"), run.path))
-        files |= {f"{where}/{part}.json": (run.path / f"{part}.json").read_bytes() for part in SETTINGS[1:]}
-        files |= {f"{where}/{part}.jsonl": store.file(part).read_bytes() if store.file(part).exists() else b"" for part in RECORDS}
+        files |= files_of(store, run.seed) | {f"runs/s{run.seed}/config.json": encoded(public(store.read("config"), run.path))}
         files |= {f"code/methods/{file.name}": file.read_bytes() for file in (run.path / "code" / "methods").glob("*.py")}
     first = json.loads(files[f"runs/s{runs[0].seed}/config.json"])
     config, spec = explain(Config, first["config"], "config.json"), explain(StreamSpec, first["spec"], "config.json")
@@ -63,6 +60,15 @@ def submit(paths: Sequence[Path], name: str, organisation: str, division: str, n
     finally:
         temporary.unlink(missing_ok=True)
     return bundle
+
+
+def files_of(store: Store, seed: int) -> dict[str, bytes]:
+    """The files of a finished run that a submission takes, under their names there. ValueError where one is missing."""
+    where = f"runs/s{seed}"
+    for part in SETTINGS:
+        store.read(part)
+    files = {f"{where}/{part}.json": (store.path / f"{part}.json").read_bytes() for part in SETTINGS}
+    return files | {f"{where}/{part}.jsonl": store.file(part).read_bytes() if store.file(part).exists() else b"" for part in RECORDS}
 
 
 def encoded(value: Any) -> bytes:

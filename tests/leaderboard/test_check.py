@@ -137,6 +137,10 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "a stage's metric edited": (edit(f"{S0}/metrics.json", lambda m: m["stages"][0].update(within=0.9)), "metrics.json: stages.0.within is 0.9, the rows say"),
     "a metric added": (edit(f"{S0}/metrics.json", lambda m: m.update(better=1)), "metrics.json: better is 1"),
     "a seed repeated": (edit(MANIFEST, lambda said: said.update(seeds=[0, 0, 1])), "seed 0 is there twice"),
+    "problems of a data set": (
+        every_run(lambda saved: saved["config"].update(data="hub", difficulty={})),
+        "its problems are from hub, and have to be procedural",
+    ),
     "a run handed in twice": (as_seed_two, "runs/s2 .* the answers of runs/s1"),
     "a seed that is another one": (edit(f"{S0}/config.json", seed_is(7)), "is of seed 7"),
     "a seed of one's own": (both(
