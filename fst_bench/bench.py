@@ -183,15 +183,18 @@ class Bench:
         def verify(index: int, text: str, before: Sequence[str]) -> Verdict:
             return stream.verifier_of(index).verify(stream.problem(index), text, before)
 
-        def problems(step: int) -> list[Handle]:
-            return [Handle(i, stream.problem(i).prompt, **stream.told(i)) for i in stream.batch(step, config.batch)]
+        def handle(index: int) -> Handle:
+            return Handle(index, stream.problem(index).prompt, **stream.told(index))
+
+        def batch(step: int) -> range:
+            return stream.batch(step, config.batch)
 
         def record(name: str, row: dict[str, Any]) -> None:
             self.pending.append((name, row))
 
         self.pending: list[tuple[str, dict[str, Any]]] = []
         reflector = load_reflector(config.fast, self.policy, self.ledger)
-        self.lab = Lab(self.policy, self.ledger, config.seed, respond, verify, problems, reflector, record)
+        self.lab = Lab(self.policy, self.ledger, config.seed, respond, verify, handle, batch, reflector, record)
         own = config.method_class().Settings.model_validate(config.settings)
         self.method = config.method_class()(self.lab, MethodConfig(config.seed_prompt, config.slow, config.fast, own))
         self.told = False

@@ -73,7 +73,8 @@ def show(kind: str, name: str) -> tuple[str, dict[str, Any]]:
         from fst_bench.report.streams import drawing  # brings matplotlib
 
         spec = load_spec(name)
-        return drawing(spec), spec.model_dump(mode="json")
+        text = (stream_files().get(name) or Path(name)).read_text()
+        return f"{text.rstrip()}\n\n{drawing(spec)}", spec.model_dump(mode="json")
     if kind == "preset":
         preset = load_preset(name)
         return (preset_files().get(name) or Path(name)).read_text(), preset
@@ -81,14 +82,19 @@ def show(kind: str, name: str) -> tuple[str, dict[str, Any]]:
         task = find_task(name)
         example = task(task.Difficulty(**task.ladder[1]))
         problem = example.problems("test", 0, 1)[0]
-        knobs = {key: str(field.default) for key, field in task.Difficulty.model_fields.items()}
-        facts = {"protocol": task.protocol, "knobs": knobs, "example": {"prompt": problem.prompt, "answer": example.write(problem.answer)}}
-        return f"{documentation(task)}\n\n{yaml.safe_dump(facts, sort_keys=False)}", facts
+        facts = {"protocol": task.protocol, "example": {"prompt": problem.prompt, "answer": example.write(problem.answer)}}
+        text = f"{documentation(task)}\n\n{yaml.safe_dump(facts, sort_keys=False)}\nIts knobs, with their defaults:\n"
+        knobs = settings(task.Difficulty)
+        return text + "\n".join(lines(f"difficulty.{task.name}", knobs)), facts | {"knobs": knobs}
     method = find_method(name)
     fields = settings(method.Settings)
-    lines = [f"  --set settings.{key}={facts['default']}    {facts['type']}. {facts['description']}" for key, facts in fields.items()]
     text = f"{Path(inspect.getfile(method)).read_text()}\nIts own settings, with their defaults:"
-    return "\n".join([text, *lines]) if lines else f"{text} none", {"settings": fields}
+    return "\n".join([text, *lines("settings", fields)]) if fields else f"{text} none", {"settings": fields}
+
+
+def lines(above: str, fields: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each typed setting, as `--set` takes it."""
+    return [f"  --set {above}.{key}={facts['default']}    {facts['type']}. {facts['description']}".rstrip(". ") for key, facts in fields.items()]
 
 
 def settings(model: type[BaseModel], above: str = "") -> dict[str, dict[str, Any]]:

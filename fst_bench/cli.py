@@ -43,7 +43,7 @@ def parser() -> Parser:
     sweep.add_argument("--preset", default="tiny")
     sweep.add_argument("--backend", help="torch or vllm-deepspeed, instead of the preset's")
     sweep.add_argument("--data", help="as of run")
-    sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of run; methods.NAME.KEY=VALUE is for one method only")
     sweep.add_argument("--out", type=Path, default=Path("runs"))
     sweep.add_argument("--jobs", type=int, help="runs at a time (default: what the cores hold)")
     sweep.set_defaults(do=do_sweep)
@@ -57,15 +57,15 @@ def parser() -> Parser:
 
     compare = commands.add_parser("compare", help="finished runs of one stream in tables with intervals over seeds, and a page of figures")
     compare.add_argument("runs", type=Path, nargs="+", help="run directories, or folders that hold them")
-    compare.add_argument("--reference", default="rl", help="the method that differences are to (default: rl)")
+    compare.add_argument("--reference", help="the method that differences are to (default: rl)")
     compare.add_argument("--format", choices=("terminal", "markdown", "csv", "latex"), default="terminal")
     compare.add_argument("--out", type=Path, help="a folder for compare.html, the tables in every format, and the figures with their data")
     compare.set_defaults(do=do_compare)
 
     probe = commands.add_parser("probe", help="measure more on a finished run, from its checkpoints")
     probe.add_argument("kind", choices=("drift", "channels", "ood", "plasticity", "forgetting"))
-    probe.add_argument("run", type=Path)
-    probe.add_argument("--task", help="plasticity: a task the stream does not hold")
+    probe.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="a run directory; its rows go to RUN/probes/KIND.jsonl")
+    probe.add_argument("--task", help="plasticity: a task the stream does not hold, by name or file")
     probe.add_argument(
         "--tasks",
         help="forgetting: lm-eval tasks or groups, comma-separated (default: fst_general; for a hub model mmlu, arc_challenge, hellaswag, truthfulqa_mc2, ifeval)",
@@ -272,10 +272,15 @@ def do_resume(args: argparse.Namespace) -> dict[str, Any]:
 def do_compare(args: argparse.Namespace) -> dict[str, Any]:
     from rich.console import Console
 
-    from fst_bench.compare import latex, load, markdown, spreadsheet, tables, terminal, write_page
+    from fst_bench.compare import latex, load, markdown, methods_of, spreadsheet, tables, terminal, write_page
+    from fst_bench.errors import unknown
 
     runs = load(args.runs)
-    made = tables(runs, args.reference)
+    if args.reference not in (None, *(there := methods_of(runs))):
+        raise ValueError(f"--reference: {unknown('method of these runs', args.reference, there)}")
+    reference = args.reference or "rl"
+    made = tables(runs, reference)
+    page = write_page(runs, args.out, reference) if args.out else None
     if args.format == "terminal":
         console = Console() if sys.stdout.isatty() else Console(width=200)
         for table in made:
@@ -284,9 +289,8 @@ def do_compare(args: argparse.Namespace) -> dict[str, Any]:
         print(spreadsheet(made), end="")
     else:
         print("\n\n".join(map({"markdown": markdown, "latex": latex}[args.format], made)))
-    if args.out is None:
+    if page is None:
         return {"tables": spreadsheet(made)}
-    page = write_page(runs, args.out, args.reference)
     print(f"page: {page}")
     return {"tables": spreadsheet(made), "page": str(page)}
 
@@ -303,7 +307,10 @@ def do_probe(args: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {"task": args.task} if args.task else {"tasks": args.tasks.split(",")} if args.tasks else {}
     if args.n:
         options["problems" if args.kind == "plasticity" else "n"] = args.n
-    rows = probe(args.kind, args.run, lambda line: print(line, flush=True), **options)
+    rows = []
+    for run in args.runs:
+        rows += probe(args.kind, run, lambda line: print(line, flush=True), **options)
+        print(f"rows: {run / 'probes' / args.kind}.jsonl")
     return {"rows": rows}
 
 

@@ -152,12 +152,11 @@ def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overr
     `stream` and `method` are names or files; in the configuration they are names, so that a run can do without the files. `overrides` maps
     dotted names ("slow.cap") or section names to values.
     """
-    spec, made = load_spec(stream), METHOD_SHELF.find(method)
-    values = layer(load_preset(preset), spec.settings)
-    own = values.pop("methods", {})
-    for name in own:
-        if name not in METHOD_SHELF:
-            raise ValueError(f"settings: methods: {unknown('method', name, METHOD_SHELF.names())}")
+    spec, low = load_spec(stream), load_preset(preset)
+    own = merge(for_methods(low, preset), for_methods(spec.settings, stream))
+    made = METHOD_SHELF.find(method)  # after the files that settings name: the last one loaded under a name is the one it means
+    values = layer(low, spec.settings)
+    values.pop("methods", None)
     values = layer(values, own.get(made.name, {}))
     asked: dict[str, Any] = {}
     for key, value in (overrides or {}).items():
@@ -175,6 +174,21 @@ def resolve(stream: str, method: str, preset: str = "tiny", seed: int = 0, overr
         raise ValueError(f"settings: {first_line(Config, error)}") from None
     settings = explain(made.Settings, config.settings, f"settings of {made.name}")
     return config.model_copy(update={"settings": settings.model_dump(mode="json")}), spec
+
+
+def for_methods(settings: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """The section `methods` of a preset or stream by the methods' names. In it one that does not ship is named by its .py file, relative to
+    `file`. ValueError for one that nobody knows."""
+    section = settings.get("methods", {})
+    if not isinstance(section, Mapping):
+        raise ValueError(f"settings: methods holds what is for one method only, as in methods: {{fst: {{slow: {{cap: 4}}}}}}, not {section!r}")
+    found: dict[str, Any] = {}
+    for name, own in section.items():
+        lasting = METHOD_SHELF.shipped.keys() | METHOD_SHELF.offered().keys()  # a file that is loaded already need not be there for the next run
+        if not name.endswith(".py") and name not in lasting:
+            raise ValueError(f"settings: methods: {unknown('method', name, lasting)}; one of your own is named by its file, as in mine.py")
+        found[METHOD_SHELF.find(name, Path(file).parent).name if name.endswith(".py") else name] = own
+    return found
 
 
 def code_of(stream: str, spec: StreamSpec, method: str) -> dict[str, Source]:

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -19,10 +20,11 @@ class ContractError(RunError):
         self.rule = rule
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """'unknown method 'fts': did you mean fst? There are base, fst, gepa, rl'."""
+def unknown(kind: str, name: str, known: Iterable[str], ending: str | None = None) -> str:
+    """'unknown method 'fts': did you mean fst? There are base, fst, gepa, rl'. With `ending`, a file of that name may be meant."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    files = [path for stem in (name, name.replace("-", "_")) if ending and (path := f"./{stem}{ending}") and Path(path).is_file()]
+    near = files or difflib.get_close_matches(name, names, n=1)
     return f"unknown {kind} {name!r}: " + (f"did you mean {near[0]}? " if near else "") + f"There are {', '.join(names) or 'none'}"
 
 
@@ -45,7 +47,8 @@ def first_line(model: type[BaseModel], error: ValidationError) -> str:
         return unknown("key", path[-1], fields_at(model, path[:-1]))
     if first["type"] == "value_error":  # our own words, which say what was given
         return ".".join(path) + ": " * bool(path) + first["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(path)}: {first['msg']} (got {str(first['input'])[:60]})"
+    got = "" if first["type"] == "missing" else f" (got {str(first['input'])[:60]})"
+    return f"{'.'.join(path)}: {first['msg']}{got}"
 
 
 def fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

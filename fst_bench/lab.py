@@ -8,7 +8,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict
@@ -105,12 +105,13 @@ class Lab:
 
     def __init__(
         self, policy: Policy, ledger: Ledger, seed: int, respond: Callable[[int, Sequence[str]], str | None],
-        verify: Callable[[int, str, Sequence[str]], Verdict], problems: Callable[[int], list[Handle]], reflector: Callable[[str, int], str], record: Callable[[str, dict[str, Any]], None],
+        verify: Callable[[int, str, Sequence[str]], Verdict], handle: Callable[[int], Handle], batch: Callable[[int], range], reflector: Callable[[str, int], str], record: Callable[[str, dict[str, Any]], None],
     ):  # fmt: skip
-        # respond, verify and problems are closures over the stream: a method that walks attributes finds no task and no answer
+        # respond, verify and handle are closures over the stream: a method that walks attributes finds no task and no answer
         self._watched, self.ledger, self._seed = Watched(policy), ledger, seed
         self._policy = cast(Policy, self._watched)
-        self._respond, self._verify, self._problems, self._reflector, self._record = respond, verify, problems, reflector, record
+        self._respond, self._verify, self._reflector, self._record = respond, verify, reflector, record
+        self._handle, self._batch = cache(handle), batch
         self._step, self._calls = 0, 0
         self.close_books()
 
@@ -138,7 +139,7 @@ class Lab:
     @charged
     def peek(self, batches: int) -> list[list[Handle]]:
         """This step's batch and the coming ones, `batches` in all, fewer at the end of the stream."""
-        ahead = [batch for k in range(batches) if (batch := self._problems(self._step + k))]
+        ahead = [[self._handle(i) for i in indices] for k in range(batches) if (indices := self._batch(self._step + k))]
         self.ledger.problems = max([self.ledger.problems, *(handle.index + 1 for batch in ahead for handle in batch)])
         return ahead
 
@@ -151,6 +152,8 @@ class Lab:
         """Sampled and verified rollouts, `attempt.n` for each attempt; charged under `purpose`."""
         if unseen := [a.problem.index for a in attempts if not 0 <= a.problem.index < self.ledger.problems]:
             raise ContractError("lab", f"asked for answers to problem {unseen[0]}, which it was not shown yet")
+        if reworded := [a.problem.index for a in attempts if a.problem.prompt != self._handle(a.problem.index).prompt]:
+            raise ContractError("lab", f"asked for answers to problem {reworded[0]} with its text changed: what a method may choose is the context")
         self._calls += 1
         conversations = [conversation(a.context, a.problem.prompt) for a in attempts]
         asks = [
@@ -289,8 +292,9 @@ class Method(ABC):
       `cached_property` computed. So what `step` keeps in an attribute has to be in the state, or to be a local variable instead.
       `__init__` does not use the lab.
     - lab: the model, the verifiers and the coming problems are reached through the lab's own calls only. Rollouts are asked for problems of
-      this batch, of earlier ones, and of those it has peeked at. `lab.record` is for prompts it wants shown; what is measured, the harness
-      records.
+      this batch, of earlier ones, and of those it has peeked at, in the problem's own words. (A handle is kept in the state as
+      `dataclasses.astuple(handle)`, and is `Handle(*values)` again.) `lab.record` is for prompts it wants shown; what is measured, the
+      harness records.
     - ledger: every call of the lab is charged to the ledger when it is made: problems when they are first seen (peeked ones too),
       rollouts by the purpose they are asked for, tokens, optimizer steps, reflections. Evaluation is charged to nobody. A method may read
       `lab.ledger` and never writes to it, and what it has the policy do without the lab counts as cheating, wanted or not.
@@ -313,7 +317,7 @@ class Method(ABC):
 
     @classmethod
     def most_rollouts(cls, config: MethodConfig, batch: int) -> tuple[int, int]:
-        """(of the slow loop for each problem, of the fast loop in each round), at most: what a dry run reckons with."""
+        """(of the slow loop for each problem, of the fast loop in each round), at most: what a dry run reckons with. Override it where it is more."""
         iteration = config.fast.proposals * (2 * config.fast.minibatch + config.fast.anchor)  # gepa may begin one with its budget almost spent
         return config.slow.group * cls.trains, (config.fast.budget + iteration) * cls.evolves
 

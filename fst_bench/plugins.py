@@ -136,7 +136,7 @@ class Shelf(Generic[T]):
         """Load what a package offers."""
         points = self.offered()
         if name not in points:
-            raise ValueError(unknown(self.kind, name, self.names()))
+            raise ValueError(unknown(self.kind, name, self.names(), ".py"))
         packages = sorted({package_of(point) for point in points[name]})
         if len(packages) > 1:
             raise ValueError(f"{self.kind} {name} is offered by {' and by '.join(packages)}: uninstall one of them")

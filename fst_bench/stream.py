@@ -156,8 +156,10 @@ def load_spec(name: str) -> StreamSpec:
     """A shipped stream by name, or a file by path (ends in .yaml). ValueError in one line."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else stream_files().get(name)
     if path is None:
-        raise ValueError(unknown("stream", name, stream_files()))
+        raise ValueError(unknown("stream", name, stream_files(), ".yaml"))
     values = read_yaml(path)
+    if (shipped := stream_files().get(values.get("name", ""))) and shipped.resolve() != path.resolve():
+        raise ValueError(f"{path}: a stream named {values['name']} is shipped, and runs are named after it: give this one another name")
     return explain(
         StreamSpec, values | {part: named(values[part], path.parent) for part in ("stages", "variants") if part in values}, f"stream {name}"
     )

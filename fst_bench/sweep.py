@@ -16,10 +16,16 @@ from typing import Any, Literal
 
 from fst_bench.bench import run_parts
 from fst_bench.config import resolve
+from fst_bench.errors import unknown
+from fst_bench.methods import find_method
 from fst_bench.stream import Stream
 from fst_bench.trackers import load
 
 State = Literal["there", "run", "resume", "done", "FAILED"]
+
+
+OWN = "methods."
+"""What the names of settings that are for one method only begin with."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,20 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+def settings_of(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everyone's, and over them those that are for this method only."""
+    mine = f"{OWN}{method}."
+    shared = {key: value for key, value in settings.items() if not key.startswith(OWN)}
+    return shared | {key.removeprefix(mine): value for key, value in settings.items() if key.startswith(mine)}
+
+
 def sweep(
     stream: str, methods: Sequence[str], seeds: Sequence[int], out: Path, preset: str = "tiny", settings: Mapping[str, Any] | None = None,
     jobs: int | None = None, watcher: SweepWatcher | None = None, track: Sequence[str] = (),
 ) -> dict[Path, str | None]:  # fmt: skip
     """{run directory: None, or why it failed}, seed by seed. All settings are checked before the first run starts.
 
+    Of `settings` those under "methods.NAME." are for that method only.
     `jobs` runs go on at a time; by default as many as the cores hold at the runs' thread count. `track` names the
     trackers (see `trackers`) that show each of them.
     """
@@ -69,13 +83,18 @@ def sweep(
     told = watcher or SweepWatcher()
     planned: dict[Path, Planned] = {}
     threads = 1
+    names = {method: find_method(method).name for method in methods}
+    own = {method: settings_of(name, settings or {}) for method, name in names.items()}
+    for key in settings or {}:
+        if key.startswith(OWN) and key.split(".")[1] not in names.values():
+            raise ValueError(f"--set {key}: {unknown('method of this sweep', key.split('.')[1], names.values())}")
     for seed in seeds:
         for method in methods:
-            config, spec = resolve(stream, method, preset, seed, settings)
+            config, spec = resolve(stream, method, preset, seed, own[method])
             threads = config.threads
             steps = -(-Stream(spec, seed, config.difficulty, config.stage_problems, config.data).total // config.batch)
             command = ["run", "--stream", stream, "--method", method, "--preset", preset, "--seed", str(seed), "--out", str(out)]
-            command += [part for key, value in (settings or {}).items() for part in ("--set", f"{key}={json.dumps(value)}")]
+            command += [part for key, value in own[method].items() for part in ("--set", f"{key}={json.dumps(value)}")]
             planned[out.joinpath(*run_parts(config, spec))] = Planned(method, seed, steps, command)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from fst_bench import protocol
-from fst_bench.config import load_preset, preset_files, resolve
+from fst_bench.config import for_methods, load_preset, preset_files, resolve
 from fst_bench.data import DATA, PROCEDURAL, check_source, load, task_from, tasks_in
 from fst_bench.errors import RunError
 from fst_bench.methods import METHODS, find_method
+from fst_bench.plugins import PLACES, place_of
 from fst_bench.store import Store
 from fst_bench.stream import Stream, load_spec, schedule, stream_files
 from fst_bench.tasks import TASKS, Problem, Task, find_task, load_task
@@ -27,21 +28,26 @@ if TYPE_CHECKING:
 Check = tuple[str, str | None]
 SEEDS = 20
 """How many seeds' stage lengths are looked at."""
+LOOKED_AT = 200
+"""Problems of each split that are searched for one that both hold."""
 HOSTILE = ("", "{" * 9000, "\\boxed{" * 3000, "\\boxed{\ud800}", "\x00", "```json\n" + "[" * 9000, "9" * 9000, "</think>" * 99, "<think>")
 """Texts that earn nothing anywhere, and that no verifier may stumble over."""
 
 
 def tasks(name: str | None) -> Iterator[Check]:
-    """For every task, difficulty and answer format: problems are the same when they are drawn again, the gold answer earns 1.0, listed wrong
-    answers, hostile texts and gold in another format 0.0."""
+    """For every task, difficulty and answer format: problems are the same when they are drawn again, none is both held out and in training, the
+    gold answer earns 1.0, listed wrong answers, hostile texts and gold in another format 0.0."""
     for task_name in [name] if name else TASKS:
         kind = find_task(task_name)
         formats: list[dict[str, Any]] = [{"answer_format": name} for name in WRAPPERS] if issubclass(kind, Wrapped) else []
         for knobs in [*kind.ladder, *(kind.ladder[1] | more for more in [{"format_given": True}, *formats])]:
             task = load_task(task_name, **knobs)
             problems = task.problems("train", 0, 50) + task.problems("test", 0, 50)
-            again = None if [task.problem("train", 0, i) for i in range(5)] == problems[:5] else "problem 0 is another one when it is drawn again"
-            yield f"{task_name} {json.dumps(knobs)}", again or misjudged(task, problems)
+            same = [task.problem("train", 0, i) for i in range(5)] == problems[:5]
+            again = None if same else "problem 0 is another one when it is drawn again: every choice has to be taken from rng"
+            held_out = {problem.id for problem in task.problems("test", 0, LOOKED_AT)}
+            complaint = again or leaking(task) or misjudged(task, problems)
+            yield f"{task_name} {json.dumps(knobs)}, {len(held_out)} different problems among {LOOKED_AT} held out", complaint
 
 
 def methods(name: str | None) -> Iterator[Check]:
@@ -75,18 +81,33 @@ def content(run: "Run", name: str) -> bytes | None:
     return (run.path / name).read_bytes() if (run.path / name).exists() else None
 
 
+def leaking(task: Task) -> str | None:
+    """Why held-out problems may be in training too, if they may: a split is decided by the key, so one problem has to have one key."""
+    seen: dict[str, tuple[str, str]] = {}
+    for split in ("train", "test"):
+        for problem in task.problems(split, 0, LOOKED_AT):
+            where, key = seen.setdefault(problem.prompt, (split, problem.id))
+            if where != split:
+                return f"a held-out problem is in training, under another key ({key}, {problem.id}): the key is to be the problem's content, and nothing else"
+    return None
+
+
 def misjudged(task: Task, problems: list[Problem]) -> str | None:
-    """A gold answer that earns no reward, or a listed wrong one or a hostile text that does, if there is any."""
-    complaint = None
+    """A gold answer that earns no reward, a listed wrong one or a hostile text that does, or a text on which the verifier raises, if there is any."""
     for problem in problems:
-        gold = task.verify(problem, task.write(problem.answer))
-        if gold.reward != 1.0:
-            complaint = f"{problem.id}: the gold answer {problem.answer} earns {gold.reward}: {gold.feedback}"
         elsewhere = [w.write(problem.answer) for w in WRAPPERS.values() if w is not task.wrapper] if isinstance(task, Wrapped) else []
-        for text in [*task.wrong_texts(problem), *elsewhere, *(HOSTILE if problem is problems[0] else ())]:
-            if task.verify(problem, text).reward != 0.0:
-                complaint = f"{problem.id}: the wrong answer {text[:80]!r} earns a reward"
-    return complaint
+        wrong = [*task.wrong_texts(problem), *elsewhere, *(HOSTILE if problem is problems[0] else ())]
+        for text, due in ((task.write(problem.answer), 1.0), *((text, 0.0) for text in wrong)):
+            try:
+                verdict = task.verify(problem, text)
+            except Exception as error:
+                where = place_of(error, PLACES) or task.name
+                return f"{problem.id}: its verifier raised {type(error).__name__} ({error}) at {where}, on {text[:80]!r}: a verifier never raises"
+            if verdict.reward != due and due:
+                return f"{problem.id}: the gold answer {problem.answer} earns {verdict.reward}: {verdict.feedback}"
+            if verdict.reward != due:
+                return f"{problem.id}: the wrong answer {text[:80]!r} earns a reward"
+    return None
 
 
 def data(name: str | None) -> Iterator[Check]:
@@ -123,11 +144,16 @@ def streams(name: str | None) -> Iterator[Check]:
             continue
         if name is None and spec.name != stream:
             yield stream, f"its file says it is named {spec.name}"
+        found: dict[str, str | None] = {}
         for preset in preset_files():
             try:
-                yield f"{stream} with preset {preset}", unaffordable(stream, preset) or unplayable(stream, preset)
+                found[preset] = unaffordable(stream, preset) or unplayable(stream, preset)
             except ValueError as error:
-                yield f"{stream} with preset {preset}", str(error)
+                found[preset] = str(error)
+        if len(complaints := set(found.values())) == 1 and None not in complaints:
+            yield f"{stream} with any preset", complaints.pop()
+        else:
+            yield from ((f"{stream} with preset {preset}", complaint) for preset, complaint in found.items())
 
 
 def unplayable(stream: str, preset: str) -> str | None:
@@ -156,7 +182,7 @@ def draw(task: str, difficulty: BaseModel, split: Split, n: int) -> None:
 def unaffordable(stream: str, preset: str) -> str | None:
     """Why a round of evolution can't be what its settings say: everyone's, and those of each method that has its own. ValueError where the
     settings themselves are refused, such as a budget that a round can't be paid from."""
-    own = {**load_preset(preset).get("methods", {}), **load_spec(stream).settings.get("methods", {})}
+    own = for_methods(load_preset(preset), preset) | for_methods(load_spec(stream).settings, stream)
     for method in ["base", *(name for name in own if find_method(name).evolves)]:
         config, spec = resolve(stream, method, preset)
         fast, shortest = config.fast, min(schedule(spec, seed, config.stage_problems)[-1].end for seed in range(SEEDS))

@@ -11,6 +11,7 @@ import pytest
 
 from fst_bench.cli import main
 from fst_bench.store import Store
+from fst_bench.stream import stream_files
 
 RUN = ["run", "--stream", "single-math", "--method", "rl", "--preset", "smoke", "--set", "stage_problems=4"]
 
@@ -27,6 +28,8 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_bad_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "typo.yaml").write_text("name: x\nversion: 1\ndescription: d\nstages: [{taks: math, problems: 9}]\n")
+    (tmp_path / "half.yaml").write_text("name: x\nversion: 1\ndescription: d\nstages: [{task: math}]\n")
+    (tmp_path / "shipped.yaml").write_text("name: continual-4\nversion: 1\ndescription: d\nstages: [{task: math, problems: 9}]\n")
     (tmp_path / "file").write_text("")
     cases = [
         (["run", "--stream", str(tmp_path / "typo.yaml"), "--method", "fst"], "did you mean task"),
@@ -43,12 +46,30 @@ def test_bad_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
         (["validate", "run", str(tmp_path)], "is no run"),
         (["show", "method", "rll"], "did you mean rl"),
         (["show", "stream", "single-maths"], "did you mean single-math"),
+        (["run", "--stream", str(tmp_path / "half.yaml"), "--method", "fst"], "stages.0.problems: Field required\n"),
+        (["run", "--stream", str(tmp_path / "shipped.yaml"), "--method", "fst"], "a stream named continual-4 is shipped"),
         (["list", "things"], "streams"),
         (["rum"], "run"),
     ]
     for arguments, expected in cases:
         assert expected in complaint(arguments, capsys), arguments
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "typo.yaml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "half.yaml", "shipped.yaml", "typo.yaml"]
+
+
+def test_a_file_that_lies_there_may_be_meant(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("my_method.py", "my-stream.yaml"):
+        (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean ./my_method.py?" in complaint(["run", "--stream", "single-math", "--method", "my-method"], capsys)
+    assert "did you mean ./my-stream.yaml?" in complaint(["run", "--stream", "my-stream", "--method", "rl"], capsys)
+
+
+def test_show_prints_the_file_of_a_stream_and_the_knobs_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "stream", "continual-4-drift"]) == 0
+    out = capsys.readouterr().out
+    assert stream_files()["continual-4-drift"].read_text().rstrip() in out and "█" in out
+    assert main(["show", "task", "math"]) == 0
+    assert "  --set difficulty.math.format_given=false    bool\n" in capsys.readouterr().out
 
 
 def test_a_truncated_checkpoint_loses_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

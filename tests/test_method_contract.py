@@ -87,6 +87,7 @@ CASES: dict[str, tuple[str, str, str, str]] = {
     "cheaper tokens": ("ledger", STEP, f"{STEP}; self.lab.ledger.sampled_tokens -= 1", "wrote to the ledger: sampled_tokens"),
     "cheaper reflection": ("ledger", STEP, f"{STEP}; self.lab.ledger.reflected(0, 0, -1.0)", "wrote to the ledger: reflection_usd"),
     "a problem to come": ("lab", "batch[0]", "Handle(7, batch[0].prompt)", "problem 7, which it was not shown"),
+    "a problem reworded": ("lab", "batch[0]", "Handle(0, 'Say 7')", "problem 0 with its text changed"),
     "rows that are measured": ("lab", STEP, f"{STEP}; self.lab.record('evals', {{}})", "the run's record 'evals'"),
     "prompts of no shape": ("lab", STEP, f"{STEP}; self.lab.record('prompts', {{}})", 'without "population"'),
 }  # fmt: skip

@@ -15,8 +15,9 @@ import fst_bench
 from fst_bench.cli import main
 from fst_bench.compare import load
 from fst_bench.config import SHELVES, resolve
+from fst_bench.probes import probe
 from fst_bench.starters import write
-from fst_bench.store import Store
+from fst_bench.store import Store, sha256
 from fst_bench.tasks import TASKS, find_task
 
 FAST = {"preset": "smoke", "stage_problems": 8, "evaluation.boundary": 2, "evaluation.small": 2, "policy.max_tokens": 8}
@@ -124,8 +125,8 @@ def test_an_edited_method_is_another_run_and_a_moved_one_the_same(tmp_path: Path
     assert moved.path.name == f"{one.path.name}-2"  # the same id, so a number was added
     assert one.path.name.split("-")[2] != edited.path.name.split("-")[2]
     shutil.rmtree(moved.path)
-    with pytest.raises(ValueError, match=r"has other settings than .*: code.methods/quiet.sha256"):
-        load([tmp_path / "runs"])
+    codes = [run.store.read("config")["config"]["code"]["methods/quiet"]["sha256"][:6] for run in (one, edited)]
+    assert sorted(run.method for run in load([tmp_path / "runs"])) == sorted(f"quiet (code={code})" for code in codes)
     assert "quiet" not in METHODS  # the shipped ones stay what they are
 
 
@@ -157,13 +158,27 @@ def test_a_sweep_with_a_file_goes_on_and_notices_an_edit(tmp_path: Path, capsys:
     assert len(list(tmp_path.glob("runs/*/quiet/*/manifest.json"))) == 2
 
 
-def test_settings_of_a_method_elsewhere_are_checked(tmp_path: Path) -> None:
+def test_settings_of_a_method_elsewhere_are_checked(tmp_path: Path, forget: Callable[[], None]) -> None:
     file = method(tmp_path)
     (tmp_path / "own.yaml").write_text(
-        "name: own\nversion: 1\ndescription: d\nstages: [{task: math, problems: 16}]\nsettings: {methods: {quiet: {slow: {cap: 2.0}}}}\n"
+        "name: own\nversion: 1\ndescription: d\nstages: [{task: math, problems: 64}]\nsettings: {methods: {quiet.py: {slow: {cap: 2.0}}}}\n"
     )
-    assert resolve(str(tmp_path / "own.yaml"), file, "smoke")[0].slow.cap == 2.0
-    assert resolve(str(tmp_path / "own.yaml"), "rl", "smoke")[0].slow.cap == 5.0
+    forget()
+    stream = str(tmp_path / "own.yaml")
+    assert resolve(stream, "rl", "smoke")[0].slow.cap == 5.0  # whoever comes first, and wherever one is
+    assert resolve(stream, file, "smoke")[0].slow.cap == 2.0
+    other = method(tmp_path / "other", METHOD + "# otherwise\n")
+    assert resolve(stream, other, "smoke")[0].code["methods/quiet"].sha256 == sha256(Path(other))  # that one runs, not the stream's
+    assert main(["validate", "streams", stream]) == 0
+    assert (
+        main(["sweep", "--stream", stream, "--methods", f"{file},rl", "--seeds", "0", "--preset", "smoke", "--out", str(tmp_path / "runs"), *SET])
+        == 0
+    )
+    text = (tmp_path / "own.yaml").read_text()
+    for wrong, told in (("{quiet: {slow: {cap: 2.0}}}", "unknown method 'quiet': .* named by its file"), ("fst", "not 'fst'")):
+        (tmp_path / "own.yaml").write_text(text.replace("{quiet.py: {slow: {cap: 2.0}}}", wrong))
+        with pytest.raises(ValueError, match=told):
+            resolve(stream, file, "smoke")
     with pytest.raises(ValueError, match="unknown key 'x'"):
         resolve("single-math", file, "smoke", 0, {"settings.x": 1})
     with pytest.raises(ValueError, match="filled in, never set"):
@@ -210,8 +225,25 @@ def test_validate_finds_a_task_that_draws_by_chance_and_one_that_stumbles(tmp_pa
     file.write_text(good.replace("rng.sample(", "random.sample("))
     assert main(["validate", "tasks", str(file)]) == 1 and "another one when it is drawn again" in capsys.readouterr().out
     file.write_text(good.replace("if not found:", "if not found[0]:"))
-    assert main(["validate", "tasks", str(file)]) == 3
-    assert "letters.py:" in (err := capsys.readouterr().err) and "TypeError" in err
+    assert main(["validate", "tasks", str(file)]) == 1
+    bad = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("BAD"))
+    assert "its verifier raised TypeError" in bad and "letters.py:" in bad and ", on 'E A W'" in bad
+    file.write_text(good.replace('Draft("".join(letters)', "Draft(str(rng.random())"))
+    assert main(["validate", "tasks", str(file)]) == 1
+    assert "a held-out problem is in training, under another key" in capsys.readouterr().out
+
+
+def test_plasticity_on_a_task_of_ones_own(tmp_path: Path, forget: Callable[[], None]) -> None:
+    file, _ = write("task", "letters", tmp_path)
+    run = fst_bench.run("single-math", "rl", tmp_path / "runs", **FAST)
+    rows = probe("plasticity", run.path, task=str(file), problems=8)
+    assert [row["key"] for row in rows] == [{"task": "letters", "stage": stage, "problems": 8} for stage in (0, 1)]
+    passes = [run.path / row["run"] for row in rows]
+    assert all((path / "code/tasks/letters.py").read_bytes() == file.read_bytes() for path in passes)
+    forget()
+    assert [main(["validate", "run", str(path)]) for path in passes] == [0, 0]
+    with pytest.raises(ValueError, match="the stream holds math"):
+        probe("plasticity", run.path, task="math")
 
 
 # --- installed packages

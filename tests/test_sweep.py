@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fst_bench.cli import main
+from fst_bench.compare import load
 from fst_bench.sweep import State, SweepWatcher, parse_seeds, sweep
 
 SMALL = {"stage_problems": 8, "threads": 1}
@@ -88,6 +89,20 @@ def test_one_failure_stops_nothing_and_is_named(tmp_path: Path, capsys: pytest.C
     out = capsys.readouterr().out
     assert f"FAILED {broken}" in out and "1 of 2 runs are finished" in out
     assert list(json.loads(out.splitlines()[-1])["failed"]) == [str(broken)]
+
+
+def test_a_setting_for_one_method_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", "--stream", "single-math", "--methods", "base,rl-replay", "--seeds", "0", "--preset", "smoke", "--out", str(tmp_path)]
+    command += ["--set", "stage_problems=8", "--set"]
+    assert main([*command, "methods.rl-replay.settings.share=0.5"]) == 0
+    found = {run.method: run.settings for run in load([tmp_path])}
+    assert found["rl-replay"]["settings"] == {"share": 0.5, "memory": 256} and found["base"]["settings"] == {}
+    capsys.readouterr()
+    for wrong, told in (
+        ("rl-reply.settings.share", "did you mean rl-replay? There are base, rl-replay"),
+        ("rl-replay.settings.shore", "did you mean share"),
+    ):
+        assert main([*command, f"methods.{wrong}=0.5"]) == 2 and told in capsys.readouterr().err
 
 
 def test_wrong_settings_are_said_before_the_first_run(tmp_path: Path) -> None:

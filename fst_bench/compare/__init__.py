@@ -4,7 +4,7 @@ Everything is read from what each run recorded. What can't be compared is refuse
 """
 
 from .page import write_page
-from .runs import Finished, load
+from .runs import Finished, load, methods_of
 from .tables import columns, interval, latex, markdown, spreadsheet, tables, terminal
 
-__all__ = ["Finished", "columns", "interval", "latex", "load", "markdown", "spreadsheet", "tables", "terminal", "write_page"]
+__all__ = ["Finished", "columns", "interval", "latex", "load", "markdown", "methods_of", "spreadsheet", "tables", "terminal", "write_page"]

@@ -1,7 +1,7 @@
 """Finished runs that belong in one table, and what they recorded."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,12 @@ from fst_bench.store import Store, records
 
 ASKED = ("batch", "stage_problems", "seed_prompt", "difficulty", "evaluation", "init")
 """Settings that say what was asked and how it was judged, as against how a method learns: alike in one table."""
+
+REMEDIES = {
+    "stream": ": compare one stream at a time, as in fst-bench compare runs/STREAM@VERSION",
+    "code": ": its task or stream was changed; a stream's version goes up with every change",
+}
+"""What to do where a thing differs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +60,30 @@ Runs = tuple[Finished, ...]
 
 
 def load(paths: Iterable[Path]) -> Runs:
-    """The finished runs at or below the paths. ValueError where there is none, or where two do not belong in one table."""
+    """The finished runs at or below the paths; a method that was run in several ways is several (see `versions`). ValueError where there is
+    none, or where two do not belong in one table."""
     folders = dict.fromkeys(p.parent for path in paths for p in sorted(path.rglob("metrics.json")) if "probes" not in p.parts)
     if not folders:
         raise ValueError(f"no finished run in {', '.join(map(str, paths))}")
-    return alike(map(read, folders))
+    return alike(versions(list(map(read, folders))))
+
+
+def versions(runs: list[Finished]) -> list[Finished]:
+    """The same runs, where one method ran with several settings, or its file was changed, under a name that says which: 'mine (settings.probe=3)'."""
+    named = {run: run for run in runs}
+    for method in dict.fromkeys(run.method for run in runs):
+        own = [run for run in runs if run.method == method]
+        keys = sorted({key for run in own if run.settings != own[0].settings for key in differing(run, own[0]) if of_the_method(key)})
+        for run in own if keys else ():
+            values = spelled(run)
+            said = [f"code={values[key][:6]}" if key.startswith("code.") else f"{key}={short(values.get(key), 30)}" for key in keys]
+            named[run] = replace(run, method=f"{method} ({', '.join(said)})")
+    return list(named.values())
+
+
+def of_the_method(key: str) -> bool:
+    """Whether a setting says how a method learns; in the others two runs of one table are alike."""
+    return key.startswith("code.methods/") or key.split(".")[0] not in (*ASKED, "code", "model", "preset")
 
 
 def alike(found: Iterable[Finished]) -> Runs:
@@ -68,10 +93,15 @@ def alike(found: Iterable[Finished]) -> Runs:
         for other in runs[:1]:
             for name, value in run.same.items():
                 if value != other.same[name] and (name not in ASKED or any(key.split(".")[0] == name for key in differing(run, other))):
-                    raise ValueError(f"{run.path} does not belong in this table: {name} {short(value)}, the others have {short(other.same[name])}")
+                    ours, theirs = apart(value, other.same[name])
+                    raise ValueError(
+                        f"{run.path} does not belong in this table: {name} {short(ours)}, the others have {short(theirs)}{REMEDIES.get(name, '')}"
+                    )
         for other in runs:
             if other.method == run.method and other.seed == run.seed:
-                raise ValueError(f"{run.path} is a second run of {run.method} with seed {run.seed}, beside {other.path}")
+                raise ValueError(
+                    f"{run.path} is a second run of {run.method} with seed {run.seed}, beside {other.path}: name the runs, one a seed, and not their folder"
+                )
             if other.method == run.method and other.settings != run.settings:
                 for key, (value, theirs) in differing(run, other).items():
                     raise ValueError(f"{run.path} has other settings than {other.path}: {key} {value}, not {theirs}")
@@ -94,24 +124,36 @@ def finished(
     same = {"stream": f"{saved['stream']}@{saved['stream_version']}", "model": saved["model"], "preset": saved["preset"]}
     same |= {name: settings[name] for name in ASKED}
     same["data"] = {name: facts["fingerprint"] for name, facts in saved.get("data", {}).items()}  # its folder may lie elsewhere
-    same["code"] = {name: facts["sha256"] for name, facts in settings.get("code", {}).items() if not name.startswith("methods/")}
+    same["code"] = {name: facts["sha256"][:12] for name, facts in settings.get("code", {}).items() if not name.startswith("methods/")}
     learning = {k: v for k, v in settings.items() if k not in ("seed", "stream", "threads", "data")}
     return Finished(path, saved["method"], saved["seed"], same, learning, saved["stages"], metrics, ledger, rows)
 
 
 def differing(run: Finished, other: Finished) -> dict[str, tuple[Any, Any]]:
     """Dotted names of settings in which two runs differ, and both values. A setting that is younger than a run had its default there."""
-    from fst_bench.config import Config, merge  # brings all backends: only for runs that seem to differ
-    from fst_bench.protocol import flat
-
-    defaults = Config(stream="", method="", preset="").model_dump(mode="json")
-    ours, theirs = (dict(flat(merge(defaults, r.settings))) for r in (run, other))
+    ours, theirs = spelled(run), spelled(other)
     return {key: (ours.get(key), theirs.get(key)) for key in ours | theirs if ours.get(key) != theirs.get(key)}
 
 
-def short(value: Any) -> str:
+def spelled(run: Finished) -> dict[str, Any]:
+    """Every setting of a run by its dotted name, those that are younger than it with their defaults."""
+    from fst_bench.config import Config, merge  # brings all backends: only for runs that seem to differ
+    from fst_bench.protocol import flat
+
+    return dict(flat(merge(Config(stream="", method="", preset="").model_dump(mode="json"), run.settings)))
+
+
+def apart(ours: Any, theirs: Any) -> tuple[Any, Any]:
+    """Of two mappings the entries that differ; anything else whole."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return ours, theirs
+    keys = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+    return {key: ours[key] for key in keys if key in ours}, {key: theirs[key] for key in keys if key in theirs}
+
+
+def short(value: Any, limit: int = 80) -> str:
     text = str(value)
-    return text if len(text) < 80 else text[:77] + "..."
+    return text if len(text) < limit else text[: limit - 3] + "..."
 
 
 ORDER = ["base", "gepa", "rl", "fst"]

@@ -1,17 +1,4 @@
-"""What a task is: problems with a verifier.
-
-A task draws problems deterministically: problem number `index` of a split is a pure function of
-(task, difficulty, split, seed, index). Splits are disjoint by construction, for every seed and every
-difficulty: the hash of a problem's CONTENT decides the one split it may appear in. `pretrain` is the
-split that the embedded model's text is drawn from, so no benchmark problem was ever seen in training.
-
-A verifier reads a model's text as data. It never raises, never evaluates or executes any of it, and its
-limits are structural (length, depth, digits), so that the same text always earns the same reward. What a model
-thought (everything up to the last </think>) is not its answer: `Task.verify`, through which every text goes, cuts it off.
-
-A task may answer back: `Task.respond` is what its environment, a tool say, replies to what the model said. Since that is a
-pure function too, what the model said in each turn is all of a conversation that has to be kept to judge it again.
-"""
+"""What a task is, problems with a verifier (the whole of it is `Task`'s docstring), and what the verifiers share."""
 
 import hashlib
 import random
@@ -79,18 +66,34 @@ CORRECT = "The answer is correct."
 
 
 class Task(ABC):
-    """A family of problems with one verifier and one answer protocol."""
+    """A family of problems with one verifier and one answer protocol. Subclass it in one file; this is what it promises.
+
+    It draws problems deterministically: problem number `index` of a split is a pure function of (task, difficulty, split, seed, index). Splits
+    are disjoint by construction, for every seed and every difficulty: the hash of a problem's CONTENT decides the one split it may appear in.
+    `pretrain` is the split that the embedded model's text is drawn from, so no benchmark problem was ever seen in training.
+
+    Its verifier reads a model's text as data. It never raises, never evaluates or executes any of it, and its limits are structural (length,
+    depth, digits), so that the same text always earns the same reward. What a model thought (everything up to the last </think>) is not its
+    answer: `verify`, through which every text goes, cuts it off.
+
+    It may answer back: `respond` is what its environment, a tool say, replies to what the model said. Since that is a pure function too, what
+    the model said in each turn is all of a conversation that has to be kept to judge it again.
+
+    Class attributes:
+    - name: of folders, tables and settings.
+    - Difficulty: the class of its knobs, over `Difficulty`, each with a default.
+    - ladder: difficulties from tiny to headline, two or more dicts of knobs; `fst-bench validate tasks` walks through them.
+    - protocol: the answer protocol in one sentence, stated in the problem when `format_given` is set.
+    - hint: what a teacher would add when an answer came without any working; `teach` puts it behind a diagnosis.
+    - sizes: nominal sizes of the splits.
+    """
 
     name: ClassVar[str]
     Difficulty: ClassVar[type[Difficulty]]
     sizes: dict[str, int] = {"train": 10_000, "test": 200}
-    """Nominal sizes of the splits."""
     protocol: str
-    """The answer protocol in one sentence, stated in the problem when `format_given` is set."""
     hint: str
-    """What a teacher would add when the answer came without any working."""
     ladder: ClassVar[list[dict[str, Any]]]
-    """Difficulties from tiny to headline, which `fst-bench validate tasks` walks through."""
 
     def __init__(self, difficulty: BaseModel):
         self.difficulty: Any = difficulty

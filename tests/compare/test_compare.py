@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 from written import write_run
 
-from fst_bench.compare import interval, latex, load, markdown, spreadsheet, tables, terminal
+from fst_bench.compare import interval, latex, load, markdown, spreadsheet, tables, terminal, write_page
 from fst_bench.compare.tables import Cell
+from fst_bench.leaderboard.submit import submit
 
 
 def test_the_interval_by_hand() -> None:
@@ -134,11 +135,10 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         write_run(tmp_path / name, "rl", 0, **options)
         with pytest.raises(ValueError, match=reason):
             load([tmp_path / "a", tmp_path / name])
-    write_run(tmp_path / "h", "rl", 1, change={"slow": {"cap": 2.0}})  # fine for another method, not for another seed of this one
-    with pytest.raises(ValueError, match=r"other settings than .*: slow.cap 2.0, not 5.0"):
-        load([tmp_path / "a", tmp_path / "h"])
+    with pytest.raises(ValueError, match=r"stream single-hover@1, .* one stream at a time"):
+        load([tmp_path / "a", tmp_path / "b"])
     write_run(tmp_path / "i", "fst", 0, change={"slow": {"cap": 2.0}})
-    assert len(load([tmp_path / "a", tmp_path / "i"])) == 2
+    assert [run.method for run in load([tmp_path / "a", tmp_path / "i"])] == ["rl", "fst"]
     with pytest.raises(ValueError, match="no finished run"):
         load([tmp_path / "d"])
 
@@ -149,8 +149,24 @@ def test_a_setting_that_is_younger_than_a_run_had_its_default(tmp_path: Path) ->
     write_run(tmp_path / "new", "rl", 1, change={"backend": "torch", "evaluation": evaluation | {"samples": 1}})
     assert len(load([tmp_path])) == 2
     write_run(tmp_path / "other", "rl", 2, change={"backend": "vllm-deepspeed"})
-    with pytest.raises(ValueError, match=r"other settings than .*: backend vllm-deepspeed, not torch"):
-        load([tmp_path])
+    assert [run.method for run in load([tmp_path])] == ["rl (backend=torch)", "rl (backend=torch)", "rl (backend=vllm-deepspeed)"]
+
+
+def test_a_method_under_several_settings_is_several_rows(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for cap in (2.0, 5.0):
+            write_run(tmp_path / f"cap-{cap}", "fst", seed, change={"slow": {"cap": cap, "group": 8}, "settings": {"share": cap / 10}})
+        write_run(tmp_path, "rl", seed)
+    runs = load([tmp_path])
+    ours = ["fst (settings.share=0.2, slow.cap=2.0)", "fst (settings.share=0.5, slow.cap=5.0)"]
+    made = tables(runs)[0]
+    assert [row.label for row in made.rows] == ["rl", *ours] and {row.seeds for row in made.rows} == {2}
+    assert [row.label for row in made.differences] == ours
+    assert [row.label for row in tables(runs, ours[0])[0].differences] == ["rl", ours[1]]
+    page = write_page(runs, tmp_path / "page").read_text()
+    assert all(name in page for name in ours)
+    with pytest.raises(ValueError, match="a submission is one method's, these runs are of"):
+        submit([tmp_path / "cap-2.0", tmp_path / "cap-5.0"], "n", "o", "open", "", tmp_path / "n.zip")
 
 
 def test_runs_of_a_probe_are_no_runs_of_the_sweep(tmp_path: Path) -> None:

@@ -77,3 +77,5 @@ def test_the_command_writes_every_file(out: Path, tmp_path: Path, capsys: pytest
     assert Path(said["page"]).read_text() == before  # the same bytes for the same runs
     assert main(["compare", str(out)]) == 2
     assert "does not belong in this table" in capsys.readouterr().err
+    assert main(["compare", str(out / "several"), "--reference", "mien"]) == 2
+    assert "did you mean mine? There are" in capsys.readouterr().err

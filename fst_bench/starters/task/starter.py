@@ -1,6 +1,6 @@
 r"""starter: write letters in reverse order. Protocol: the letters in the last \boxed{}.
 
-What a task promises is its base class's docstring: python -m pydoc fst_bench.tasks.base
+What a task promises is its base class's docstring: python -m pydoc fst_bench.tasks.base.Task
 """
 
 import random
