@@ -51,8 +51,10 @@ def tasks(name: str | None) -> Iterator[Check]:
 
 
 def methods(name: str | None) -> Iterator[Check]:
-    """Each method keeps its contract on a short stream: it runs, runs the same again, and ends the same where it was stopped and resumed."""
+    """Each method keeps its contract on a short stream: it runs, samples no more than it says, runs the same again, and ends the same where it
+    was stopped and resumed."""
     from fst_bench import bench
+    from fst_bench.cost import estimate
 
     for method in [name] if name else METHODS:
         with TemporaryDirectory() as folder:
@@ -69,6 +71,9 @@ def methods(name: str | None) -> Iterator[Check]:
                 yield f"{method}: a run", str(error)
                 continue
             yield f"{method}: a run", None
+            said = estimate(*bench.recorded(first.store))
+            spent, most = sum(first.ledger["rollouts"].values()), said["training_rollouts"] + said["evolution_rollouts"]
+            yield f"{method}: what a dry run says", f"it sampled {spent} rollouts, at most {most} by its most_rollouts" if spent > most else None
             for how, other in (("run again", second), ("stopped and resumed", resumed)):
                 differing = [part for part in ("metrics.json", "rollouts.jsonl", "answers.jsonl") if content(first, part) != content(other, part)]
                 complaint = (

@@ -77,7 +77,8 @@ def page() -> str:
         "# Every method, and what each ablation tells",
         "",
         "Embedded model, preset tiny; means over seeds with 95 % t-intervals, differences paired by seed. The ablations ran with three seeds and with settings that nobody tuned, "
-        "so *not clear* is no proof of nothing. Columns are the leaderboard's; rollouts, tokens and seconds are what a method cost.",
+        "so *not clear* is no proof of nothing. Columns are the leaderboard's; rollouts, tokens and seconds are what a method cost. "
+        "Seconds are of one core, most of them with other work beside it (which can double them): compare them across methods with care.",
     ]
     for stream, methods in runs.items():
         lines += ["", f"## {stream}", "", *(table(methods) if methods else ["Not run yet."])]

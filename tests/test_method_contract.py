@@ -114,7 +114,12 @@ def test_random_numbers_of_its_own_are_found_by_validate(tmp_path: Path, capsys:
     assert main(["validate", "methods", str(file)]) == 1
     out = capsys.readouterr().out
     assert "run again: metrics.json and rollouts.jsonl came out otherwise" in out and "not taken from lab.random" in out
-    file.write_text(HONEST.replace('Attempt(batch[0], "")', "Attempt(batch[0], str(self.lab.random('x').random()))"))
+    fair = HONEST.replace('Attempt(batch[0], "")', "Attempt(batch[0], str(self.lab.random('x').random()))")
+    file.write_text(fair)
+    assert main(["validate", "methods", str(file)]) == 1
+    (bad,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("BAD")]
+    assert bad.endswith("what a dry run says: it sampled 4 rollouts, at most 0 by its most_rollouts")
+    file.write_text(f"{fair}\n    @classmethod\n    def most_rollouts(cls, config, batch):\n        return 1, 0\n")
     assert main(["validate", "methods", str(file)]) == 0
 
 
