@@ -167,12 +167,15 @@ def test_processes_end_with_the_sandbox(box: Sandbox) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 def test_everything_ends_with_a_killed_parent(box: Sandbox) -> None:
-    script = f"from fst_bench.sandbox import *; box = Sandbox(workers=1, way=Way{tuple(box.way)}); print(box.call('def f(): return 1', 'f', {{}}).value, flush=True);"
+    script = f"from fst_bench.sandbox import *; box = Sandbox(workers=1, way=Way{tuple(box.way)}); print(box.call('def f(): return 1', 'f', {{}}).value, flush=True); input();"
     script += "box.call('import signal\\ndef f():\\n for s in range(1, 65):\\n  try: signal.signal(s, signal.SIG_IGN)\\n  except (OSError, ValueError): pass\\n while True: pass', 'f', {})"
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:
-        assert parent.stdout and parent.stdout.readline() == b"1\n"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin and parent.stdout and parent.stdout.readline() == b"1\n"
         before = below(parent.pid)  # the server, and perhaps what is left of the first call
+        parent.stdin.write(b"\n")
+        parent.stdin.flush()
         while not (family := below(parent.pid)) - before:
+            assert parent.poll() is None
             time.sleep(0.01)
         parent.kill()
     for _ in range(3000):
