@@ -94,7 +94,10 @@ def show(kind: str, name: str) -> tuple[str, dict[str, Any]]:
 
 def lines(above: str, fields: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each typed setting, as `--set` takes it."""
-    return [f"  --set {above}.{key}={facts['default']}    {facts['type']}. {facts['description']}".rstrip(". ") for key, facts in fields.items()]
+    return [
+        f"  --set {above}.{key}={facts['default']}    {facts['type']}" + f". {facts['description']}" * bool(facts["description"])
+        for key, facts in fields.items()
+    ]
 
 
 def settings(model: type[BaseModel], above: str = "") -> dict[str, dict[str, Any]]:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 Check = tuple[str, str | None]
 SEEDS = 20
 """How many seeds' stage lengths are looked at."""
-LOOKED_AT = 200
-"""Problems of each split that are searched for one that both hold."""
+LOOKED_AT, JUDGED = 200, 50
+"""Problems of each split that are searched for one that both hold; those of them whose answers are judged."""
 HOSTILE = ("", "{" * 9000, "\\boxed{" * 3000, "\\boxed{\ud800}", "\x00", "```json\n" + "[" * 9000, "9" * 9000, "</think>" * 99, "<think>")
 """Texts that earn nothing anywhere, and that no verifier may stumble over."""
 
@@ -42,12 +42,12 @@ def tasks(name: str | None) -> Iterator[Check]:
         formats: list[dict[str, Any]] = [{"answer_format": name} for name in WRAPPERS] if issubclass(kind, Wrapped) else []
         for knobs in [*kind.ladder, *(kind.ladder[1] | more for more in [{"format_given": True}, *formats])]:
             task = load_task(task_name, **knobs)
-            problems = task.problems("train", 0, 50) + task.problems("test", 0, 50)
-            same = [task.problem("train", 0, i) for i in range(5)] == problems[:5]
+            train, test = (task.problems(split, 0, LOOKED_AT) for split in ("train", "test"))
+            same = [task.problem("train", 0, i) for i in range(5)] == train[:5]
             again = None if same else "problem 0 is another one when it is drawn again: every choice has to be taken from rng"
-            held_out = {problem.id for problem in task.problems("test", 0, LOOKED_AT)}
-            complaint = again or leaking(task) or misjudged(task, problems)
-            yield f"{task_name} {json.dumps(knobs)}, {len(held_out)} different problems among {LOOKED_AT} held out", complaint
+            complaint = again or leaking(train, test) or misjudged(task, train[:JUDGED] + test[:JUDGED])
+            different = len({problem.id for problem in test})
+            yield f"{task_name} {json.dumps(knobs)}, {different} different problems among {LOOKED_AT} held out", complaint
 
 
 def methods(name: str | None) -> Iterator[Check]:
@@ -86,14 +86,12 @@ def content(run: "Run", name: str) -> bytes | None:
     return (run.path / name).read_bytes() if (run.path / name).exists() else None
 
 
-def leaking(task: Task) -> str | None:
-    """Why held-out problems may be in training too, if they may: a split is decided by the key, so one problem has to have one key."""
-    seen: dict[str, tuple[str, str]] = {}
-    for split in ("train", "test"):
-        for problem in task.problems(split, 0, LOOKED_AT):
-            where, key = seen.setdefault(problem.prompt, (split, problem.id))
-            if where != split:
-                return f"a held-out problem is in training, under another key ({key}, {problem.id}): the key is to be the problem's content, and nothing else"
+def leaking(train: list[Problem], test: list[Problem]) -> str | None:
+    """A held-out problem that is in training too, if there is any: a split is decided by the key, so one problem has to have one key."""
+    trained = {problem.prompt: problem.id for problem in train}
+    for problem in test:
+        if key := trained.get(problem.prompt):
+            return f"a held-out problem is in training, under another key ({key}, {problem.id}): the key is to be the problem's content, and nothing else"
     return None
 
 
@@ -134,7 +132,7 @@ def data(name: str | None) -> Iterator[Check]:
             yield f"{task_name}: skipped {count} for {reason}: {', '.join(row for row, why in rows.skipped if why == reason)}", None
         for knobs in kind.ladder:
             task = task_from(name, task_name, knobs)
-            problems = [task.problem(split, 0, i) for split in ("train", "test") for i in range(min(50, task.sizes[split]))]
+            problems = [task.problem(split, 0, i) for split in ("train", "test") for i in range(min(JUDGED, task.sizes[split]))]
             yield f"{task_name} {json.dumps(knobs)}: {task.sizes['train']} train, {task.sizes['test']} test", misjudged(task, problems)
 
 

@@ -76,14 +76,14 @@ def versions(runs: list[Finished]) -> list[Finished]:
         keys = sorted({key for run in own if run.settings != own[0].settings for key in differing(run, own[0]) if of_the_method(key)})
         for run in own if keys else ():
             values = spelled(run)
-            said = [f"code={values[key][:6]}" if key.startswith("code.") else f"{key}={short(values.get(key), 30)}" for key in keys]
+            said = [f"code={str(values.get(key))[:6]}" if key.startswith("code.") else f"{key}={short(values.get(key), 30)}" for key in keys]
             named[run] = replace(run, method=f"{method} ({', '.join(said)})")
     return list(named.values())
 
 
 def of_the_method(key: str) -> bool:
     """Whether a setting says how a method learns; in the others two runs of one table are alike."""
-    return key.startswith("code.methods/") or key.split(".")[0] not in (*ASKED, "code", "model", "preset")
+    return (key.startswith("code.methods/") and key.endswith(".sha256")) or key.split(".")[0] not in (*ASKED, "code", "model", "preset")
 
 
 def alike(found: Iterable[Finished]) -> Runs:
@@ -124,7 +124,7 @@ def finished(
     same = {"stream": f"{saved['stream']}@{saved['stream_version']}", "model": saved["model"], "preset": saved["preset"]}
     same |= {name: settings[name] for name in ASKED}
     same["data"] = {name: facts["fingerprint"] for name, facts in saved.get("data", {}).items()}  # its folder may lie elsewhere
-    same["code"] = {name: facts["sha256"][:12] for name, facts in settings.get("code", {}).items() if not name.startswith("methods/")}
+    same["code"] = {name: facts["sha256"] for name, facts in settings.get("code", {}).items() if not name.startswith("methods/")}
     learning = {k: v for k, v in settings.items() if k not in ("seed", "stream", "threads", "data")}
     return Finished(path, saved["method"], saved["seed"], same, learning, saved["stages"], metrics, ledger, rows)
 
