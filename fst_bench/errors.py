@@ -48,7 +48,7 @@ def first_line(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "value_error":  # our own words, which say what was given
         return ".".join(path) + ": " * bool(path) + first["msg"].removeprefix("Value error, ")
     got = "" if first["type"] == "missing" else f" (got {str(first['input'])[:60]})"
-    return f"{'.'.join(path)}: {first['msg']}{got}"
+    return f"{'.'.join(path)}: {first['msg'].replace('valid tuple', 'list')}{got}"  # a YAML file knows no tuples
 
 
 def fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

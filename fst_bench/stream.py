@@ -160,9 +160,12 @@ def load_spec(name: str) -> StreamSpec:
     values = read_yaml(path)
     if (shipped := stream_files().get(values.get("name", ""))) and shipped.resolve() != path.resolve():
         raise ValueError(f"{path}: a stream named {values['name']} is shipped, and runs are named after it: give this one another name")
-    return explain(
-        StreamSpec, values | {part: named(values[part], path.parent) for part in ("stages", "variants") if part in values}, f"stream {name}"
-    )
+    for part in ("stages", "variants"):
+        try:
+            values |= {part: named(values[part], path.parent)} if part in values else {}
+        except ValueError as error:
+            raise ValueError(f"stream {name}: {part}: {error}") from None
+    return explain(StreamSpec, values, f"stream {name}")
 
 
 def named(value: Any, folder: Path) -> Any:

@@ -257,6 +257,8 @@ HEAD = "name: x\nversion: 1\ndescription: d\n"
         ("stages: [{task: math, mixture: {hover: 1}, problems: 64}]", "either a task or a mixture"),
         ("stages: [{mixture: {math: 1}, problems: 64, drift: {operations: [1, 2]}}]", "under variants"),
         ("stages: [{task: math, problems: 64, difficulty: {operations: 70}}]", "operations: Input should be less than or equal to 64"),
+        ("stages: [{task: math, problems: 64, drift: {operations: 3}}]", "stages.0.drift.operations: Input should be a list (got 3)"),
+        ("stages: [{task: gone.py, problems: 64}]", "stages: cannot read"),
         ("stages: [{task: math, problems: 64, drift: {operations: [1, 70]}}]", "operations: Input should be less than or equal to 64"),
         # both ends fit into 12 nodes, the middle does not
         ("stages: [{task: star-graph, problems: 64, difficulty: {pool: 12}, drift: {degree: [2, 6], path_length: [6, 2]}}]", "nodes, pool has 12"),

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from fst_bench.metrics import difference, interaction
 from fst_bench.metrics.curve import Floats
 from fst_bench.metrics.transfer import trained
-from fst_bench.report.figures import COLOURS, MARKERS, SMOOTHED, STYLE, WIDTH, accuracy_axis, shade, styled, task_legend
+from fst_bench.report.figures import COLOURS, MARKERS, SMOOTHED, STYLE, WIDTH, accuracy_axis, legend_columns, shade, styled, task_legend
 
 from .curves import Curve, asymptotes, curve_of, long_form
 from .runs import ORDER, Runs, methods_of
@@ -373,7 +373,7 @@ def bar_figure(data: pd.DataFrame, by: list[str], method: str, label: str, name:
     else:
         axes.set_ylim(bottom=0)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    figure.legend(loc="outside upper left", ncols=len(methods), frameon=False)
+    figure.legend(loc="outside upper left", ncols=legend_columns(methods), frameon=False)
     return figure
 
 
@@ -406,10 +406,11 @@ def first_column_only(panels: list[Axes]) -> None:
 
 
 def legend(figure: Figure, groups: Groups, without: tuple[str, ...] = ()) -> None:
-
+    """One legend above the panels."""
     known = methods_of(run for runs in groups.values() for run in runs)
-    handles = [Line2D([], [], label=m, linewidth=1.5, **look(m, known)) for m in known if m not in without]
-    figure.legend(handles=handles, loc="outside upper left", ncols=max(1, len(handles)), frameon=False)
+    named = [m for m in known if m not in without]
+    handles = [Line2D([], [], label=m, linewidth=1.5, **look(m, known)) for m in named]
+    figure.legend(handles=handles, loc="outside upper left", ncols=legend_columns(named), frameon=False)
 
 
 def spread_texts(axes: Axes, gap: float = 0.06) -> None:

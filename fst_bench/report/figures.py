@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -147,7 +148,13 @@ def accuracy_axis(axes: Axes, top: float = 1.12) -> None:
 def task_legend(figure: Figure, tasks: list[str]) -> None:
     """One legend above the panels."""
     handles = [Line2D([], [], color=colour, marker=marker, label=task) for task, colour, marker in styled(tasks)]
-    figure.legend(handles=handles, loc="outside upper left", ncols=max(1, len(tasks)), frameon=False)
+    figure.legend(handles=handles, loc="outside upper left", ncols=legend_columns(tasks), frameon=False)
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """How many columns a legend may have: more would make it, and with it the picture, wider than WIDTH."""
+    room, sample = 145, 9  # in letters of STYLE's size: the figure's width, a line with its gaps
+    return max(1, min(len(labels), room // (max(map(len, labels), default=0) + sample)))
 
 
 def settle(figure: Figure) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from fst_bench.metrics.curve import Floats
 from fst_bench.stream import Stage, StreamSpec, schedule, shares
 
-from .figures import STYLE, WIDTH, styled
+from .figures import STYLE, WIDTH, legend_columns, styled
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 COLUMNS = 72
@@ -103,7 +103,7 @@ def mixture(spec: StreamSpec, seed: int = 0) -> Figure:
     axes.set_xlabel(f"problem (stage lengths of seed {seed})" if spec.jitter else "problem")
     axes.set_ylabel("share")
     axes.set_title(f"{spec.name}@{spec.version}: {facts(spec)}", pad=18)
-    figure.legend(loc="outside lower left", ncols=max(1, min(6, len(drawn))), frameon=False)
+    figure.legend(loc="outside lower left", ncols=legend_columns(list(drawn)), frameon=False)
     return figure
 
 

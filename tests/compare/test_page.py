@@ -58,6 +58,23 @@ def test_no_text_of_a_figure_lies_on_another(out: Path) -> None:
                         assert not a.overlaps(b), (d.name, first, second)
 
 
+def test_a_legend_of_many_methods_stays_within_its_figure(tmp_path: Path) -> None:
+    methods = ["base", "gepa", "rl", "fst", *(f"fst-with-the-letter-{letter}" for letter in "abcdefghijk"), "mine (settings.probe=3, code=0f3e4e)"]
+    for method in methods:
+        for seed in range(2):
+            shape = method if method in ("base", "gepa", "rl") else "fst"
+            write_run(tmp_path / "one", method, seed, shape=shape, probes=method.startswith("fst"))
+            write_run(tmp_path / "several", method, seed, shape=shape, tasks=("math", "hover"), length=160, every=80)
+    for name in ("one", "several"):
+        drawn = draw({name: load([tmp_path / name])})
+        legends = [(d, legend) for d in drawn for legend in d.figure.legends]
+        assert {"learning", "plasticity" if name == "one" else "several"} <= {d.name for d, _ in legends}
+        for d, legend in legends:
+            d.figure.draw_without_rendering()
+            extent = legend.get_window_extent()
+            assert extent.x0 >= 0 and extent.x1 <= d.figure.bbox.x1, d.name
+
+
 def test_the_command_writes_every_file(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(out / "several"), "--format", "markdown", "--out", str(tmp_path / "page"), "--json"]) == 0
     printed = capsys.readouterr().out
