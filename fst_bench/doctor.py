@@ -19,7 +19,7 @@ from fst_bench.config import Config, preset_files, resolve
 from fst_bench.data import HUB
 from fst_bench.fast.settings import EMBEDDED
 from fst_bench.ledger import Ledger
-from fst_bench.policy.torch_backend import model_folder
+from fst_bench.model import model_folder
 from fst_bench.sandbox import sandbox_kind
 
 HUB_SECONDS = 5.0

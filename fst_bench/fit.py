@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import AutoConfig, AutoModelForCausalLM, Qwen3Config
 
-from fst_bench.policy.torch_backend import model_folder
+from fst_bench.model import model_folder
 
 if TYPE_CHECKING:
     from fst_bench.config import Config
@@ -73,6 +71,9 @@ class Shape:
 
 def shape_of(name: str) -> Shape:
     """A model's shape, from its folder, the hub's cache, the presets' list or the hub. ValueError in one line where there is none."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     config = config_of(name)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -86,6 +87,10 @@ def shape_of(name: str) -> Shape:
 
 
 def config_of(name: str) -> Any:
+    from transformers import AutoConfig, Qwen3Config
+
+    import fst_bench.policy.torch_backend  # noqa: F401  it keeps transformers and the hub quiet
+
     folder = model_folder(name)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)

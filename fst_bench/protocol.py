@@ -18,7 +18,7 @@ from typing import Any
 
 from fst_bench.config import load_preset, resolve
 from fst_bench.errors import unknown
-from fst_bench.policy.torch_backend import EMBEDDED, model_folder
+from fst_bench.model import EMBEDDED, model_folder
 from fst_bench.store import sha256, write_atomic
 from fst_bench.stream import load_spec, stream_files
 from fst_bench.tasks import load_task

@@ -9,8 +9,8 @@ import torch
 
 from fst_bench.bench import Bench
 from fst_bench.config import SHELVES, resolve
-from fst_bench.policy import TorchPolicy, load_policy
-from fst_bench.policy.torch_backend import PolicySettings
+from fst_bench.policy import PolicySettings, load_policy
+from fst_bench.policy.torch_backend import TorchPolicy
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("here", deadline=None)  # speed is never asserted

@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,16 @@ def test_list(kind: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 def test_show(kind: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", kind, name]) == 0
     assert len(capsys.readouterr().out) > 100
+
+
+@pytest.mark.parametrize(
+    "command", ["list methods", "show method fst", "show task math", "show stream continual-4", "new task my-letters", "validate streams continual-4"]
+)
+def test_what_loads_no_model_does_without_torch(command: str, tmp_path: Path) -> None:
+    """Which takes seconds to import, and transformers longer."""
+    script = f"import sys; from fst_bench.cli import main; main({command.split()!r}); print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
 
 
 def test_validate(capsys: pytest.CaptureFixture[str]) -> None:

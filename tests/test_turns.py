@@ -16,7 +16,8 @@ from fst_bench.evaluate import Point, evaluate
 from fst_bench.fast.evolve import MAX_HEARD, Adapter, Evidence, evolve
 from fst_bench.fast.settings import FastSettings
 from fst_bench.lab import Attempt, Rollout, conversation
-from fst_bench.policy import Ask, Sample, TorchPolicy
+from fst_bench.policy import Ask, Sample
+from fst_bench.policy.torch_backend import TorchPolicy
 from fst_bench.store import Store
 from fst_bench.tasks import Problem, load_task
 from fst_bench.tasks.hover_search import ERRORS, HoverSearch

@@ -2,18 +2,19 @@
 
 from typing import Literal
 
-from . import torch_backend
 from .base import Ask, Policy, Sample
-from .torch_backend import PolicySettings, TorchPolicy
+from .settings import PolicySettings
 
 Backend = Literal["torch", "vllm-deepspeed"]
 
-__all__ = ["Ask", "Backend", "Policy", "PolicySettings", "Sample", "TorchPolicy", "load_policy"]
+__all__ = ["Ask", "Backend", "Policy", "PolicySettings", "Sample", "load_policy"]
 
 
 def load_policy(name: str, settings: PolicySettings, backend: Backend = "torch") -> Policy:
     """The policy for a model path, hub id or `embedded:NAME`. ValueError in one line where it is no model, or the backend is not installed."""
     if backend == "torch":
+        from . import torch_backend  # here, so that what loads no model does without torch
+
         return torch_backend.load_policy(name, settings)
     try:
         from .distributed import policy

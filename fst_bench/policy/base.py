@@ -7,9 +7,10 @@ sees a device, a rank, an engine or a weight.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Message = dict[str, str]
 """{"role": "system" | "user" | "assistant" | "tool", "content": text}"""
@@ -52,7 +53,7 @@ class Sample:
 class TokenLoss(Protocol):
     """A policy-gradient loss, token by token: see `fst_bench.slow.losses`."""
 
-    def __call__(self, logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor) -> Tensor: ...
+    def __call__(self, logprobs: "Tensor", sampled_logprobs: "Tensor", advantages: "Tensor") -> "Tensor": ...
 
 
 class Policy(Protocol):

@@ -4,69 +4,27 @@ import copy
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from fst_bench.metrics import token_kl
+from fst_bench.model import model_folder
 
 from .base import Ask, Message, Sample, TokenLoss
 from .conversation import retold, samples_of, starts
-from .distributed.settings import DistributedSettings
 from .qwen3 import is_plain_qwen3, score
 from .sampler import decode
 from .scoring import Mismatch, chosen_logprobs, logits_at, micro_batches, padded, policy_loss, sampler_logprobs, targets_of
+from .settings import PolicySettings
 
-EMBEDDED = "embedded:"
 transformers_logging.disable_progress_bar()
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would drown the one line that says what is wrong
-
-
-class PolicySettings(BaseModel):
-    """How the policy samples and how its optimizer steps."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    max_tokens: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    """Largest gradient norm."""
-    sample_rows: Annotated[int, Field(ge=1)] = 192
-    """Sequences sampled at a time; more are slower on a CPU, whose cache they overflow."""
-    micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
-    """Padded tokens in one forward-backward pass (one answer where it is longer); changes nothing but memory."""
-    checkpointing: bool = False
-    """Whether a layer's activations are computed again in the backward pass instead of kept; changes nothing but memory and time."""
-    thinking: bool = True
-    """Handed to chat templates that know `enable_thinking`, as Qwen3's does."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    float32_head: bool = False
-    """Whether the head runs in float32 where the model does not, for sampler and learner alike: their log-probabilities then differ less."""
-
-    distributed: DistributedSettings = DistributedSettings()
-    """Of the vllm-deepspeed backend."""
-
-
-def model_folder(name: str) -> str:
-    """`embedded:tiny` as a path inside the package; any other path or hub id unchanged."""
-    if not name.startswith(EMBEDDED):
-        return name
-    root = resources.files("fst_bench.model")
-    path = Path(str(root.joinpath(name.removeprefix(EMBEDDED))))
-    if not (path / "config.json").exists():
-        there = sorted(p.name for p in Path(str(root)).iterdir() if (p / "config.json").exists())
-        raise ValueError(f"no embedded model {name!r}: there are {', '.join(EMBEDDED + n for n in there) or 'none'}")
-    return str(path)
 
 
 def load_tokenizer(name: str) -> Any:

@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from fst_bench.policy.torch_backend import EMBEDDED
+from fst_bench.model import EMBEDDED
 
 from .opened import Opened, Work
 

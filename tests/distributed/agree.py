@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from deepspeed.utils import safe_get_full_grad
 
+from fst_bench.model import model_folder
 from fst_bench.policy import Ask, PolicySettings, Sample, load_policy
 from fst_bench.policy.distributed.learner import Learner, join
-from fst_bench.policy.torch_backend import model_folder
 from fst_bench.slow.losses import cispo
 
 TEXTS = ["Start and apply in order: 3 +4 *2", "Source:A Goal:B", "def f(a):\n a.append(3)\n return a\nf([1])"]

@@ -7,7 +7,8 @@ from fst_bench.fast.reflectors import base_policy, extractive, instructions, loa
 from fst_bench.fast.settings import FastSettings
 from fst_bench.lab import ReflectionFailure
 from fst_bench.ledger import Ledger
-from fst_bench.policy import Ask, TorchPolicy
+from fst_bench.policy import Ask
+from fst_bench.policy.torch_backend import TorchPolicy
 from fst_bench.tasks import TASKS, load_task
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fst_bench.policy.torch_backend import model_folder
+from fst_bench.model import model_folder
 from fst_bench.store import sha256
 from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
 

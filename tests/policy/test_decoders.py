@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from fst_bench.policy import TorchPolicy
 from fst_bench.policy.decoders import Qwen3Decoder, TransformersDecoder, new_decoder
+from fst_bench.policy.torch_backend import TorchPolicy
 
 
 def check(model: Qwen3ForCausalLM, decoder: Qwen3Decoder | TransformersDecoder) -> None:

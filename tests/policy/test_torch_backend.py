@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
 
-from fst_bench.policy import Ask, Sample, TorchPolicy, load_policy
+from fst_bench.policy import Ask, PolicySettings, Sample, load_policy
 from fst_bench.policy.conversation import written
-from fst_bench.policy.torch_backend import PolicySettings
+from fst_bench.policy.torch_backend import TorchPolicy
 from fst_bench.slow.losses import cispo
 
 TEXTS = ["Start and apply in order: 3 +4 *2", "Start and apply in order: 5 +1 -2 +9 *2 +3", "Source:A Goal:B"]

@@ -25,7 +25,8 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig
 from fst_bench.metrics import token_kl
 from fst_bench.policy.base import Sample, TokenLoss
 from fst_bench.policy.scoring import Mismatch, chosen_logprobs, logits_at, micro_batches, padded, policy_loss, sampler_logprobs, targets_of
-from fst_bench.policy.torch_backend import PolicySettings, ready_to_learn
+from fst_bench.policy.settings import PolicySettings
+from fst_bench.policy.torch_backend import ready_to_learn
 
 if not torch.cuda.is_available():  # would be compiled for shared memory between ranks: gloo does without
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -17,9 +17,11 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
 from fst_bench.errors import RunError
+from fst_bench.model import model_folder
 from fst_bench.policy.base import Ask, Message, Sample, TokenLoss
 from fst_bench.policy.conversation import retold, samples_of, starts
-from fst_bench.policy.torch_backend import PolicySettings, check_device, ends_of, load_tokenizer, model_folder, pad_of
+from fst_bench.policy.settings import PolicySettings
+from fst_bench.policy.torch_backend import check_device, ends_of, load_tokenizer, pad_of
 
 from .learner import TAG, Learner, join, same_everywhere
 from .sampler import Sampler

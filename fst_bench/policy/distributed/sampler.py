@@ -20,7 +20,7 @@ from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTr
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from fst_bench.policy.torch_backend import PolicySettings
+from fst_bench.policy.settings import PolicySettings
 
 
 @dataclass

@@ -1,0 +1,35 @@
+"""Typed settings of the policy."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .distributed.settings import DistributedSettings
+
+
+class PolicySettings(BaseModel):
+    """How the policy samples and how its optimizer steps."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_tokens: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest gradient norm."""
+    sample_rows: Annotated[int, Field(ge=1)] = 192
+    """Sequences sampled at a time; more are slower on a CPU, whose cache they overflow."""
+    micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
+    """Padded tokens in one forward-backward pass (one answer where it is longer); changes nothing but memory."""
+    checkpointing: bool = False
+    """Whether a layer's activations are computed again in the backward pass instead of kept; changes nothing but memory and time."""
+    thinking: bool = True
+    """Handed to chat templates that know `enable_thinking`, as Qwen3's does."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    float32_head: bool = False
+    """Whether the head runs in float32 where the model does not, for sampler and learner alike: their log-probabilities then differ less."""
+
+    distributed: DistributedSettings = DistributedSettings()
+    """Of the vllm-deepspeed backend."""
