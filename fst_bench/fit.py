@@ -87,20 +87,19 @@ def shape_of(name: str) -> Shape:
 
 
 def config_of(name: str) -> Any:
-    from transformers import AutoConfig, Qwen3Config
+    from transformers import Qwen3Config
 
-    import fst_bench.policy.torch_backend  # noqa: F401  it keeps transformers and the hub quiet
+    from fst_bench.policy.torch_backend import load_config
 
-    folder = model_folder(name)
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        return load_config(name, local=True)
     except (OSError, ValueError):
         if name in QWEN3:
             return Qwen3Config(vocab_size=151_936, num_key_value_heads=8, head_dim=128, max_position_embeddings=40_960, **QWEN3[name])
-    if Path(folder).exists():
+    if Path(model_folder(name)).exists():
         raise ValueError(f"{name} has no config.json that transformers can read")
     try:
-        return AutoConfig.from_pretrained(folder)
+        return load_config(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"the config of the model {name!r} is neither here nor to be had from the hub ({type(error).__name__})") from None
 

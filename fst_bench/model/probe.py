@@ -17,8 +17,7 @@ import torch
 from fst_bench.config import load_preset
 from fst_bench.lab import conversation
 from fst_bench.metrics.intervals import wilson
-from fst_bench.policy import Ask, Policy, load_policy
-from fst_bench.policy.settings import PolicySettings
+from fst_bench.policy import Ask, Policy, PolicySettings, load_policy
 from fst_bench.seeds import seed_for
 from fst_bench.tasks import Problem, Task, load_task
 from fst_bench.tasks.hover import read_labels

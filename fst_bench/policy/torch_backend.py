@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from fst_bench.metrics import token_kl
@@ -25,6 +25,11 @@ from .settings import PolicySettings
 
 transformers_logging.disable_progress_bar()
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would drown the one line that says what is wrong
+
+
+def load_config(name: str, local: bool = False) -> Any:
+    """What transformers knows of a model before its weights; `local` asks no hub. OSError or ValueError where there is nothing."""
+    return AutoConfig.from_pretrained(model_folder(name), local_files_only=local)
 
 
 def load_tokenizer(name: str) -> Any:

@@ -22,8 +22,7 @@ from fst_bench.config import load_preset
 from fst_bench.lab import Handle, Rollout, conversation
 from fst_bench.model import model_folder
 from fst_bench.model.probe import FORMAT, STRATEGY
-from fst_bench.policy import Ask, Sample, load_policy
-from fst_bench.policy.settings import PolicySettings
+from fst_bench.policy import Ask, PolicySettings, Sample, load_policy
 from fst_bench.policy.torch_backend import TorchPolicy
 from fst_bench.slow import SlowSettings, learn
 from fst_bench.tasks import load_task

@@ -24,8 +24,7 @@ from fst_bench.fast.settings import ReflectionSettings
 from fst_bench.lab import ReflectionFailure
 from fst_bench.ledger import Ledger
 from fst_bench.model import model_folder
-from fst_bench.policy import Ask, load_policy
-from fst_bench.policy.settings import PolicySettings
+from fst_bench.policy import Ask, PolicySettings, load_policy
 
 KEY = "sk-planted-Wb4Tn8rQ1z"
 PROMPT = "Start and apply in order: 3 +4 *2"

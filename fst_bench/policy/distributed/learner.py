@@ -32,7 +32,7 @@ if not torch.cuda.is_available():  # would be compiled for shared memory between
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 TAG = "deepspeed"
-LETS_GO = 1.0
+EXIT_GRACE = 1.0
 """Seconds. gloo's threads free a collective's tensors after it has returned, and need the interpreter for that: in one that ends before, they
 abort the process (Python before 3.14), and a run that was all right, or told what was wrong, exits with -6."""
 
@@ -200,4 +200,4 @@ def join(device: str) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
         deepspeed.init_distributed("nccl" if device == "cuda" else "gloo", verbose=False)
-        atexit.register(time.sleep, LETS_GO)  # the last of what is done at exit: `stop` is registered later
+        atexit.register(time.sleep, EXIT_GRACE)  # handlers run last first: after the policy's `stop`
