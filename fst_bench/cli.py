@@ -45,7 +45,7 @@ def parser() -> Parser:
     sweep.add_argument("--data", help="as of run")
     sweep.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of run; methods.NAME.KEY=VALUE is for one method only")
     sweep.add_argument("--out", type=Path, default=Path("runs"))
-    sweep.add_argument("--jobs", type=int, help="runs at a time (default: what the cores hold)")
+    sweep.add_argument("--jobs", type=int, help="runs at a time (default: what the cores hold; on GPUs one for each, which is also the most)")
     sweep.set_defaults(do=do_sweep)
 
     resume = commands.add_parser("resume", help="continue a killed run")
@@ -78,7 +78,7 @@ def parser() -> Parser:
     paper.add_argument("--page", type=Path, help="where the page goes (default: OUT/paper)")
     paper.add_argument("--seeds", default="0-4")
     paper.add_argument("--preset", default="tiny")
-    paper.add_argument("--jobs", type=int, help="runs at a time (default: what the cores hold)")
+    paper.add_argument("--jobs", type=int, help="runs at a time, as of sweep")
     paper.add_argument("--no-run", action="store_true", help="write the page from what is there")
     paper.set_defaults(do=do_paper)
 

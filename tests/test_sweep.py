@@ -6,10 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from fst_bench.cli import main
 from fst_bench.compare import load
@@ -109,3 +112,74 @@ def test_wrong_settings_are_said_before_the_first_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="did you mean fst"):
         sweep("single-math", ["base", "fts"], [0], tmp_path, "smoke", SMALL)
     assert not list(tmp_path.iterdir())
+
+
+class Children:
+    """In place of `subprocess.run`: runs that take no time, of which those with an odd seed fail. `together` of them meet, or it is an error."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+        self.meeting = threading.Barrier(together, timeout=20)
+        self.going: list[str] = []
+        self.told: list[dict[str, str]] = []
+        self.shared: set[str] = set()
+        monkeypatch.setattr("fst_bench.sweep.subprocess.run", self.run)
+
+    def run(self, command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        gpu = env["CUDA_VISIBLE_DEVICES"]
+        self.going.append(gpu)
+        self.told.append(env)
+        self.meeting.wait()
+        if self.going.count(gpu) > 1:
+            self.shared.add(gpu)
+        self.going.remove(gpu)
+        return subprocess.CompletedProcess(command, int(command[command.index("--seed") + 1]) % 2, "", "went wrong")
+
+    def gpus(self) -> list[str]:
+        return sorted(env["CUDA_VISIBLE_DEVICES"] for env in self.told)
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "used"),
+    [(" GPU-a, 3,", None, ["3", "GPU-a"]), ("GPU-a,3", 1, ["GPU-a"]), (None, None, ["0", "1"])],
+    ids=["named", "fewer jobs", "counted by torch"],
+)
+def test_each_run_has_a_gpu_of_its_own(
+    visible: str | None, jobs: int | None, used: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    children = Children(monkeypatch, len(used))
+    done = sweep("single-math", ["base", "rl"], [0, 1, 2], tmp_path, "smoke", SMALL | {"policy.device": "cuda"}, jobs)
+    assert list(done.values()) == [None, None, "went wrong", "went wrong", None, None]
+    assert len(children.gpus()) == 6 and sorted(set(children.gpus())) == used and not children.shared
+    assert all(env["OMP_NUM_THREADS"] == "1" for env in children.told)
+
+
+def test_runs_on_the_cpu_share_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,3")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    children = Children(monkeypatch, 3)
+    done = sweep("single-math", ["base"], range(6), tmp_path, "smoke", SMALL | {"threads": 2})
+    assert list(done.values()) == [None, "went wrong"] * 3
+    wanted = os.environ | {"OMP_NUM_THREADS": "2"}
+    assert all(env == wanted for env in children.told)  # not compared as lists: a failure would print keys
+
+
+def test_too_few_gpus_are_said_before_the_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["sweep", "--stream", "single-math", "--methods", "base,rl", "--seeds", "0-3", "--preset", "smoke", "--out", str(tmp_path)]
+    children = Children(monkeypatch, 1)
+    everywhere = "policy.device=cuda"
+    for visible, setting, jobs, told in (
+        ("GPU-a,3", everywhere, "3", "--jobs wants at most 2 here, one for each GPU, got 3"),
+        ("", everywhere, "1", "policy.device is cuda, and torch sees no GPU here"),
+        ("-1", everywhere, "1", "policy.device is cuda, and torch sees no GPU here"),
+        ("GPU-a,3", "methods.rl.policy.device=cuda", "1", "policy.device is cpu for some runs of this sweep and cuda for others"),
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert main([*command, "--set", setting, "--jobs", jobs]) == 2
+        said = capsys.readouterr()
+        assert told in said.err and said.err.count("\n") == 1 and not said.out
+    assert not children.gpus() and not list(tmp_path.iterdir())

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .distributed.settings import DistributedSettings
 
+NO_GPU = "policy.device is cuda, and torch sees no GPU here: fst-bench doctor says which presets this machine can run"
+
 
 class PolicySettings(BaseModel):
     """How the policy samples and how its optimizer steps."""
