@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test test-backend benchmark reference ablations clean
+.PHONY: run test test-backend install-gpu benchmark reference ablations clean
 
 # The main job on the embedded model: no hub, no GPU, minutes.
 run: $(INSTALLED)
@@ -18,6 +18,10 @@ test: $(INSTALLED)
 # reflection LM. Its own environment, 4 GB.
 test-backend: .venv-backend/.installed
 	OMP_NUM_THREADS=1 .venv-backend/bin/python -m pytest tests/policy/test_contract.py tests/distributed
+
+# The vllm-deepspeed backend for GPUs, exactly as requirements-gpu.txt says, on Linux x86_64. Where python3 is not 3.12:
+# `make install-gpu PYTHON=python3.12`. Its own environment, 9 GB, seven minutes.
+install-gpu: .venv-gpu/.installed
 
 # Sampling against transformers' generate, an RL step against TRL; one thread, about two minutes.
 benchmark: $(INSTALLED) .venv-trl/.installed
@@ -51,6 +55,16 @@ ablations: $(INSTALLED)
 	.venv-backend/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
+.venv-gpu/.installed: pyproject.toml requirements-gpu.txt
+	rm -f $@
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 12) else "wants PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/pip install --quiet --disable-pip-version-check -c requirements-gpu.txt torch
+	.venv-gpu/bin/pip install --quiet --disable-pip-version-check -c requirements-gpu.txt setuptools wheel ninja
+	.venv-gpu/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements-gpu.txt
+	.venv-gpu/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
 .venv-trl/.installed:
 	$(PYTHON) -m venv .venv-trl
 	.venv-trl/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
@@ -66,4 +80,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-trl .venv-backend build *.egg-info
+	rm -rf .venv .venv-trl .venv-backend .venv-gpu build *.egg-info

