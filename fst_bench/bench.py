@@ -20,7 +20,7 @@ from fst_bench.config import SHELVES, Config, resolve
 from fst_bench.contract import check_memory, facts_of, state_of
 from fst_bench.data import refuse_other
 from fst_bench.environment import environment
-from fst_bench.errors import explain
+from fst_bench.errors import NotFinite, explain
 from fst_bench.evaluate import TEST_SEED, Due, Frozen, Point, calendar, evaluate
 from fst_bench.fast.reflectors import load_reflector
 from fst_bench.lab import Handle, Lab, MethodConfig
@@ -205,29 +205,29 @@ class Bench:
     def loop(self, store: Store, watcher: Watcher) -> Run:
         """From the last checkpoint in the run directory, or the start, to the end of the stream."""
         done = self._restore(store)
-        watcher.begin(self.config, self.stream, store.path, max(done, 0))
+        step = max(done, 0)
+        watcher.begin(self.config, self.stream, store.path, step)
         try:
             if done < 0:
                 self._evaluate(store, watcher, self.due[0])
                 self._checkpoint(store, 0)
                 done = 0
-            for step in range(done, self.steps):
+            for step in range(done + 1, self.steps + 1):
                 start = time.perf_counter()
-                batch = self.lab.begin(step)
+                batch = self.lab.begin(step - 1)
                 facts = facts_of(self.method.step(batch))
                 self.lab.audit()
-                row = {"kind": "step", "step": step + 1, "stage": self.stream.stage_of(batch[-1].index).number, "problems": batch[-1].index + 1}
+                row = {"kind": "step", "step": step, "stage": self.stream.stage_of(batch[-1].index).number, "problems": batch[-1].index + 1}
                 row |= {"reward": None} | facts | {"seconds": round(time.perf_counter() - start, 3)}
                 self._flush(store, watcher, row)
-                if step + 1 in self.due:
-                    self._evaluate(store, watcher, self.due[step + 1])
-                if (
-                    (step + 1) % self.config.checkpoint.every == 0
-                    or step + 1 == self.steps
-                    or (self.config.checkpoint.stages and step + 1 in self.ends)
-                ):
-                    self._checkpoint(store, step + 1)
+                if step in self.due:
+                    self._evaluate(store, watcher, self.due[step])
+                ending = self.config.checkpoint.stages and step in self.ends
+                if step % self.config.checkpoint.every == 0 or step == self.steps or ending:
+                    self._checkpoint(store, step)
             return self._finish(store, watcher)
+        except NotFinite as error:
+            raise NotFinite(f"step {step}: {error}") from None
         finally:
             watcher.end()
 

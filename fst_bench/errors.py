@@ -12,6 +12,10 @@ class RunError(RuntimeError):
     """The machinery is wrong, not what the user asked for: the run stops here with one line, and nothing it recorded is lost."""
 
 
+class NotFinite(RunError):
+    """A number that learning depends on, such as a loss or a log-probability, is infinite or not a number."""
+
+
 class ContractError(RunError):
     """A method broke a rule of its contract, which is written in `fst_bench.lab.Method`."""
 

@@ -5,9 +5,12 @@ What was sampled is never tokenised again: where a conversation goes on, the rep
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 from jinja2 import TemplateError
+
+from fst_bench.errors import NotFinite
 
 from .base import Ask, Message, Policy, Sample
 
@@ -90,7 +93,7 @@ def retold(
 
 
 def samples_of(tokenizer: Any, asks: Sequence[Ask], begun: Sequence[Start], drawn: Sequence[Sequence[Drawn]]) -> list[list[Sample]]:
-    """Each ask's samples, of what was drawn for those that had room."""
+    """Each ask's samples, of what was drawn for those that had room. NotFinite where weights gave no number."""
     out: list[list[Sample]] = []
     groups = iter(drawn)
     for ask, start in zip(asks, begun, strict=True):
@@ -98,6 +101,8 @@ def samples_of(tokenizer: Any, asks: Sequence[Ask], begun: Sequence[Start], draw
             out.append([replace(ask.after, finished=False)])
             continue
         group = next(groups)
+        if not all(isfinite(lp) for _, logprobs, _ in group for lp in logprobs):
+            raise NotFinite("a log-probability of a sampled token is not finite")
         texts = tokenizer.batch_decode([tokens[:-1] if ended else tokens for tokens, _, ended in group], skip_special_tokens=False)
         out.append([
             Sample(start.tokens + tokens, start.mask + [True] * len(tokens), start.logprobs + logprobs, text, ended)

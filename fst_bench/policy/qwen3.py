@@ -1,10 +1,8 @@
-"""Qwen3 with fewer operations than transformers needs: a model of a few MB spends its time between them.
+"""Sampling from Qwen3 with fewer operations than transformers needs: a model of a few MB spends its time between them.
 
-Fused projections, a cache written in place, and in a batch to be scored one computation of a prompt for all the
-answers to it. The mathematics is the architecture's; tests hold both classes to transformers' plain forward pass.
+Fused projections, and a cache that is written in place. The mathematics is the architecture's; tests hold it to transformers' forward pass.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -13,8 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.qwen3 import Qwen3ForCausalLM
-
-from .base import Sample
 
 
 def is_plain_qwen3(model: PreTrainedModel) -> TypeGuard[Qwen3ForCausalLM]:
@@ -80,59 +76,6 @@ class Qwen3:
 
     def logits(self, x: Tensor) -> Tensor:
         return F.linear(F.rms_norm(x, x.shape[-1:], self.norm, self.eps), self.head)
-
-
-def score(model: Qwen3ForCausalLM, samples: Sequence[Sample]) -> Tensor:
-    """Float32 logits (sampled tokens, vocabulary) at every sampled token, sample after sample. Differentiable.
-
-    Answers to one prompt share its computation; tokens are packed, so padding exists in attention only; and in
-    the last layer a prompt is nothing but keys and values.
-    """
-    starts = [s.mask.index(True) - 1 for s in samples]  # from here on a token predicts a sampled one
-    prompts: dict[tuple[int, ...], int] = {}
-    owner = [prompts.setdefault(tuple(s.tokens[:start]), len(prompts)) for s, start in zip(samples, starts, strict=True)]
-    answers = [s.tokens[start:-1] for s, start in zip(samples, starts, strict=True)]
-    heads, tails = [len(p) for p in prompts], [len(a) for a in answers]
-    net = Qwen3(model, max(map(len, (s.tokens for s in samples))))
-    ids = torch.tensor([t for p in prompts for t in p] + [t for a in answers for t in a])
-    positions = torch.tensor([i for n in heads for i in range(n)] + [start + i for start, n in zip(starts, tails, strict=True) for i in range(n)])
-    total = sum(heads)
-    front, back = _grid(heads, 0), _grid(tails, total)
-    inside = back >= 0
-    head_mask = torch.zeros(len(heads), front.shape[1]).masked_fill_(front < 0, float("-inf"))
-    causal = torch.full((back.shape[1],) * 2, float("-inf")).triu(1)
-    owners = torch.tensor(owner)
-    mask = torch.cat([head_mask[owners][:, None].expand(-1, len(causal), -1), causal.expand(len(samples), -1, -1)], -1)[:, None]
-    cos, sin = net.cos[positions][:, None], net.sin[positions][:, None]
-
-    def rows(x: Tensor, grid: Tensor) -> Tensor:
-        """Packed (n, heads, size) as padded (rows, heads, width, size); what stands in the padding is masked."""
-        return x[grid.clamp(min=0)].transpose(1, 2)
-
-    x = F.embedding(ids, net.embed)
-    for layer in net.layers:
-        q, k, v = net.project(x, layer, cos, sin)
-        front_k, front_v = rows(k, front), rows(v, front)
-        keys = torch.cat([front_k[owners], rows(k, back)], 2)
-        values = torch.cat([front_v[owners], rows(v, back)], 2)
-        mixed = net.attend(rows(q, back), keys, values, mask).transpose(1, 2)[inside]
-        if layer is net.layers[-1]:
-            x = net.finish(x[total:], mixed, layer)
-        else:
-            first = net.attend(rows(q, front), front_k, front_v, None).transpose(1, 2)[front >= 0]
-            x = net.finish(x, torch.cat([first, mixed]), layer)
-    wanted = torch.tensor([sampled for s, start in zip(samples, starts, strict=True) for sampled in s.mask[start + 1 :]])
-    return net.logits(x if bool(wanted.all()) else x[wanted]).float()
-
-
-def _grid(lengths: list[int], offset: int) -> Tensor:
-    """(rows, longest): which packed token stands where, row after row from `offset`; -1 is padding."""
-    width = max(max(lengths), 1)
-    grid = torch.full((len(lengths), width), -1)
-    for i, n in enumerate(lengths):
-        grid[i, :n] = torch.arange(offset, offset + n)
-        offset += n
-    return grid
 
 
 class Qwen3Decoder:

@@ -1,73 +1,195 @@
-"""What every backend's learner shares: how rows are cut into micro-batches, padded and scored, and the policy-gradient loss over them."""
+"""What every backend's learner shares: from packed answers to the log-probabilities, KL and loss of their sampled tokens.
 
-from collections.abc import Iterator, Sequence
+The logits of all tokens at once are the largest tensor of a training step: 8,192 tokens over a vocabulary of 151,936 are 5 GB in float32, and
+their backward pass takes as much again. They are computed some tokens at a time here, in the forward and in the backward pass.
+"""
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from fst_bench.errors import NotFinite
+from fst_bench.metrics.drift import exact
+
 from .base import Sample, TokenLoss
+from .packing import FLEX, Packed, hidden_states, pack
+from .settings import PolicySettings
+
+LOGITS = 2**26
+"""Logits computed at a time: 256 MB in float32."""
+KNOWN_LAYERS = {"full_attention", "sliding_attention"}
+"""Kinds of layers that a tree's mask can be made for."""
+TRIAL_TOLERANCE = {"float32": 1e-4, "bfloat16": 0.05}
+"""Mean difference of log-probabilities below which two ways to compute them are taken to be the same."""
 
 
-def micro_batches(samples: Sequence[Sample], tokens: int) -> Iterator[list[int]]:
-    """Indices of similar lengths, answers to one prompt side by side, each batch of at most `tokens` padded tokens (or one row)."""
-
-    def key(i: int) -> tuple[int, list[int]]:
-        prompt = samples[i].tokens[: samples[i].mask.index(True)]
-        return len(prompt), prompt
-
-    batch: list[int] = []
-    for i in sorted(range(len(samples)), key=key):
-        if batch and (len(batch) + 1) * max(len(samples[j].tokens) for j in (*batch, i)) > tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+def check_finite(part: str, values: Tensor) -> None:
+    """NotFinite where any of them is not."""
+    if not (finite := values.detach().isfinite()).all():
+        raise NotFinite(f"{part} is not finite ({values.detach()[~finite].flatten()[0].item()}): nothing was learned from it")
 
 
-def targets_of(samples: Sequence[Sample], device: torch.device) -> Tensor:
-    """(sampled tokens,) of all rows, row after row."""
-    return torch.tensor([t for s in samples for t, sampled in zip(s.tokens, s.mask, strict=True) if sampled], device=device)
+@dataclass(frozen=True)
+class Head:
+    """The output embeddings: hidden states (n, hidden) to float32 logits (n, vocabulary)."""
+
+    weight: Tensor
+    bias: Tensor | None
+    softcap: float | None
+    """Gemma's: logits are softcap * tanh(logits / softcap)."""
+    float32: bool
+    """Whether the result is in float32 where the model is not, as a sampler with a float32 head has it."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        if not self.float32 or hidden.dtype == torch.float32:
+            found = nn.functional.linear(hidden, self.weight).float()
+        elif hidden.is_cuda:  # a product of two bfloat16 numbers is exact in float32, so this is the line below with less memory
+            found = torch.mm(hidden, self.weight.t(), out_dtype=torch.float32)
+        else:
+            found = hidden.float() @ self.weight.float().t()
+        if self.bias is not None:
+            found = found + self.bias
+        return found if self.softcap is None else self.softcap * torch.tanh(found / self.softcap)
+
+    def chunks(self, tokens: int) -> Iterator[slice]:
+        """Of so many tokens, those whose logits are computed together."""
+        size = max(1, LOGITS // self.weight.shape[0])
+        return (slice(start, start + size) for start in range(0, tokens, size))
 
 
-def padded(samples: Sequence[Sample], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(ids, chosen), both (rows, longest): `chosen` marks the sampled tokens. Right-padded, so that causality hides the padding."""
-    length = max(len(s.tokens) for s in samples)
-    ids = torch.full((len(samples), length), pad, device=device)
-    chosen = torch.zeros((len(samples), length), dtype=torch.bool, device=device)
-    for i, s in enumerate(samples):
-        ids[i, : len(s.tokens)] = torch.tensor(s.tokens)
-        chosen[i, : len(s.tokens)] = torch.tensor(s.mask)
-    return ids, chosen
+class ChosenLogprobs(torch.autograd.Function):
+    """log softmax(head(hidden))[target] for each token, without the logits of all tokens at once."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head) -> Tensor:
+        chosen = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        total = torch.empty_like(chosen)
+        parts = list(head.chunks(len(hidden)))
+        probabilities = None
+        for part in parts:
+            logits = head.logits(hidden[part])
+            total[part] = logits.logsumexp(-1)
+            chosen[part] = logits.gather(1, targets[part, None])[:, 0] - total[part]
+            if len(parts) == 1 and any(ctx.needs_input_grad) and head.softcap is None:
+                probabilities = logits.sub_(total[:, None]).exp_()  # small enough to keep
+        ctx.head = head
+        ctx.save_for_backward(hidden, weight, bias, targets, total, probabilities)
+        return chosen
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, total, probabilities = ctx.saved_tensors
+        head = Head(weight, bias, ctx.head.softcap, ctx.head.float32)
+        for_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device) if ctx.needs_input_grad[1] else None
+        for_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
+        for part in head.chunks(len(hidden)):
+            gradient = upstream[0][part, None]
+            if probabilities is not None:
+                slope, bend = probabilities, None
+            else:
+                logits = head.logits(hidden[part])
+                bend = None if head.softcap is None else 1 - (logits / head.softcap) ** 2
+                slope = logits.sub_(total[part, None]).exp_()
+            slope.mul_(-gradient).scatter_add_(1, targets[part, None], gradient)  # of the logits: gradient * (one-hot - probability)
+            if bend is not None:
+                slope.mul_(bend)
+            if for_bias is not None:
+                for_bias += slope.sum(0)
+            low = slope.to(weight.dtype)
+            if for_hidden is not None:
+                for_hidden[part] = low @ weight
+            if for_weight is not None:
+                for_weight = for_weight.addmm_(low.t(), hidden[part]) if low.dtype == torch.float32 else for_weight.add_(low.t() @ hidden[part])
+        return (
+            for_hidden, None if for_weight is None else for_weight.to(weight.dtype),
+            None if for_bias is None else for_bias.to(weight.dtype), None, None,
+        )  # fmt: skip
 
 
-def logits_at(model: PreTrainedModel, ids: Tensor, chosen: Tensor, float32_head: bool) -> Tensor:
-    """float32 logits (sampled tokens, vocabulary) that predict the chosen tokens; the head itself runs in float32 where asked for."""
-    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][chosen[:, 1:]]
-    head = model.get_output_embeddings()
-    if float32_head and hidden.dtype != torch.float32:
-        return torch.nn.functional.linear(hidden.float(), head.weight.float(), None if head.bias is None else head.bias.float())
-    return head(hidden).float()
+def exact_kl(p: Head, p_hidden: Tensor, q: Head, q_hidden: Tensor) -> Tensor:
+    """(n,) KL(p || q) at each token, exact over the vocabulary, in nats."""
+    parts = [exact(p.logits(p_hidden[part]), q.logits(q_hidden[part])) for part in p.chunks(len(p_hidden))]
+    return torch.cat(parts)
 
 
-def chosen_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
-    """(sampled tokens,)"""
-    return torch.log_softmax(logits, -1).gather(1, targets[:, None])[:, 0]
+class Scorer(nn.Module):
+    """A model as its learner runs it: packed answers to what their sampled tokens need."""
+
+    def __init__(self, model: PreTrainedModel, settings: PolicySettings, pad: int):
+        super().__init__()
+        self.model, self.settings, self.pad = model, settings, pad
+        self.shared = False
+        """Whether answers share their prompt. `prepare` finds out whether they can."""
+        self.flex = False
+        """Whether attention is flex_attention over long rows."""
+
+    def forward(self, packed: Packed, result: Literal["logprobs", "hidden", "reference"] = "logprobs") -> Tensor:
+        """Of the n sampled tokens: (n,) log-probabilities in float32; or (n, hidden), what the head turns into logits.
+
+        `reference` is the log-probabilities from the model's own logits, for rows that hold one answer each.
+        """
+        if self.flex and self.model.config._attn_implementation != FLEX:
+            self.model.set_attn_implementation(FLEX)  # sampling has another one
+        if result == "reference":
+            logits = self.model(input_ids=packed.ids, use_cache=False).logits.flatten(0, 1)[packed.sources].float()
+            return logits.log_softmax(-1).gather(1, packed.targets[:, None])[:, 0]
+        hidden = hidden_states(self.model, packed)
+        head = self.head
+        return hidden if result == "hidden" else ChosenLogprobs.apply(hidden, head.weight, head.bias, packed.targets, head)
+
+    @property
+    def head(self) -> Head:
+        out = self.model.get_output_embeddings()
+        return Head(out.weight, out.bias, getattr(self.model.config, "final_logit_softcapping", None), self.settings.float32_head)
+
+    def passes(self, samples: Sequence[Sample]) -> list[Packed]:
+        """The samples as passes of at most `micro_batch_tokens` tokens."""
+        return pack(samples, self.settings.micro_batch_tokens, self.model.device, pad=self.pad, shared=self.shared, long_rows=self.flex)
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Find out with a few tokens whether this model scores packed answers like separate ones. If not, they stay separate.
+
+        Models with recurrent layers, or with positions that they count themselves, do not. NotFinite where the weights give no number, ValueError
+        where separate answers get other log-probabilities here than from the model itself: its head is then not one that `Head` knows.
+        """
+        config = self.model.config.get_text_config()
+        ids = [(7919 * i + 13) % min(config.vocab_size, 10_000) for i in range(26)]
+        prompt, answers = ids[:8], (ids[8:14], ids[14:17], ids[17:])
+        samples = [Sample(prompt + a, [False] * len(prompt) + [True] * len(a), [0.0] * len(a), "", True) for a in answers]
+        separate = [pack([s], len(ids), self.model.device, pad=self.pad, shared=False)[0] for s in samples]
+        expected = torch.cat([self(packed, "reference") for packed in separate])
+        check_finite("a log-probability of the model as it was loaded", expected)
+
+        def same(found: Tensor) -> bool:
+            return float((found - expected).abs().mean()) < TRIAL_TOLERANCE[self.settings.dtype]
+
+        if not same(torch.cat([self(packed) for packed in separate])):
+            raise ValueError(f"a {type(self.model).__name__} can't be trained here: its head does more to the logits than a linear map")
+        if "position_ids" not in inspect.signature(self.model.base_model.forward).parameters:
+            return
+        if set(getattr(config, "layer_types", None) or []) - KNOWN_LAYERS:
+            return
+        self.flex = self.model.device.type == "cuda" and self.model._supports_flex_attn
+        try:
+            (together,) = pack(samples, len(ids), self.model.device, pad=self.pad, long_rows=self.flex)
+            self.shared = same(self(together))
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # it takes no mask of this kind
+            self.shared = False
+        if not self.shared and self.flex:
+            self.flex = False
+            self.model.set_attn_implementation("sdpa")
 
 
-def policy_loss(
-    logprobs: Tensor, rows: Sequence[Sample], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss
-) -> Tensor:
-    """Sum over the sampled tokens of weight * loss. `logprobs` (sampled tokens,) carries the gradient; the lists have one number for each of them."""
-    advantage, weight = (
-        torch.tensor([x for row in values for x in row], dtype=torch.float32, device=logprobs.device) for values in (advantages, weights)
-    )
-    return (weight * loss(logprobs, sampler_logprobs(rows, logprobs.device), advantage)).sum()
-
-
-def sampler_logprobs(rows: Sequence[Sample], device: torch.device) -> Tensor:
-    return torch.tensor([lp for row in rows for lp in row.logprobs], device=device)
+def per_sample(packed: Packed, values: Tensor, samples: Sequence[Sample]) -> Iterator[tuple[int, Tensor]]:
+    """(index of the sample, its part) of one value for each sampled token."""
+    return zip(packed.samples, values.split([samples[i].sampled for i in packed.samples]), strict=True)
 
 
 class Mismatch:
@@ -88,9 +210,46 @@ class Mismatch:
         self.sums += torch.stack([gap.abs().sum(), w.sum(), (w * w).sum(), torch.tensor(float(len(gap)), dtype=torch.float64)])
         self.largest = max(self.largest, float(gap.abs().max()))
 
+    @classmethod
+    def of(cls, parts: "Iterable[Mismatch]") -> "Mismatch":
+        """Over the tokens of all of them."""
+        whole = cls()
+        for part in parts:
+            whole.sums, whole.largest = whole.sums + part.sums, max(whole.largest, part.largest)
+        return whole
+
     def facts(self) -> dict[str, float]:
         gap, w, squares, tokens = self.sums.tolist()
         return {
             "max_logprob_gap": self.largest, "mean_logprob_gap": gap / tokens,
             "effective_sample_size": w * w / (tokens * squares), "tokens": tokens,
         }  # fmt: skip
+
+
+@dataclass
+class Update:
+    """The loss of one optimizer step as it adds up over passes: a sum over sampled tokens of weight * loss."""
+
+    samples: Sequence[Sample]
+    advantages: Sequence[Sequence[float]]
+    weights: Sequence[Sequence[float]]
+    loss: TokenLoss
+    total: float = 0.0
+    mismatch: Mismatch = field(default_factory=Mismatch)
+
+    def add(self, packed: Packed, logprobs: Tensor) -> Tensor:
+        """The part of these tokens, whose `logprobs` (n,) carry the gradient. NotFinite where it is no number."""
+        check_finite("a log-probability of the policy", logprobs)
+
+        def flat(values: Sequence[Sequence[float]]) -> Tensor:
+            return torch.tensor([x for i in packed.samples for x in values[i]], dtype=torch.float32, device=logprobs.device)
+
+        sampled = flat([s.logprobs for s in self.samples])
+        part = (flat(self.weights) * self.loss(logprobs, sampled, flat(self.advantages))).sum()
+        check_finite("the loss", part)
+        self.total += float(part.detach())
+        self.mismatch.add(logprobs, sampled)
+        return part
+
+    def facts(self, gradient_norm: float) -> dict[str, float]:
+        return {"loss": self.total, "gradient_norm": gradient_norm} | self.mismatch.facts()

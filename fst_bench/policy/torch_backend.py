@@ -3,25 +3,23 @@
 import copy
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from fst_bench.metrics import token_kl
 from fst_bench.model import model_folder
 
 from .base import Ask, Message, Sample, TokenLoss
 from .conversation import retold, samples_of, starts
-from .qwen3 import is_plain_qwen3, score
+from .optimizer import MasterAdamW
 from .sampler import decode
-from .scoring import Mismatch, chosen_logprobs, logits_at, micro_batches, padded, policy_loss, sampler_logprobs, targets_of
-from .settings import PolicySettings
+from .scoring import Scorer, Update, check_finite, exact_kl, per_sample
+from .settings import NO_GPU, PolicySettings
 
 transformers_logging.disable_progress_bar()
 logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would drown the one line that says what is wrong
@@ -49,7 +47,7 @@ def load_tokenizer(name: str) -> Any:
 def check_device(settings: PolicySettings) -> None:
     """ValueError where `device: cuda` is asked for and torch sees no GPU."""
     if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("policy.device is cuda, and torch sees no GPU here: fst-bench doctor says which presets this machine can run")
+        raise ValueError(NO_GPU)
 
 
 def unloadable(name: str, error: Exception) -> ValueError:
@@ -94,11 +92,14 @@ class TorchPolicy:
     """A transformers causal LM that samples, scores and learns in this process. See `Policy` for the contract."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, settings: PolicySettings):
-        self.base = copy.deepcopy(model).eval().requires_grad_(False)
         self.model, self.tokenizer, self.settings = ready_to_learn(model, settings), tokenizer, settings
-        self.version = 0
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay)
         self.end, self.pad = ends_of(model, tokenizer), pad_of(tokenizer)
+        self.scorer = Scorer(self.model, settings, self.pad)
+        self.scorer.prepare()
+        self.base_scorer = copy.deepcopy(self.scorer).eval().requires_grad_(False)
+        self.base = self.base_scorer.model
+        self.optimizer = MasterAdamW(self.model, settings)
+        self.version = 0
 
     def sample(self, asks: Sequence[Ask], *, temperature: float = 1.0, base: bool = False) -> list[list[Sample]]:
         if not asks:
@@ -117,11 +118,12 @@ class TorchPolicy:
 
     def logprobs(self, samples: Sequence[Sample], *, base: bool = False) -> list[list[float]]:
         out: list[list[float]] = [[] for _ in samples]
+        scorer = self.base_scorer if base else self.scorer
         with torch.no_grad():
-            for indices in self._batches(samples):
-                rows = [samples[i] for i in indices]
-                flat = chosen_logprobs(self._sampled_logits(self.base if base else self.model, rows), targets_of(rows, self.model.device))
-                for i, part in zip(indices, flat.split([row.sampled for row in rows]), strict=True):
+            for packed in scorer.passes(samples):
+                logprobs = scorer(packed)
+                check_finite(f"a log-probability of the {'base' if base else 'policy'}", logprobs)
+                for i, part in per_sample(packed, logprobs, samples):
                     out[i] = part.tolist()
         return out
 
@@ -129,68 +131,42 @@ class TorchPolicy:
         out = [0.0] * len(samples)
         if self.version == 0:  # the weights are still the base's
             return out
+        p, q = (self.base_scorer, self.scorer) if reverse else (self.scorer, self.base_scorer)
         with torch.no_grad():
-            for indices in self._batches(samples):
-                rows = [samples[i] for i in indices]
-                models = (self.base, self.model) if reverse else (self.model, self.base)
-                first, second = (self._sampled_logits(model, rows) for model in models)
-                for i, kl in zip(indices, token_kl(first, second, [row.sampled for row in rows]).answers, strict=True):
-                    out[i] = kl
+            for packed in self.scorer.passes(samples):
+                kl = exact_kl(p.head, p(packed, "hidden"), q.head, q(packed, "hidden"))
+                check_finite("a KL divergence to the base", kl)
+                for i, part in per_sample(packed, kl, samples):
+                    out[i] = float(part.sum())
         return out
 
     def update(
         self, samples: Sequence[Sample], advantages: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], loss: TokenLoss
     ) -> dict[str, float]:  # fmt: skip
-        total, mismatch = 0.0, Mismatch()
-        self.optimizer.zero_grad(set_to_none=True)
-        for indices in self._batches(samples):
-            rows = [samples[i] for i in indices]
-            logprobs = chosen_logprobs(self._sampled_logits(self.model, rows), targets_of(rows, self.model.device))
-            part = policy_loss(logprobs, rows, [advantages[i] for i in indices], [weights[i] for i in indices], loss)
-            part.backward()
-            total += float(part.detach())
-            mismatch.add(logprobs, sampler_logprobs(rows, logprobs.device))
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        step = Update(samples, advantages, weights, loss)
+        self.optimizer.zero_grad()
+        for packed in self.scorer.passes(samples):
+            step.add(packed, self.scorer(packed)).backward()
+        norm = self.optimizer.clip(self.settings.clip)
+        check_finite("the gradient's norm", norm)
         self.optimizer.step()
         self.version += 1
-        return {"loss": total, "gradient_norm": float(norm)} | mismatch.facts()
+        return step.facts(float(norm))
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        names = {id(p): name for name, p in self.model.named_parameters()}
-        moments = {
-            f"{names[id(p)]}/{key}": value
-            for p, state in self.optimizer.state.items() for key, value in state.items()
-        }  # fmt: skip
         save_file({name: p.detach().clone() for name, p in self.model.named_parameters()}, folder / "weights.safetensors")
-        save_file(moments, folder / "optimizer.safetensors")
+        save_file(self.optimizer.state(), folder / "optimizer.safetensors")
         (folder / "policy.json").write_text(json.dumps({"version": self.version}))
 
     def load(self, folder: Path) -> None:
         self.start_from(folder)
-        moments = load_file(folder / "optimizer.safetensors")
-        for name, p in self.model.named_parameters():
-            state = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
-            if state:
-                self.optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in state.items()}
+        self.optimizer.load(load_file(folder / "optimizer.safetensors"))
 
     def export(self, folder: Path, *, base: bool = False) -> None:
         (self.base if base else self.model).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def start_from(self, folder: Path) -> None:
-        weights = load_file(folder / "weights.safetensors")
-        self.optimizer.state.clear()
-        with torch.no_grad():
-            for name, p in self.model.named_parameters():
-                p.copy_(weights[name])
+        self.optimizer.start_from(load_file(folder / "weights.safetensors"))
         self.version = json.loads((folder / "policy.json").read_text())["version"]
-
-    def _batches(self, samples: Sequence[Sample]) -> Iterator[list[int]]:
-        return micro_batches(samples, self.settings.micro_batch_tokens)
-
-    def _sampled_logits(self, model: PreTrainedModel, samples: Sequence[Sample]) -> Tensor:
-        """float32 logits of every sampled token, row after row."""
-        if is_plain_qwen3(model) and not self.settings.checkpointing:
-            return score(model, samples)
-        return logits_at(model, *padded(samples, self.pad, model.device), self.settings.float32_head)

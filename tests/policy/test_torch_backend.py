@@ -118,3 +118,33 @@ def test_thinking_reaches_a_template_that_knows_it(policy: TorchPolicy) -> None:
     assert written(policy.tokenizer, [ask.messages for ask in asks()], 500) == plain
     with_shut = [policy.tokenizer.decode(ids) for ids in written(policy.tokenizer, [ask.messages for ask in asks()], 500, thinking=False)]
     assert with_shut == [policy.tokenizer.decode(ids) + shut for ids in plain]
+
+
+def test_many_tiny_updates_move_bfloat16_weights_as_float32_ones() -> None:
+    """One update of 1e-5 is less than half the spacing of bfloat16 numbers from 0.005 on; a hundred of them are more up to 0.5."""
+    moved = []
+    samples = load_policy("embedded:tiny", PolicySettings(max_tokens=16)).sample(asks()[:1])[0]
+    for dtype in ("float32", "bfloat16"):
+        policy = load_policy("embedded:tiny", PolicySettings(dtype=dtype, learning_rate=1e-5))
+        before = torch.cat([p.detach().double().flatten() for p in policy.model.parameters()])
+        for _ in range(100):
+            policy.update(samples, flat(samples, 1.0), flat(samples, 0.1), cispo)
+        moved.append(torch.cat([p.detach().double().flatten() for p in policy.model.parameters()]) - before)
+    expected, found = moved
+    print(f"{float((found * expected).sum() / (expected * expected).sum()):.3f} of the way")
+    assert float((found * expected).sum() / (expected * expected).sum()) == pytest.approx(1, abs=0.1)
+
+
+def test_bfloat16_continues_bit_for_bit(tmp_path: Path) -> None:
+    policy = load_policy("embedded:tiny", PolicySettings(max_tokens=16, dtype="bfloat16", learning_rate=1e-6))
+    samples = policy.sample(asks(2)[:1])[0]
+    rows = (samples, flat(samples, 1.0), flat(samples, 0.1), cispo)
+    for _ in range(3):
+        policy.update(*rows)
+    policy.save(tmp_path)
+    other = load_policy("embedded:tiny", policy.settings)
+    other.load(tmp_path)
+    for _ in range(3):
+        assert policy.update(*rows) == other.update(*rows)
+    for name, master in policy.optimizer.masters.items():
+        assert master.dtype == torch.float32 and torch.equal(master, other.optimizer.masters[name])

@@ -33,7 +33,7 @@ def test_the_loss_is_the_formula(bench: Callable[..., Bench]) -> None:
         advantages = (rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-6)
         tokens = sum(r.sample.sampled for r in group)
         expected -= sum(float(a) * sum(r.sample.logprobs) for a, r in zip(advantages, group, strict=True)) / tokens / len(groups)
-    assert facts["loss"] == pytest.approx(expected, rel=1e-4)
+    assert facts["loss"] == pytest.approx(expected, rel=1e-4, abs=1e-6)  # terms of either sign: what is left of them is small
     assert facts["max_logprob_gap"] < 1e-5
     assert facts["reward"] == pytest.approx(6 / 9)
     assert b.policy.version == b.ledger.optimizer_steps == 1

@@ -1,0 +1,225 @@
+"""Answers packed for scoring: each prompt stands once in a row, followed by the answers to it.
+
+A packed row is a tree. Its root is a prompt, its branches are answers, and a token sees what precedes it in its own branch and in the root:
+
+    prompt [a b c], answers [d e f] and [g h]      (the last token of an answer predicts nothing: it is only a target)
+
+    ids        a b c  d e  g
+    positions  0 1 2  3 4  3      positions go on from the prompt in every branch
+    branch     0 0 0  1 1  2
+    root       0 0 0  0 0  0
+    sources    2 3 4  2 5         the places whose hidden states predict ...
+    targets    d e f  g h         ... the sampled tokens
+
+Any transformers decoder that takes `position_ids` and a mask scores such rows like separate ones. On a CPU the mask is dense, so rows are short:
+one tree each. On a GPU it is a block mask for flex_attention, which skips what no token sees: one long row holds many trees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from transformers import PreTrainedModel
+from transformers.modeling_utils import AttentionInterface
+
+from .base import Sample
+
+DENSE_TOKENS = 640
+"""Tokens of a row with a dense mask, whose cost is quadratic. Measured on one CPU thread (results/benchmarks): longer rows are slower."""
+BLOCK = 128
+"""Side of a block of the block mask; rows on a GPU are padded to multiples of it."""
+FLEX = "flex-tree"
+"""Name of our flex_attention among transformers' attention implementations."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows that are scored in one forward pass. `rows` and `width` are the shape of `ids`, n is the number of sampled tokens in them."""
+
+    samples: list[int]
+    """Indices of the samples, in the order of their tokens in `sources` and `targets`."""
+    ids: Tensor
+    """(rows, width)"""
+    positions: Tensor
+    """(rows, width)"""
+    branch: Tensor
+    """(rows, width): number of the token's branch in its row; -1 is padding."""
+    root: Tensor
+    """(rows, width): number of the branch that holds the token's prompt."""
+    sources: Tensor
+    """(n,) places in the flattened rows."""
+    targets: Tensor
+    """(n,) token ids."""
+    causal: bool
+    """Whether every row is one sequence, so that the model's own causal mask does."""
+
+    def sees(self, row: Any, query: Any, key: Any, window: int | None = None) -> Any:
+        """Whether the token at `query` of a row attends to the one at `key`; elementwise. `window` is of sliding attention."""
+        branch = self.branch[row, key]
+        seen = (key <= query) & ((branch == self.branch[row, query]) | (branch == self.root[row, query]))
+        return seen if window is None else seen & (self.positions[row, query] - self.positions[row, key] < window)
+
+    def dense_mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
+        """(rows, 1, width, width): 0 where a token is seen, -inf elsewhere."""
+        rows, width = self.ids.shape
+        at = torch.arange(width, device=self.ids.device)
+        seen = self.sees(torch.arange(rows, device=self.ids.device)[:, None, None], at[:, None], at[None], window)
+        return torch.zeros(seen.shape, dtype=dtype, device=self.ids.device).masked_fill_(~seen, float("-inf"))[:, None]
+
+    def block_mask(self, window: int | None = None) -> BlockMask:
+        """The same for flex_attention."""
+        rows, width = self.ids.shape
+
+        def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return self.sees(row, query, key, window)
+
+        return create_block_mask(sees, rows, None, width, width, device=self.ids.device, BLOCK_SIZE=BLOCK)
+
+
+def pack(samples: Sequence[Sample], tokens: int, device: torch.device, *, pad: int, shared: bool = True, long_rows: bool = False) -> list[Packed]:
+    """The samples in passes of at most `tokens` tokens, or of one answer.
+
+    Without `shared` each answer has a row of its own, prompt included, for models that can't run trees. `long_rows` puts all trees of a
+    pass into one row. The result depends on nothing but the arguments, so every rank cuts alike.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, sample in enumerate(samples):
+        key = tuple(sample.tokens[: sample.mask.index(True)])
+        groups.setdefault(key if shared else (*key, -i), []).append(i)
+    most = tokens if long_rows else min(tokens, DENSE_TOKENS)
+    trees: list[tuple[int, list[int]]] = []  # (tokens, samples)
+    for members in groups.values():
+        prompt = samples[members[0]].mask.index(True)
+        size = prompt
+        tree: list[int] = []
+        for i in members:
+            own = len(samples[i].tokens) - prompt - 1
+            if tree and size + own > most:
+                trees.append((size, tree))
+                size, tree = prompt, []
+            size, tree = size + own, [*tree, i]
+        trees.append((size, tree))
+    trees.sort(key=lambda tree: tree[0])  # rows of a pass are padded to the longest
+    passes: list[list[list[list[int]]]] = []  # passes of rows of trees of samples
+    filled = 0
+    for size, tree in trees:
+        alone = len(tree) > 1 and not long_rows  # rows with a dense mask are faster one by one
+        last = passes[-1] if passes else None
+        if last is not None and long_rows and filled + size <= tokens:
+            last[0].append(tree)
+            filled += size
+        elif last is not None and not long_rows and not alone and len(last[0][0]) == 1 and (len(last) + 1) * size <= tokens:
+            last.append([tree])
+        else:
+            passes.append([[tree]])
+            filled = size
+    return [_packed(samples, rows, tokens if long_rows else None, pad, device) for rows in passes]
+
+
+def _packed(samples: Sequence[Sample], rows: list[list[list[int]]], tokens: int | None, pad: int, device: torch.device) -> Packed:
+    """One pass. On a GPU (`tokens` is given) widths are rounded up to quarters of a full row: flex_attention compiles for each width."""
+    laid = [_row(samples, trees) for trees in rows]
+    width = max(len(row.ids) for row in laid)
+    if tokens is not None:
+        step = -(-tokens // (4 * BLOCK)) * BLOCK
+        width = -(-width // step) * step
+
+    def grid(lists: list[list[int]], fill: int) -> Tensor:
+        return torch.tensor([values + [fill] * (width - len(values)) for values in lists], device=device)
+
+    return Packed(
+        [i for trees in rows for tree in trees for i in tree],
+        grid([row.ids for row in laid], pad), grid([row.positions for row in laid], 0),
+        grid([row.branch for row in laid], -1), grid([row.root for row in laid], -1),
+        torch.tensor([n * width + at for n, row in enumerate(laid) for at in row.sources], device=device),
+        torch.tensor([t for row in laid for t in row.targets], device=device),
+        causal=tokens is None and all(len(trees) == len(trees[0]) == 1 for trees in rows),
+    )  # fmt: skip
+
+
+@dataclass
+class _Row:
+    ids: list[int]
+    positions: list[int]
+    branch: list[int]
+    root: list[int]
+    sources: list[int]
+    targets: list[int]
+
+
+def _row(samples: Sequence[Sample], trees: list[list[int]]) -> _Row:
+    """The trees, one after the other."""
+    row = _Row([], [], [], [], [], [])
+    number = 0
+    for tree in trees:
+        length = samples[tree[0]].mask.index(True)
+        start, root = len(row.ids), number
+        row.ids += samples[tree[0]].tokens[:length]
+        row.positions += range(length)
+        row.branch += [root] * length
+        row.root += [root] * length
+        for i in tree:
+            number += 1
+            tokens, mask = samples[i].tokens[length:], samples[i].mask[length:]
+            first = len(row.ids)
+            before = [start + length - 1, *range(first, first + len(tokens) - 1)]  # the place before each token of the branch
+            row.sources += [at for at, sampled in zip(before, mask, strict=True) if sampled]
+            row.targets += [token for token, sampled in zip(tokens, mask, strict=True) if sampled]
+            row.ids += tokens[:-1]
+            row.positions += range(length, length + len(tokens) - 1)
+            row.branch += [number] * (len(tokens) - 1)
+            row.root += [root] * (len(tokens) - 1)
+        number += 1
+    return row
+
+
+def hidden_states(model: PreTrainedModel, packed: Packed) -> Tensor:
+    """(n, hidden) that predict the sampled tokens."""
+    if packed.causal:
+        states = model.base_model(input_ids=packed.ids, use_cache=False).last_hidden_state
+    else:
+        states = model.base_model(
+            input_ids=packed.ids, position_ids=packed.positions, attention_mask=masks(model, packed), use_cache=False
+        ).last_hidden_state
+    return states.flatten(0, 1)[packed.sources]
+
+
+def masks(model: PreTrainedModel, packed: Packed) -> Any:
+    """What the model takes as `attention_mask`: one mask, or one for each kind of layer where its config names kinds."""
+    config = model.config
+    make: Any = packed.block_mask if config._attn_implementation == FLEX else partial(packed.dense_mask, model.dtype)
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or [])
+    if not kinds:
+        return make(window=window)
+    return {kind: make(window=window if kind == "sliding_attention" else None) for kind in kinds}
+
+
+_compiled = torch.compile(flex_attention)
+
+
+def tree_attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: BlockMask | None, scaling: float | None = None,
+    softcap: float | None = None, **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """flex_attention as transformers calls an attention implementation. Shapes (rows, heads, width, size), returned as (rows, width, heads, size).
+
+    Compiled on GPUs. On CPUs, where it has no backward pass, it is for tests.
+    """
+
+    def capped(score: Tensor, row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        assert softcap is not None
+        return softcap * torch.tanh(score / softcap)
+
+    attend = _compiled if query.is_cuda else flex_attention
+    mixed = attend(
+        query, key, value, score_mod=capped if softcap else None, block_mask=attention_mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+    )
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(FLEX, tree_attention)

@@ -1,0 +1,195 @@
+"""Packed answers against plain rows: what a token sees, and the log-probabilities and gradients that follow, for several architectures."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    CohereConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+)  # fmt: skip
+
+from fst_bench.policy import PolicySettings, Sample
+from fst_bench.policy.packing import BLOCK, DENSE_TOKENS, FLEX, Packed, pack
+from fst_bench.policy.scoring import Scorer, per_sample
+
+CPU = torch.device("cpu")
+SMALL: dict[str, Any] = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "initializer_range": 0.4, "pad_token_id": 0, "eos_token_id": 1}
+ROTARY: dict[str, Any] = SMALL | {"intermediate_size": 40, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2}
+SHAPES: dict[str, Callable[[], PretrainedConfig]] = {
+    "qwen3": lambda: Qwen3Config(**ROTARY, tie_word_embeddings=False, rope_theta=5000.0),
+    "qwen3 tied, one key head a query head": lambda: Qwen3Config(**ROTARY | {"num_key_value_heads": 4}, tie_word_embeddings=True),
+    "qwen3 with sliding layers": lambda: Qwen3Config(
+        **ROTARY, layer_types=["sliding_attention", "full_attention"], use_sliding_window=True, sliding_window=4
+    ),
+    "llama": lambda: LlamaConfig(**ROTARY, tie_word_embeddings=False),
+    "llama tied": lambda: LlamaConfig(**ROTARY, tie_word_embeddings=True),
+    "mistral": lambda: MistralConfig(**ROTARY, sliding_window=5),
+    "gemma2": lambda: Gemma2Config(**ROTARY, sliding_window=5, query_pre_attn_scalar=8, final_logit_softcapping=3.0, attn_logit_softcapping=None),
+    "gemma3": lambda: Gemma3TextConfig(**ROTARY, layer_types=["sliding_attention", "full_attention"], sliding_window=5, query_pre_attn_scalar=8),
+    "gpt2": lambda: GPT2Config(vocab_size=50, n_embd=24, n_layer=2, n_head=2, n_positions=64, initializer_range=0.4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
+}  # fmt: skip
+
+
+def made(config: PretrainedConfig) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def scorer(shape: str, **changes: Any) -> Scorer:
+    found = Scorer(made(SHAPES[shape]()), PolicySettings(**changes), pad=0)
+    found.prepare()
+    return found
+
+
+def sample(prompt: list[int], answer: list[int], mask: list[bool] | None = None) -> Sample:
+    sampled = mask or [True] * len(answer)
+    return Sample(prompt + answer, [False] * len(prompt) + sampled, [0.0] * sum(sampled), "", True)
+
+
+MIXED = [
+    sample([5, 6, 7, 8, 9, 10, 11], [12, 13, 14, 15]), sample([5, 6, 7, 8, 9, 10, 11], [16]), sample([4], [20, 21, 22]), sample([4], [23, 24]),
+    sample([5, 6, 7, 8, 9, 10, 11], [30, 31, 40, 41, 42, 32, 33], [True, True, False, False, False, True, True]),  # two turns of a conversation
+    sample([9, 8], [7, 6, 5, 4, 3, 2, 12, 13, 14]),
+]  # fmt: skip
+
+
+def plain(model: PreTrainedModel, samples: list[Sample]) -> torch.Tensor:
+    """Log-probabilities of the sampled tokens, by the model's own forward pass over one sample at a time."""
+    rows = []
+    for s in samples:
+        logits = model(torch.tensor([s.tokens])).logits[0, :-1].log_softmax(-1)
+        rows.append(logits.gather(1, torch.tensor(s.tokens[1:])[:, None])[:, 0][torch.tensor(s.mask[1:])])
+    return torch.cat(rows)
+
+
+def packed_logprobs(scorer: Scorer, samples: list[Sample]) -> torch.Tensor:
+    found = {i: part for p in scorer.passes(samples) for i, part in per_sample(p, scorer(p), samples)}
+    return torch.cat([found[i] for i in range(len(samples))])
+
+
+def gradients(model: PreTrainedModel, logprobs: torch.Tensor) -> torch.Tensor:
+    model.zero_grad()
+    (logprobs * torch.linspace(-1, 2, len(logprobs))).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    return torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("tokens", [8192, 14])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packed_answers_are_scored_like_separate_ones(shape: str, tokens: int) -> None:
+    made = scorer(shape, micro_batch_tokens=tokens)
+    assert made.shared, "the trial at loading found that this architecture can't"
+    ours, theirs = packed_logprobs(made, MIXED), plain(made.model, MIXED)
+    assert float((ours - theirs).detach().abs().max()) < 1e-5
+    assert theirs.std() > 0.3, "log-probabilities that are all alike would agree anyway"
+    expected = gradients(made.model, theirs)
+    assert float((gradients(made.model, ours) - expected).norm() / expected.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("shape", ["qwen3", "qwen3 with sliding layers", "gemma3"])
+def test_flex_attention_over_long_rows_too(shape: str) -> None:
+    """What a GPU runs, uncompiled: all trees in one row of whole blocks, behind a block mask."""
+    made = scorer(shape)
+    theirs = plain(made.model, MIXED).detach()
+    made.flex = True
+    (only,) = made.passes(MIXED)
+    assert only.ids.shape[0] == 1 and only.ids.shape[1] % BLOCK == 0 and not only.causal
+    with torch.no_grad():  # on a CPU it has no backward pass: tests/gpu compares gradients
+        ours = packed_logprobs(made, MIXED)
+    assert made.model.config._attn_implementation == FLEX
+    assert float((ours - theirs).detach().abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BloomConfig(vocab_size=50, hidden_size=24, n_layer=2, n_head=2, initializer_range=0.4),
+        MambaConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, state_size=4, initializer_range=0.4),
+    ],
+)
+def test_what_cannot_share_a_prompt_stays_separate(config: PretrainedConfig) -> None:
+    """Distances of its own (ALiBi), and a state that runs through the row."""
+    made_scorer = Scorer(made(config), PolicySettings(), pad=0)
+    made_scorer.prepare()
+    assert not made_scorer.shared
+    assert float((packed_logprobs(made_scorer, MIXED) - plain(made_scorer.model, MIXED)).detach().abs().max()) < 1e-5
+
+
+def test_a_head_that_is_not_known_is_refused() -> None:
+    cohere = Scorer(made(CohereConfig(**{k: v for k, v in ROTARY.items() if k != "head_dim"}, logit_scale=0.3)), PolicySettings(), pad=0)
+    with pytest.raises(ValueError, match="a CohereForCausalLM can't be trained here: its head does more"):
+        cohere.prepare()
+
+
+tokens_of = st.lists(st.integers(3, 49), min_size=1, max_size=9)
+turns = st.lists(st.tuples(st.integers(3, 49), st.booleans()), max_size=8)
+
+
+@settings(max_examples=60)
+@given(st.lists(tokens_of, min_size=1, max_size=3), st.lists(st.tuples(st.integers(0, 2), st.integers(3, 49), turns), min_size=1, max_size=7),
+       st.integers(1, 60), st.booleans(), st.booleans())  # fmt: skip
+def test_every_token_sees_its_own_sequence_and_nothing_else(
+    prompts: list[list[int]], answers: list[tuple[int, int, list[tuple[int, bool]]]], tokens: int, shared: bool, long_rows: bool
+) -> None:
+    samples = [sample(prompts[i % len(prompts)], [first, *(t for t, _ in rest)], [True, *(m for _, m in rest)]) for i, first, rest in answers]
+    passes = pack(samples, tokens, CPU, pad=0, shared=shared, long_rows=long_rows)
+    assert sorted(i for p in passes for i in p.samples) == list(range(len(samples)))
+    for p in passes:
+        masks = p.dense_mask(torch.float32)[:, 0] == 0
+        for i, (sources, targets) in zip(p.samples, by_sample(p, samples), strict=True):
+            s = samples[i]
+            assert targets == [t for t, sampled in zip(s.tokens, s.mask, strict=True) if sampled]
+            for source, place in zip(sources, (at for at, sampled in enumerate(s.mask) if sampled), strict=True):
+                row, at = divmod(source, p.ids.shape[1])
+                seen = masks[row, at]
+                assert p.ids[row][seen].tolist() == s.tokens[:place] and p.positions[row][seen].tolist() == list(range(place))
+
+
+def by_sample(packed: Packed, samples: list[Sample]) -> list[tuple[list[int], list[int]]]:
+    """(sources, targets) of each."""
+    lengths = [samples[i].sampled for i in packed.samples]
+    return [(a.tolist(), b.tolist()) for a, b in zip(packed.sources.split(lengths), packed.targets.split(lengths), strict=True)]
+
+
+def test_a_prompt_stands_once_for_all_its_answers() -> None:
+    samples = [sample(list(range(3, 43)), [i, i + 1, i + 2]) for i in range(8)]
+    (tree,) = pack(samples, 8192, CPU, pad=0)
+    assert tree.ids.numel() == 40 + 8 * 2
+    (rows,) = pack(samples, 8192, CPU, pad=0, shared=False)
+    assert rows.ids.shape == (8, 42) and rows.causal
+
+
+def test_passes_keep_to_their_size() -> None:
+    samples = [sample([k] * (20 + k), [5] * length) for k in range(3, 9) for length in (10, 40, 90, 200)]
+    for long_rows, most in ((False, min(400, DENSE_TOKENS)), (True, 400)):
+        passes = pack(samples, 400, CPU, pad=0, long_rows=long_rows)
+        assert all(int((p.branch >= 0).sum()) <= most for p in passes) and len(passes) < len(samples)
+    alone = pack(samples[:1], 4, CPU, pad=0)  # one answer is not cut
+    assert [p.ids.numel() for p in alone] == [len(samples[0].tokens) - 1]
+
+
+def test_widths_on_a_gpu_are_few() -> None:
+    """flex_attention compiles for each width."""
+    widths = {p.ids.shape[1] for n in range(1, 60) for p in pack([sample([7] * n, [8] * (9 * n))], 1000, CPU, pad=0, long_rows=True)}
+    assert len(widths) == 3 and all(width % BLOCK == 0 for width in widths)
+
+
+def test_block_masks_are_dense_ones() -> None:
+    (p,) = pack(MIXED, 200, CPU, pad=0, long_rows=True)
+    at = torch.arange(p.ids.shape[1])
+    for window in (None, 3):
+        assert torch.equal(p.block_mask(window).mask_mod(torch.tensor(0), torch.tensor(0), at[:, None], at[None]), p.dense_mask(torch.float32, window)[0, 0] == 0)  # fmt: skip

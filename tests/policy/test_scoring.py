@@ -1,0 +1,160 @@
+"""Log-probabilities and KL some tokens at a time, and what stops an update whose numbers are not finite."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fst_bench.cli import main
+from fst_bench.errors import NotFinite
+from fst_bench.policy import Ask, Sample, scoring
+from fst_bench.policy.scoring import ChosenLogprobs, Head, exact_kl
+from fst_bench.policy.torch_backend import TorchPolicy
+from fst_bench.slow.losses import cispo
+
+N, HIDDEN, VOCABULARY = 23, 8, 40
+
+
+def parts(bias: bool = False, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight, own = (
+        torch.randn(shape, generator=generator, dtype=torch.float32) for shape in ((N, HIDDEN), (VOCABULARY, HIDDEN), (VOCABULARY,))
+    )
+    targets = torch.randint(VOCABULARY, (N,), generator=generator)
+    made = [t.to(dtype).requires_grad_() for t in (hidden, weight, own)]
+    return made[0], made[1], made[2] if bias else None, targets
+
+
+def written_out(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
+    logits = hidden.float() @ weight.float().t() + (0 if bias is None else bias.float())
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    return logits.log_softmax(-1)[torch.arange(len(targets)), targets]
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("at_a_time", [1, 5, N])
+def test_some_tokens_at_a_time_is_all_at_once(monkeypatch: pytest.MonkeyPatch, softcap: float | None, bias: bool, at_a_time: int) -> None:
+    monkeypatch.setattr(scoring, "LOGITS", at_a_time * VOCABULARY)
+    hidden, weight, own, targets = parts(bias)
+    head = Head(weight, own, softcap, False)
+    inputs = [t for t in (hidden, weight, own) if t is not None]
+    factors = torch.linspace(-1, 2, N)
+    found, expected = ChosenLogprobs.apply(hidden, weight, own, targets, head), written_out(hidden, weight, own, targets, softcap)
+    assert torch.allclose(found, expected, atol=1e-5)
+    for ours, theirs in zip(
+        torch.autograd.grad((found * factors).sum(), inputs), torch.autograd.grad((expected * factors).sum(), inputs), strict=True
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    frozen = Head(weight.detach(), None if own is None else own.detach(), softcap, False)
+    with torch.no_grad():
+        assert torch.equal(ChosenLogprobs.apply(hidden, weight, own, targets, frozen), found)
+
+
+@pytest.mark.parametrize("float32", [True, False])
+def test_a_head_in_bfloat16(float32: bool) -> None:
+    hidden, weight, _, targets = parts(dtype=torch.bfloat16)
+    found = ChosenLogprobs.apply(hidden, weight, None, targets, Head(weight, None, None, float32))
+    gap = (found - written_out(hidden, weight, None, targets, None)).abs().max()
+    assert found.dtype == torch.float32 and (gap < 1e-5 if float32 else 1e-4 < gap < 0.1)
+    for gradient in torch.autograd.grad(found.sum(), [hidden, weight]):
+        assert gradient.dtype == torch.bfloat16 and gradient.isfinite().all()
+
+
+def test_kl_some_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "LOGITS", 3 * VOCABULARY)
+    hidden, weight, *_ = parts()
+    heads, other = [Head(w, None, None, False) for w in (weight, 0.7 * weight)], hidden.flip(0)
+    p, q = ((h @ head.weight.t()).log_softmax(-1) for h, head in zip((hidden, other), heads, strict=True))
+    assert torch.allclose(exact_kl(heads[0], hidden, heads[1], other), (p.exp() * (p - q)).sum(-1), atol=1e-5)
+
+
+MEMORY = """
+import resource, sys, torch
+from fst_bench.policy.scoring import ChosenLogprobs, Head
+torch.set_num_threads(2)
+tokens, vocabulary, hidden = int(sys.argv[1]), 151_936, 32
+states, weight = torch.randn(tokens, hidden, requires_grad=True), torch.randn(vocabulary, hidden, requires_grad=True)
+targets = torch.randint(vocabulary, (tokens,))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if sys.argv[2] == "chunked":
+    found = ChosenLogprobs.apply(states, weight, None, targets, Head(weight, None, None, False))
+else:
+    found = (states @ weight.t()).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+found.sum().backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+
+
+def peak_gb(tokens: int, how: str) -> float:
+    """GB that the log-probabilities of so many tokens over Qwen3's vocabulary, and their gradient, take beyond their inputs."""
+    return float(subprocess.run([sys.executable, "-c", MEMORY, str(tokens), how], capture_output=True, text=True, check=True).stdout)
+
+
+def test_the_logits_of_all_tokens_never_exist_together() -> None:
+    whole = 1500 * 151_936 * 4 / 2**30
+    chunked = peak_gb(1500, "chunked")
+    assert chunked < 0.8 * whole, f"{chunked:.2f} GB, where the logits would be {whole:.2f} and take three times that"
+
+
+@pytest.fixture
+def sampled(policy: TorchPolicy) -> list[Sample]:
+    return policy.sample([Ask(({"role": "user", "content": "Start and apply in order: 3 +4 *2"},), seed=1, n=4)])[0]
+
+
+def untouched(policy: TorchPolicy, samples: list[Sample], value: float, match: str) -> None:
+    """An update with such an advantage stops, and leaves weights, moments and version as they were."""
+    before = [p.clone() for p in policy.model.parameters()]
+    with pytest.raises(NotFinite, match=match):
+        policy.update(samples, [[value] * s.sampled for s in samples], [[0.01] * s.sampled for s in samples], cispo)
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.model.parameters(), strict=True))
+    assert policy.version == 0 and not policy.optimizer.state()
+
+
+@pytest.mark.parametrize(("value", "part"), [(math.nan, "the loss"), (math.inf, "the loss"), (1e37, "the gradient's norm")])
+def test_an_update_that_is_not_finite_changes_nothing(policy: TorchPolicy, sampled: list[Sample], value: float, part: str) -> None:
+    untouched(policy, sampled, value, part)
+
+
+def test_weights_that_are_not_finite_are_said_by_whatever_meets_them(policy: TorchPolicy, sampled: list[Sample]) -> None:
+    with torch.no_grad():
+        policy.model.model.layers[1].mlp.up_proj.weight[3, 4] = math.nan
+    policy.version = 1
+    for call in (
+        lambda: policy.sample([Ask(({"role": "user", "content": "1"},), seed=1)]),
+        lambda: policy.logprobs(sampled),
+        lambda: policy.kl_to_base(sampled),
+        lambda: policy.update(sampled, [[1.0] * s.sampled for s in sampled], [[0.1] * s.sampled for s in sampled], cispo),
+    ):
+        with pytest.raises(NotFinite, match="is not finite"):
+            call()
+
+
+NAN_METHOD = """
+import math
+from fst_bench.lab import Attempt, Handle, Method
+from fst_bench.slow import learn
+
+class Broken(Method):
+    name = "broken"
+    trains = True
+
+    def step(self, batch):
+        groups = self.lab.sample([Attempt(p, self.config.seed_prompt, self.config.slow.group) for p in batch], "train")
+        advantages = [[math.nan if self.lab.ledger.optimizer_steps else (-1.0) ** i for i in range(len(g))] for g in groups]
+        return learn(self.lab, groups, self.config.slow, advantages=advantages)
+"""
+
+
+def test_a_run_stops_with_one_line_before_it_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.py").write_text(NAN_METHOD)
+    command = ["run", "--stream", "single-math", "--method", str(tmp_path / "broken.py"), "--preset", "smoke", "--out", str(tmp_path / "runs")]
+    assert main([*command, "--set", "slow.updates=1", "--set", "checkpoint.every=1"]) == 3
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fst-bench:")]
+    assert lines == ["fst-bench: stopped: step 2: the loss is not finite (nan): nothing was learned from it"]
+    assert sorted(p.parent.name for p in tmp_path.rglob("COMPLETE.json"))[-1] == "step-000001"
+    assert not list(tmp_path.rglob("manifest.json"))
