@@ -6,6 +6,7 @@ Writes the differences of one update, and of what follows from it, as JSON.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from deepspeed.utils import safe_get_full_grad
 
+from fst_bench.errors import NotFinite
 from fst_bench.model import model_folder
 from fst_bench.policy import Ask, PolicySettings, Sample, load_policy
 from fst_bench.policy.distributed.learner import Learner, join
@@ -71,6 +73,18 @@ def main(zero: int, activations: str, out: Path) -> None:
     learner.start_from(folder)
     reference.start_from(folder)  # one format of weights for both backends
     found["started_from"] = largest(learner.logprobs(samples), reference.logprobs(samples))
+
+    before = [p.clone() for _, p in learner.weights()]
+    found["stopped"] = []
+    worst = min(range(samples[0].sampled), key=lambda t: samples[0].logprobs[t])
+    almost = 3e38 / -samples[0].logprobs[worst]  # the loss is just finite, and its gradient is not
+    for value in (math.nan, almost):  # one token's advantage, so with two ranks on one of them only: both have to stop
+        broken = [[value if (i, t) == (0, worst) else 0.0 for t in range(s.sampled)] for i, s in enumerate(samples)]
+        try:
+            learner.update(samples, broken, [[1.0] * s.sampled for s in samples], cispo)
+        except NotFinite as error:
+            found["stopped"].append(str(error))
+    found["untouched"] = all(torch.equal(a, b) for a, (_, b) in zip(before, learner.weights(), strict=True)) and learner.version == 1
     if learner.rank == 0:
         out.write_text(json.dumps(found))
 

@@ -27,3 +27,4 @@ def test_the_learners_agree(tmp_path: Path, ranks: int, zero: int, activations: 
     assert found["logprobs"] < 5e-5 and found["kl"] < 1e-3 and found["effective_sample_size"] < 1e-6
     assert found["weights"] < 2e-4  # Adam's first step is the sign of the gradient: a rounding may turn one that is nearly zero
     assert found["resumed_bit_for_bit"] and found["started_from"] < 5e-5
+    assert found["untouched"] and [line.split(" is not finite")[0] for line in found["stopped"]] == ["the loss", "the gradient's norm"]

@@ -1,8 +1,12 @@
 """bfloat16, as the GPU presets have it: the canary stays quiet, and sampler and learner differ as little as its tolerance says."""
 
 import pytest
+import torch
 
-from fst_bench.policy import Ask, PolicySettings
+from fst_bench.model import model_folder
+from fst_bench.policy import Ask, PolicySettings, Sample
+from fst_bench.policy import load_policy as load_any
+from fst_bench.policy.distributed.learner import Learner, join
 from fst_bench.policy.distributed.policy import TOLERANCE, load_policy
 from fst_bench.slow.losses import cispo
 
@@ -22,3 +26,38 @@ def test_it_samples_learns_and_syncs(float32_head: bool) -> None:
         )
         assert policy.ranked.gap < TOLERANCE["bfloat16"] and facts["mean_logprob_gap"] < 0.02 and facts["effective_sample_size"] > 0.99
     assert sum(policy.kl_to_base(samples)) > 0
+
+
+def test_the_gap_to_float32_does_not_grow_with_position() -> None:
+    """ZeRO-3 builds the model under a context that also casts rotary frequencies, and a wrong frequency is a wrong position far into a row."""
+    join("cpu")
+    reference = load_any("embedded:tiny", PolicySettings())
+    ids = reference.tokenizer(" ".join(TEXTS * 40), add_special_tokens=False)["input_ids"][:1800]
+    row = Sample(ids, [False] * 8 + [True] * (len(ids) - 8), [0.0] * (len(ids) - 8), "", True)
+    exact = torch.tensor(reference.logprobs([row])[0])
+    found = {}
+    for zero in (2, 3):
+        settings = PolicySettings(dtype="bfloat16", distributed={"zero": zero})
+        learner = Learner(model_folder("embedded:tiny"), settings, reference.pad)
+        found[zero] = torch.tensor(learner.logprobs([row])[0]), torch.tensor(learner.logprobs([row], base=True)[0])
+        gaps = [float(part.abs().mean()) for part in (found[zero][0] - exact).chunk(3)]
+        print(f"ZeRO-{zero}: mean gap by position {', '.join(f'{gap:.4f}' for gap in gaps)}")
+        assert len(ids) == 1800 and gaps[2] < 1.25 * gaps[0]
+    assert all(torch.equal(a, b) for a, b in zip(found[2], found[3], strict=True))
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_many_tiny_updates_move_bfloat16_weights_as_float32_ones(zero: int) -> None:
+    join("cpu")
+    reference = load_any("embedded:tiny", PolicySettings(max_tokens=16))
+    samples = reference.sample([Ask(({"role": "user", "content": TEXTS[0]},), seed=1)])[0]
+    moved = []
+    for dtype in ("float32", "bfloat16"):
+        settings = PolicySettings(dtype=dtype, learning_rate=1e-5, distributed={"zero": zero})
+        learner = Learner(model_folder("embedded:tiny"), settings, reference.pad)
+        before = torch.cat([p.double().flatten() for _, p in learner.weights()])
+        for _ in range(100):
+            learner.update(samples, [[1.0] * s.sampled for s in samples], [[0.1] * s.sampled for s in samples], cispo)
+        moved.append(torch.cat([p.double().flatten() for _, p in learner.weights()]) - before)
+    expected, found = moved
+    assert float((found * expected).sum() / (expected * expected).sum()) == pytest.approx(1, abs=0.1)

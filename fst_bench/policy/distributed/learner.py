@@ -67,6 +67,8 @@ class Learner:
             zero |= {"stage3_gather_16bit_weights_on_model_save": False}
         learning = shared | {"zero_optimization": zero, "gradient_clipping": settings.clip}
         self.module = self._load(folder, learning)
+        parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.module.parameters())
+        zero["reduce_bucket_size"] = min(int(5e8), parameters)  # DeepSpeed allocates the bucket whole
         optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay,
             fused=True if settings.device == "cuda" else None,

@@ -66,13 +66,26 @@ class Ranked:
         wanted = ("base", 0) if base else ("policy", self.learner.version)
         if self.holds != wanted or self.sampler.asleep:
             self.sampler.receive(self.learner.weights(base))
+            self.compare(base)
             self.holds = wanted
             self.canary(base)
 
-    def canary(self, base: bool) -> None:
-        """The sampler's log-probabilities of a few tokens against the learner's.
+    def compare(self, base: bool) -> None:
+        """SyncError, on every rank, where any sampler holds a tensor that is not the learner's bit for bit."""
+        found = self.sampler.compare(self.learner.weights(base))
+        everyone: list[Any] = [None] * self.world
+        dist.all_gather_object(everyone, found)
+        if wrong := [name for part in everyone for name in part.different]:
+            raise SyncError(
+                f"after a weight sync the sampler does not hold the learner's weights: {len(wrong)} of "
+                f"{len(found.same) + len(found.different)} tensors differ, the first is {wrong[0]}"
+            )
+        self.compared = found
 
-        The prompt is the same every time and fills several blocks of the cache, so a cache that outlived the old weights is seen too.
+    def canary(self, base: bool) -> None:
+        """The sampler's log-probabilities of a few tokens against the learner's: what tensors don't show.
+
+        The prompt is the same every time and fills several blocks of the cache, so a cache that outlived the old weights is seen.
         Tokens are greedy. SyncError where any differs by more than `canary`.
         """
         prompt = self.canary_prompt
@@ -104,19 +117,23 @@ class Ranked:
         done = self.sampler.sample(
             [prompts[i] for i in mine], [counts[i] for i in mine], [seeds[i] for i in mine], [rooms[i] for i in mine], temperature
         )  # fmt: skip
-        self.sampler.rest()
         everyone: list[Any] = [None] * self.world
         dist.all_gather_object(everyone, dict(zip(mine, done, strict=True)))
         found = {i: group for part in everyone for i, group in part.items()}
         return [found[i] for i in range(len(prompts))]
 
+    # What needs the learner's memory puts the sampler to sleep, and not `sample`: evaluations and evolution sample many times in a row.
+
     def logprobs(self, samples: Sequence[Sample], base: bool) -> list[list[float]]:
+        self.sampler.rest()
         return self.learner.logprobs(samples, base)
 
     def kl_to_base(self, samples: Sequence[Sample], reverse: bool) -> list[float]:
+        self.sampler.rest()
         return self.learner.kl_to_base(samples, reverse)
 
     def update(self, *rows: Any) -> dict[str, float]:
+        self.sampler.rest()
         return self.learner.update(*rows)
 
     def save(self, folder: Path) -> None:
