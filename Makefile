@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test test-backend install-gpu benchmark reference ablations clean
+.PHONY: run test test-backend test-gpu install-gpu benchmark benchmark-gpu reference ablations clean
 
 # The main job on the embedded model: no hub, no GPU, minutes.
 run: $(INSTALLED)
@@ -17,7 +17,11 @@ test: $(INSTALLED)
 # The vllm-deepspeed backend on CPU: the same contract as torch, one process and two, the recipe for several machines, vLLM's server as
 # reflection LM. Its own environment, 4 GB.
 test-backend: .venv-backend/.installed
-	OMP_NUM_THREADS=1 .venv-backend/bin/python -m pytest tests/policy/test_contract.py tests/distributed
+	OMP_NUM_THREADS=1 .venv-backend/bin/python -m pytest tests/policy/test_contract.py tests/distributed tests/gpu
+
+# What has to be true on a GPU: thirteen checks, each in a process of its own, under eight minutes. docs/gpu.md says what was seen.
+test-gpu: .venv-gpu/.installed
+	.venv-gpu/bin/python tests/gpu/run.py --out results/benchmarks/gpu-checks.jsonl
 
 # The vllm-deepspeed backend for GPUs, exactly as requirements-gpu.txt says, on Linux x86_64. Where python3 is not 3.12:
 # `make install-gpu PYTHON=python3.12`. Its own environment, 9 GB, seven minutes.
@@ -26,6 +30,11 @@ install-gpu: .venv-gpu/.installed
 # Sampling against transformers' generate, an RL step against TRL; one thread, about two minutes.
 benchmark: $(INSTALLED) .venv-trl/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts= -q tests/benchmarks --benchmark-json=results/benchmarks/speed.json
+
+# Sampling, learning and syncing of the vllm-deepspeed backend on one GPU, and what memory they take: under six minutes on an H100.
+# FST_TRL_PYTHON=.venv-trl/bin/python beside it: TRL's step as well, where that environment has vLLM.
+benchmark-gpu: .venv-gpu/.installed
+	.venv-gpu/bin/python tests/gpu/benchmark.py --out results/benchmarks/gpu.json
 
 # The runs of the README's tables, two at a time, their submissions and the board; the same command again goes on where it stopped.
 REFERENCE := continual-4@2 continual-4-formats-given@1 paper-3@2

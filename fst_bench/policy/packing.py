@@ -121,11 +121,11 @@ def pack(samples: Sequence[Sample], tokens: int, device: torch.device, *, pad: i
 
 
 def _packed(samples: Sequence[Sample], rows: list[list[list[int]]], tokens: int | None, pad: int, device: torch.device) -> Packed:
-    """One pass. On a GPU (`tokens` is given) widths are rounded up to quarters of a full row: flex_attention compiles for each width."""
+    """One pass. On a GPU (`tokens` is given) widths are rounded up to halves of a full row: flex_attention compiles for each width."""
     laid = [_row(samples, trees) for trees in rows]
     width = max(len(row.ids) for row in laid)
     if tokens is not None:
-        step = -(-tokens // (4 * BLOCK)) * BLOCK
+        step = -(-tokens // (2 * BLOCK)) * BLOCK
         width = -(-width // step) * step
 
     def grid(lists: list[list[int]], fill: int) -> Tensor:
@@ -199,7 +199,7 @@ def masks(model: PreTrainedModel, packed: Packed) -> Any:
     return {kind: make(window=window if kind == "sliding_attention" else None) for kind in kinds}
 
 
-_compiled = torch.compile(flex_attention)
+_compiled = torch.compile(flex_attention, dynamic=False)
 
 
 def tree_attention(

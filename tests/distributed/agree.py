@@ -28,20 +28,21 @@ def largest(ours: list[list[float]], theirs: list[list[float]]) -> float:
 
 
 def flat(tensors: Any) -> torch.Tensor:
-    return torch.cat([t.detach().double().flatten() for t in tensors])
+    return torch.cat([t.detach().double().cpu().flatten() for t in tensors])
 
 
-def main(zero: int, activations: str, out: Path) -> None:
-    torch.set_num_threads(1)
+def agree(zero: int, activations: str, folder: Path, device: str = "cpu") -> dict[str, Any]:
+    """The differences between a learner on `device` and the torch backend on the CPU; checkpoints go below `folder`."""
     settings = PolicySettings(max_tokens=32, micro_batch_tokens=150, distributed={"zero": zero})
-    join("cpu")
+    join(device)
     torch.manual_seed(0)
     reference = load_policy("embedded:tiny", settings)
     groups = reference.sample([Ask(({"role": "user", "content": text},), seed=i, n=3) for i, text in enumerate(TEXTS)])
     samples: list[Sample] = [s for group in groups for s in group]
     advantages = [[a] * s.sampled for a, s in zip([1.0, -1.0, 0.5] * 3, samples, strict=True)]
     weights = [[0.01 * (i + 1)] * s.sampled for i, s in enumerate(samples)]
-    learner = Learner(model_folder("embedded:tiny"), settings.model_copy(update={"checkpointing": activations == "recomputed"}), reference.pad)
+    own = settings.model_copy(update={"checkpointing": activations == "recomputed", "device": device})
+    learner = Learner(model_folder("embedded:tiny"), own, reference.pad)
 
     gradients: dict[str, torch.Tensor] = {}
     step = learner.engine.step
@@ -61,11 +62,11 @@ def main(zero: int, activations: str, out: Path) -> None:
     found["gradient"] = float((flat(gradients[name] for name in names) - expected).norm() / expected.norm())
     found["gradient_norm"] = abs(ours["gradient_norm"] / theirs["gradient_norm"] - 1)
     found["effective_sample_size"] = abs(ours["effective_sample_size"] - theirs["effective_sample_size"])
-    moved = flat(p for _, p in learner.weights()) if learner.world == 1 else torch.cat([p.double().flatten() for _, p in learner.weights()])
+    moved = flat(p.clone() for _, p in learner.weights())
     found["weights"] = float((moved - flat(reference.model.parameters())).abs().max())
     found["kl"] = largest([learner.kl_to_base(samples, False)], [reference.kl_to_base(samples)])
 
-    folder = out.parent / f"saved-{learner.world}-{zero}-{activations}"
+    folder /= f"saved-{learner.world}-{zero}-{activations}"
     learner.save(folder)
     went_on = learner.update(samples, advantages, weights, cispo), learner.logprobs(samples)
     learner.load(folder)
@@ -85,9 +86,12 @@ def main(zero: int, activations: str, out: Path) -> None:
         except NotFinite as error:
             found["stopped"].append(str(error))
     found["untouched"] = all(torch.equal(a, b) for a, (_, b) in zip(before, learner.weights(), strict=True)) and learner.version == 1
-    if learner.rank == 0:
-        out.write_text(json.dumps(found))
+    return found | {"rank": learner.rank}
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    torch.set_num_threads(1)
+    out = Path(sys.argv[3])
+    found = agree(int(sys.argv[1]), sys.argv[2], out.parent)
+    if found["rank"] == 0:
+        out.write_text(json.dumps(found))

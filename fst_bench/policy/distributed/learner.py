@@ -56,7 +56,7 @@ class Learner:
     def __init__(self, folder: str, settings: PolicySettings, pad: int):
         self.settings, self.pad = settings, pad
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.device = torch.device("cuda", torch.cuda.current_device()) if settings.device == "cuda" else torch.device("cpu")
+        device = torch.device("cuda", torch.cuda.current_device()) if settings.device == "cuda" else torch.device("cpu")
         shared: dict[str, Any] = {
             "train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "bf16": {"enabled": settings.dtype == "bfloat16", "check_grad_overflow": True},
             "steps_per_print": 2**62, "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False,
@@ -75,7 +75,7 @@ class Learner:
         )  # fmt: skip
         self.engine = deepspeed.initialize(model=self.module, optimizer=optimizer, config=learning)[0]
         frozen = shared | {"zero_optimization": zero if settings.distributed.zero == 3 else {"stage": 0}}
-        self.frozen = self._load(folder, frozen).eval().requires_grad_(False).to(self.device)
+        self.frozen = self._load(folder, frozen).eval().requires_grad_(False).to(device)
         if settings.distributed.zero == 2:  # under ZeRO-3 all ranks hold shares of what rank 0 read
             same_everywhere("the model", [int(p.view(torch.int16).sum()) for p in self.frozen.parameters()])
         self.base = deepspeed.initialize(model=self.frozen, config=frozen)[0] if settings.distributed.zero == 3 else self.frozen

@@ -1,0 +1,31 @@
+"""The GPU suite. On a GPU each check proves something; on a CPU the same code is run, so that no mistake in it waits for a GPU."""
+
+import json
+
+import pytest
+import torch
+from checks import CHECKS
+from run import ORDER, run
+
+
+def test_every_check_is_in_the_order() -> None:
+    assert sorted(ORDER) == sorted(CHECKS)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+@pytest.mark.parametrize("name", ORDER)
+def test_on_a_gpu(name: str) -> None:
+    result = run(name, "cuda")
+    print(name, json.dumps(result.figures))
+    assert result.passed, result.error
+
+
+ELSEWHERE = {"agreement-zero2", "agreement-zero3", "run-torch"}
+"""Run on a CPU by other tests, as they stand."""
+
+
+@pytest.mark.parametrize("name", [name for name in ORDER if name not in ELSEWHERE])
+def test_its_code_on_a_cpu(name: str) -> None:
+    result = run(name, "cpu")
+    print(name, json.dumps(result.figures))
+    assert result.passed, result.error
