@@ -23,6 +23,7 @@ from fst_bench.environment import environment
 from fst_bench.errors import NotFinite, explain
 from fst_bench.evaluate import TEST_SEED, Due, Frozen, Point, calendar, evaluate
 from fst_bench.fast.reflectors import load_reflector
+from fst_bench.fit import with_cache
 from fst_bench.lab import Handle, Lab, MethodConfig
 from fst_bench.ledger import Ledger
 from fst_bench.metrics import summarise
@@ -161,7 +162,7 @@ class Bench:
 
     def __init__(self, config: Config, spec: StreamSpec):
         torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(config.policy.device == "cpu")  # on a GPU it refuses matrix products, cumsum and more
         self.config = config
         self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
         self.steps = -(-self.stream.total // config.batch)
@@ -172,7 +173,7 @@ class Bench:
         for task in self.stream.held_out().values():
             task.problem("test", TEST_SEED, max(config.evaluation.small, config.evaluation.boundary) - 1)
         self.ledger = Ledger()
-        self.policy = load_policy(config.model, config.policy, config.backend)
+        self.policy = load_policy(config.model, with_cache(config), config.backend)
         if config.init:
             self.policy.start_from(complete(Path(config.init)))
         stream = self.stream

@@ -41,13 +41,15 @@ def needs(config: Config, spec: StreamSpec, hardware: fit.Hardware, cost: dict[s
     `refused` says why the hardware is too small, or is None; `fitting` lists what would do.
     """
     shape = fit.shape_of(config.model)
-    memory, refused = fit.memory(config, shape, hardware.gpus), fit.fits(config, shape, hardware)
+    memory, refused = fit.memory(config, shape, hardware), fit.fits(config, shape, hardware)
     learned, evaluated = cost["training_rollouts"], cost["evaluation_rollouts"]
     times = fit.seconds(config, shape, hardware, prompt_tokens(config, spec), learned + cost["evolution_rollouts"] + evaluated, learned, evaluated)
+    parts = {name: value for name, value in asdict(memory).items() if name != "standing"}  # which is counted in others
     stay = len(spec.stages) * spec.cycles if config.checkpoint.stages else 0
     return {
         "model": config.model, "parameters": shape.parameters, "hardware": str(hardware),
-        "memory_gb": {name: round(value / fit.GIB, 2) for name, value in asdict(memory).items()}, "peak_gb": round(memory.peak / fit.GIB, 2),
+        "memory_gb": {name: round(value / fit.GIB, 2) for name, value in parts.items()},
+        "peak_gb": round(memory.peak / fit.GIB, 2),
         "usable_gb": round(fit.room(hardware) / fit.GIB, 2),
         "checkpoints_gb": round((config.checkpoint.keep + stay) * fit.checkpoint_bytes(config, shape) / fit.GIB, 2),
         "hours": {name: round(value / 3600, 3) for name, value in times.items()},
@@ -82,7 +84,7 @@ def reflection(fast: FastSettings, total: int, batch: int) -> dict[str, Any]:
 
 def calls(fast: FastSettings, lookahead: int) -> int:
     """Reflections of one round at most. An iteration of gepa samples each proposal's parent on a minibatch of its own, as far as there are
-    that many; where one reflection fails it asks for all of them once more."""
+    that many; reflections that fail are asked for once more."""
     anchor = min(fast.anchor, lookahead)
     rest = lookahead - anchor if lookahead - anchor >= fast.minibatch else lookahead
     sampled = fast.minibatch * min(fast.proposals, -(-rest // fast.minibatch))

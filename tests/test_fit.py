@@ -1,5 +1,8 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +17,8 @@ from fst_bench.policy import PolicySettings
 from fst_bench.policy.torch_backend import load_policy, ready_to_learn
 
 PAPER = "qwen3-8b-paper"
+CPU = fit.Hardware(gpus=0, memory_gb=4, teraflops=1, bandwidth=1)
+FOUR = fit.Hardware(gpus=4, memory_gb=24, teraflops=1, bandwidth=1)
 
 
 def config(preset: str, **settings: Any) -> Config:
@@ -68,34 +73,142 @@ def test_activations_are_what_autograd_keeps(
         kept.append(
             kept_by_autograd(ready_to_learn(AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype)), settings.policy), rows, length)
         )
-        guess.append(fit.memory(settings, fit.shape_of(str(tmp_path)), 0).activations)
+        guess.append(fit.memory(settings, fit.shape_of(str(tmp_path)), CPU).activations)
     assert kept[1] - kept[0] == pytest.approx(guess[1] - guess[0], rel=0.1)
 
 
+MEASURED = """
+import re, sys, torch
+from pathlib import Path
+from fst_bench.policy.scoring import ChosenLogprobs, Head
+torch.set_num_threads(2)
+def peak():
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+tokens, vocabulary, hidden = int(sys.argv[1]), 151_936, int(sys.argv[2])
+states, weight = torch.randn(tokens, hidden, requires_grad=True), torch.randn(vocabulary, hidden, requires_grad=True)
+targets = torch.randint(vocabulary, (tokens,))
+before = peak()
+ChosenLogprobs.apply(states, weight, None, targets, Head(weight, None, None, False)).sum().backward()
+print(peak() - before)
+"""
+"""Bytes. getrusage would not do: before its first import a process that pytest starts has pytest's own peak there."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("tokens", "hidden"), [(1500, 32), (300, 32)])
+def test_logits_are_what_a_process_takes_for_them(tokens: int, hidden: int) -> None:
+    command = [sys.executable, "-c", MEASURED, str(tokens), str(hidden)]
+    measured = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    made = config("tiny", **{"policy.micro_batch_tokens": tokens, "policy.max_tokens": tokens})
+    shape = fit.Shape(1, 1, hidden, hidden, hidden, hidden, 151_936, 4096)
+    assert fit.memory(made, shape, CPU).logits == pytest.approx(measured, rel=0.15)
+
+
+def test_logits_do_not_grow_with_a_pass() -> None:
+    shape = fit.shape_of("Qwen/Qwen3-0.6B")
+    few, many = (fit.memory(config("qwen3-0.6b", **{"policy.micro_batch_tokens": tokens}), shape, FOUR) for tokens in (3072, 12_288))
+    assert many.logits == few.logits and many.activations == 4 * few.activations
+
+
 def test_memory_by_hand() -> None:
-    # 1,000 parameters in bfloat16 on 4 ranks. ZeRO-2 shards gradients (2 bytes) and optimizer (4 weights, 4 + 4 moments), ZeRO-3 both models too
+    # 1,000 parameters in bfloat16 on 4 ranks, 250 to each; the largest has 16 x 8 = 128, more than 10 x 8 of the head
     shape = fit.Shape(1000, 2, 8, 8, 8, 16, 10, 100)
-    two = fit.memory(config("qwen3-0.6b"), shape, 4)
-    assert (two.weights, two.base, two.gradients, two.optimizer, two.sampler) == (2000, 2000, 500, 3000, 2000)
-    three = fit.memory(config("qwen3-0.6b", **{"policy.distributed.zero": 3, "policy.distributed.tensor_parallel": 2}), shape, 4)
-    assert (three.weights, three.base, three.gradients, three.optimizer, three.sampler) == (500, 500, 500, 3000, 1000)
-    assert three.cache == 6 * 2**30 and three.peak == three.resident + three.sampler + three.cache
+    two = fit.memory(config("qwen3-0.6b"), shape, FOUR)
+    # ZeRO-2 shards gradients (4 bytes) and optimizer (4 weights, 4 + 4 moments)
+    assert (two.weights, two.base, two.gradients, two.optimizer, two.sampler) == (2000, 2000, 1000, 3000, 2000)
+    # a bucket of all gradients, flattened once more, the largest twice in bfloat16 and once in float32; its float64 copy
+    assert (two.bucket, two.reduction, two.step, two.gathered) == (2000, 2000 + 2 * 2 * 128 + 4 * 128, 8 * 128, 0)
+    # a layer's tensors for 4,096 tokens: 4 hidden, 2 of queries and keys each, 3 feed-forward; 128 rows of 10 logits,
+    # 2 + 4 x 4 bytes each
+    assert two.forward == 4096 * 2 * (4 * 8 + 2 * 16 + 3 * 16) + 128 * 10 * 18
+    # all tokens at a time, 2 x 4 + 2 x 2 bytes a logit; the head's gradient in float32 and bfloat16
+    assert two.logits == 12 * 3072 * 10 + 6 * 80
+    # two layers' inputs and one layer, its feed-forward part's gradients, and the last norm: a token
+    assert two.activations == 3072 * (2 * 2 * 8 + (16 * 8 + 10 * 16 + 8 * 16) + 2 * (2 * 8 + 3 * 16) + (8 + 5 * 2) * 8)
+    assert two.context == (0.75 + 0.75 + 0.7) * 2**30 and two.standing == 0
+    assert two.learning == two.resident + 1000 + two.activations + 2000 + two.logits
+    # 0.95 x 24 GiB less 2.2 of context and next to nothing else are 20.6, of which whole quarters are taken
+    assert two.cache == 20.5 * 2**30 and two.peak == two.sampling
+    assert two.sampling == two.resident + two.sampler + two.forward + two.cache
+
+    spread = {"policy.distributed.zero": 3, "policy.distributed.tensor_parallel": 2}
+    three = fit.memory(config("qwen3-0.6b", **spread), shape, FOUR)
+    # ZeRO-3 shards both models too, and holds whole what it needs: here all of the policy, and the base's head
+    assert (three.weights, three.base, three.gradients, three.optimizer, three.sampler) == (500, 500, 1000, 3000, 1000)
+    assert three.gathered == 2 * (1000 + 80) and three.standing == 1000 + 2000
+    assert three.context == pytest.approx(two.context + 0.7 * 2**30)  # NCCL's buffers for the ranks of an engine
+    # of a reduced bucket a rank keeps a quarter in float32; the step flattens its share of gradients in float32
+    assert (three.reduction, three.step) == (2000 + 2 * 2 * 128 + 4 * 250, 4 * 250)
+    assert three.sampling == three.resident + 3000 + three.sampler + three.forward + three.cache
+    in_float32: dict[str, Any] = {"policy.dtype": "float32", "policy.float32_head": False}
+    assert fit.memory(config("qwen3-0.6b", **in_float32), shape, FOUR).optimizer == 3000
+    in_float32 |= {"policy.distributed.zero": 3}
+    assert fit.memory(config("qwen3-0.6b", **in_float32), shape, FOUR).optimizer == 2000
+
     # in float32 on one process: weights, base, gradients, two moments; a cache of 2 x 2 layers x 8 x 4 bytes a token
-    one = fit.memory(config("tiny", **{"policy.max_tokens": 50, "policy.sample_rows": 7}), shape, 0)
+    one = fit.memory(config("tiny", **{"policy.max_tokens": 50, "policy.sample_rows": 7}), shape, CPU)
     assert (one.weights, one.base, one.gradients, one.optimizer, one.sampler) == (4000, 4000, 4000, 8000, 0)
-    assert one.cache == 7 * 100 * 128
+    assert one.cache == 7 * 100 * 128 and one.standing == 4000 and one.step == 8 * 128
+    # in bfloat16 gradients are in float32, and so are masters beside the moments
+    low = fit.memory(config("tiny", **{"policy.dtype": "bfloat16"}), shape, CPU)
+    assert (low.weights, low.base, low.gradients, low.optimizer) == (2000, 2000, 4000, 12_000)
+
+
+def test_checkpoints_by_hand() -> None:
+    shape = fit.Shape(1000, 2, 8, 8, 8, 16, 10, 100)
+    assert fit.checkpoint_bytes(config("tiny"), shape) == 4000 + 8000
+    assert fit.checkpoint_bytes(config("tiny", **{"policy.dtype": "bfloat16"}), shape) == 2000 + 12_000
+    assert fit.checkpoint_bytes(config("qwen3-0.6b"), shape) == 2000 + 12_000
+
+
+def test_the_cache_is_what_is_left() -> None:
+    made, hardware = config("qwen3-0.6b"), hardware_of("qwen3-0.6b")
+    shape = fit.shape_of(made.model)
+    left = fit.cache_left(made, shape, hardware)
+    assert left % 0.25 == 0 and fit.memory(made, shape, hardware).cache == left * 2**30
+    assert fit.cache_left(made, shape, hardware.model_copy(update={"memory_gb": 23.99})) == left  # some MB less
+    assert fit.memory(made, shape, hardware).sampling <= fit.room(hardware)
+    more = config("qwen3-0.6b", **{"policy.distributed.cache_gb": left + 0.5})
+    assert fit.memory(more, shape, hardware).cache == (left + 0.5) * 2**30
+    assert "GB a GPU" in str(fit.fits(more, shape, hardware))
+    # on a GPU that is too small, one sequence: 3,072 tokens of 2 x 28 layers x 1,024 x 2 bytes are 0.33 GiB
+    assert fit.cache_left(made, shape, hardware.model_copy(update={"memory_gb": 8})) == 0.5
+    assert fit.cache_left(made, shape, CPU) == 1.0
+
+
+def test_a_run_gets_the_cache_of_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = config("qwen3-0.6b")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert fit.with_cache(made) is made.policy  # refused where the policy is loaded
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    gpus = [SimpleNamespace(total_memory=gb * 2**30) for gb in (16, 24)]
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpus[index])
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for rank, gigabytes in ((0, 16), (1, 24)):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        here = fit.Hardware(gpus=4, memory_gb=gigabytes, teraflops=1, bandwidth=1)
+        assert fit.with_cache(made).distributed.cache_gb == fit.cache_left(made, fit.shape_of(made.model), here)
+    assert made.policy.distributed.cache_gb is None  # the run's config is as it was
+    assert fit.with_cache(config("qwen3-0.6b", **{"policy.distributed.cache_gb": 3.0})).distributed.cache_gb == 3.0
+    assert fit.with_cache(config("tiny", backend="vllm-deepspeed")).distributed.cache_gb == 1.0
+    assert fit.with_cache(config("tiny")).distributed.cache_gb is None
 
 
 @pytest.mark.parametrize("preset", preset_files())
 def test_every_preset_fits_what_it_is_made_for(preset: str) -> None:
-    assert fit.fits(config(preset), fit.shape_of(config(preset).model), hardware_of(preset)) is None
+    shape, hardware = fit.shape_of(config(preset).model), hardware_of(preset)
+    assert fit.fits(config(preset), shape, hardware) is None
+    if hardware.gpus:  # a GPU of "24 GB" has 23.5 GiB, one of "80 GB" 79.1
+        smaller = hardware.model_copy(update={"memory_gb": 0.979 * hardware.memory_gb})
+        assert fit.fits(config(preset), shape, smaller) is None
 
 
 @pytest.mark.parametrize(
     ("preset", "settings", "reason"),
     [
         ("qwen3-0.6b", {"model": "Qwen/Qwen3-4B"}, "GB a GPU"),
-        ("qwen3-0.6b", {"policy.micro_batch_tokens": 6144}, "GB a GPU"),
+        ("qwen3-0.6b", {"policy.micro_batch_tokens": 65_536}, "GB a GPU"),
+        ("qwen3-0.6b", {"policy.micro_batch_tokens": 6144, "policy.checkpointing": False}, "GB a GPU"),
         ("qwen3-1.7b", {"model": "Qwen/Qwen3-8B"}, "GB a GPU"),
         (PAPER, {"policy.distributed.zero": 2, "policy.distributed.cache_gb": 40.0}, "GB a GPU"),
         (PAPER, {"policy.distributed.cache_gb": 1.0}, "holds no sequence of 10,240 tokens, which takes 1.4"),
@@ -125,8 +238,8 @@ def test_there_is_an_alternative_where_there_can_be_one() -> None:
     made = config("qwen3-0.6b", model="Qwen/Qwen3-8B")
     larger, *_ = fit.alternatives(made, fit.shape_of(made.model), hardware_of("qwen3-0.6b"))
     assert larger.startswith("16 x 24 GB with") and "zero=3" in larger
-    made = config("qwen3-0.6b", **{"policy.micro_batch_tokens": 6144})
-    assert "policy.micro_batch_tokens=3072" in fit.alternatives(made, fit.shape_of(made.model), hardware_of("qwen3-0.6b"))
+    made = config("qwen3-0.6b", **{"policy.micro_batch_tokens": 65_536})
+    assert "policy.micro_batch_tokens=32768" in fit.alternatives(made, fit.shape_of(made.model), hardware_of("qwen3-0.6b"))
 
 
 def test_longer_answers_more_parameters_and_fewer_gpus_take_longer() -> None:
@@ -140,7 +253,11 @@ def test_longer_answers_more_parameters_and_fewer_gpus_take_longer() -> None:
     assert total(config(PAPER, **{"policy.max_tokens": 4096}), hardware) < usual < total(made, hardware.model_copy(update={"gpus": 4}))
     assert fit.seconds(made, shape, hardware, 500, 2000, 0, 0)["sampling"] == 2 * fit.seconds(made, shape, hardware, 500, 1000, 0, 0)["sampling"]
     # 8 operations a parameter and token with checkpointing, at 0.35 of 8 x 312e12 a second
-    assert fit.seconds(made, shape, hardware, 808, 0, 10, 0)["training"] == pytest.approx(10 * 9000 * 8 * 8_190_735_360 / (0.35 * 8 * 312e12))
+    a_token = 8 * 8_190_735_360 / (0.35 * 8 * 312e12)
+    assert fit.seconds(made, shape, hardware, 808, 0, 10, 0)["training"] == pytest.approx(10 * 9000 * a_token)
+    # of answers of 2,048 tokens four go into a pass of 10,240 with their prompt, which stands there once
+    shorter = config(PAPER, **{"policy.max_tokens": 2048})
+    assert fit.seconds(shorter, shape, hardware, 808, 0, 10, 0)["training"] == pytest.approx(10 * (202 + 2048) * a_token)
 
 
 def test_the_papers_preset_states_what_the_paper_gives() -> None:
@@ -176,7 +293,9 @@ def test_a_dry_run_says_it_and_refuses(capsys: pytest.CaptureFixture[str]) -> No
     ask = ["run", "--stream", "continual-4", "--method", "fst", "--preset", "qwen3-0.6b", "--dry-run"]
     assert main(ask) == 0
     said = capsys.readouterr().out
-    assert "596,049,920 parameters, on 1 x 24 GB: GB of memory weights 1.11, base 1.11, gradients 1.11, optimizer 6.66" in said and "hours" in said
+    assert "596,049,920 parameters, on 1 x 24 GB: GB of memory weights 1.11, base 1.11, optimizer 6.66" in said
+    assert "context 2.2, gradients 2.22" in said
+    assert "cache 10\n" in said and "standing" not in said and "hours" in said
     assert main([*ask, "--model", "Qwen/Qwen3-8B"]) == 2
     complaint = capsys.readouterr().err
     assert "does not fit" in complaint and "Would fit: 16 x 24 GB" in complaint and complaint.count("\n") == 1
