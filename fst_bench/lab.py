@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial, wraps
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Protocol, TypeVar, cast, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -65,6 +65,32 @@ class ReflectionFailure(Exception):
     """
 
 
+@runtime_checkable
+class BatchReflector(Protocol):
+    """A reflector that answers several reflection prompts in one call."""
+
+    def reflect_many(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | ReflectionFailure]:
+        """The reply to each prompt, as if it were asked alone, or the failure of that one, which is not raised."""
+        ...
+
+
+Reflector = Callable[[str, int], str] | BatchReflector
+"""(reflection prompt, seed) -> reply, which raises ReflectionFailure; or the same for several prompts at a time."""
+
+
+def replies(reflector: Reflector, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | ReflectionFailure]:
+    """The reply to each reflection prompt or its failure: in one call where the reflector can, else one by one."""
+    if isinstance(reflector, BatchReflector):
+        return reflector.reflect_many(prompts, seeds)
+    found: list[str | ReflectionFailure] = []
+    for prompt, seed in zip(prompts, seeds, strict=True):
+        try:
+            found.append(reflector(prompt, seed))
+        except ReflectionFailure as failure:
+            found.append(failure)
+    return found
+
+
 def conversation(context: str, prompt: str) -> tuple[Message, ...]:
     """The context in front of the problem, as every backend and every mode of evaluation writes it."""
     system: tuple[Message, ...] = ({"role": "system", "content": context},) if context else ()
@@ -105,7 +131,7 @@ class Lab:
 
     def __init__(
         self, policy: Policy, ledger: Ledger, seed: int, respond: Callable[[int, Sequence[str]], str | None],
-        verify: Callable[[int, str, Sequence[str]], Verdict], handle: Callable[[int], Handle], batch: Callable[[int], range], reflector: Callable[[str, int], str], record: Callable[[str, dict[str, Any]], None],
+        verify: Callable[[int, str, Sequence[str]], Verdict], handle: Callable[[int], Handle], batch: Callable[[int], range], reflector: Reflector, record: Callable[[str, dict[str, Any]], None],
     ):  # fmt: skip
         # respond, verify and handle are closures over the stream: a method that walks attributes finds no task and no answer
         self._watched, self.ledger, self._seed = Watched(policy), ledger, seed
@@ -221,14 +247,25 @@ class Lab:
     @charged
     def reflect(self, prompt: str) -> str:
         """The reflector's answer to a reflection prompt. ReflectionFailure is counted and passed on."""
-        self.ledger.reflections += 1
-        self.ledger.reflection_characters += len(prompt)
-        try:
-            with self.ledger.timed("reflect"):
-                return self._reflector(prompt, seed_for(self._seed, "reflect", self._step, self.ledger.reflections))
-        except ReflectionFailure as failure:
-            self.ledger.reflection_failed(str(failure))
-            raise
+        (reply,) = self.reflect_many([prompt])
+        if isinstance(reply, ReflectionFailure):
+            raise reply
+        return reply
+
+    @charged
+    def reflect_many(self, prompts: Sequence[str]) -> list[str | ReflectionFailure]:
+        """The reflector's answer to each reflection prompt, or the failure of that one, which is counted."""
+        seeds = []
+        for prompt in prompts:
+            self.ledger.reflections += 1
+            self.ledger.reflection_characters += len(prompt)
+            seeds.append(seed_for(self._seed, "reflect", self._step, self.ledger.reflections))
+        with self.ledger.timed("reflect"):
+            found = replies(self._reflector, prompts, seeds)
+        for reply in found:
+            if isinstance(reply, ReflectionFailure):
+                self.ledger.reflection_failed(str(reply))
+        return found
 
     @charged
     def refused(self, reason: str) -> ReflectionFailure:

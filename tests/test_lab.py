@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from fst_bench.bench import Bench, Watcher
 from fst_bench.evaluate import NO_LAB, Frozen
-from fst_bench.lab import Attempt, Lab, Method
+from fst_bench.lab import Attempt, Lab, Method, ReflectionFailure
 from fst_bench.store import Store
 from fst_bench.stream import Stream
 from fst_bench.tasks import TASKS, Problem, Task
@@ -95,6 +95,9 @@ def test_every_channel_is_charged(bench: Callable[..., Bench]) -> None:
     assert b.ledger.prompt_tokens == sum(len(r.sample.tokens) - r.sample.sampled for r in flat)
     b.lab.reflect("```\nx\n```")
     assert (b.ledger.reflections, b.ledger.reflection_characters) == (1, 9)
+    replies = b.lab.reflect_many(["```\ny\n```", "no fence", "```\nzz\n```"])
+    assert [isinstance(reply, ReflectionFailure) for reply in replies] == [False, True, False]
+    assert (b.ledger.reflections, b.ledger.reflection_failures, b.ledger.reflection_characters) == (4, 1, 36)
     assert b.ledger.problems == 4
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import gepa
 from gepa.core.adapter import EvaluationBatch, GEPAAdapter
+from gepa.proposer.reflective_mutation.reflection_lm import ReflectionJob, ReflectionProposal
 from gepa.strategies.instruction_proposal import InstructionProposalSignature
 from gepa.strategies.proposal_sampling import IndependentSampling
 
-from fst_bench.lab import Attempt, Handle, Lab, Rollout
+from fst_bench.lab import Attempt, Handle, Lab, ReflectionFailure, Rollout
 
 from .settings import FastSettings
 
@@ -76,7 +77,7 @@ def evolve(
         trainset=feedback,
         valset=anchor,
         adapter=adapter,
-        reflection_lm=lambda prompt: reflect(lab, prompt, settings.max_prompt_characters),
+        reflection_strategy=Reflections(lab, settings.max_prompt_characters),
         reflection_minibatch_size=settings.minibatch,
         sampling_strategy=IndependentSampling(settings.proposals),
         max_metric_calls=settings.budget - (len(rescored) - 1) * len(anchor),  # gepa counts the seed's scores itself
@@ -131,20 +132,62 @@ def distinct(candidates: Sequence[Scored]) -> list[Scored]:
     return list(first.values())
 
 
-def reflect(lab: Lab, prompt: Any, max_characters: int) -> str:
-    """The reflector's reply, refused where the prompt in it is empty or oversized. A failure leaves the candidate as it was."""
+def reflect(lab: Lab, prompts: Sequence[str], max_characters: int) -> list[str | ReflectionFailure]:
+    """What each reflection proposes, or its failure: no reply, or an empty or oversized prompt in it."""
+    replies = lab.reflect_many(prompts)
+    return [reply if isinstance(reply, ReflectionFailure) else proposed(lab, reply, max_characters) for reply in replies]
+
+
+def proposed(lab: Lab, reply: str, max_characters: int) -> str | ReflectionFailure:
+    """The prompt in a reflector's reply, refused where it is empty or oversized."""
+    prompt = InstructionProposalSignature.output_extractor(reply.strip())["new_instruction"].strip()
+    if not prompt or len(prompt) > max_characters:
+        return lab.refused("oversized prompt" if prompt else "empty prompt")
+    return prompt
+
+
+class Reflections:
+    """gepa's view of the reflector: the reflections of an iteration are asked for together.
+
+    One that fails costs its own proposal only.
+    """
+
+    def __init__(self, lab: Lab, max_characters: int):
+        self.lab, self.max_characters = lab, max_characters
+
+    def reflect(
+        self,
+        candidate: dict[str, str],
+        reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
+        components_to_update: list[str],
+    ) -> tuple[ReflectionProposal, "Reflections"]:
+        return self.reflect_many([(candidate, reflective_dataset, components_to_update)])[0]
+
+    def reflect_many(self, jobs: list[ReflectionJob]) -> list[tuple[ReflectionProposal, "Reflections"]]:
+        """A proposal for each job, without a text where the reflection failed: gepa then leaves the candidate."""
+        prompts = [reflection_prompt(candidate[COMPONENT], dataset[COMPONENT]) for candidate, dataset, _ in jobs]
+        found = reflect(self.lab, prompts, self.max_characters)
+        if failed := [i for i, text in enumerate(found) if isinstance(text, ReflectionFailure)]:
+            # once more, as gepa's own reflections are; those that did not fail are kept
+            again = reflect(self.lab, [prompts[i] for i in failed], self.max_characters)
+            for i, text in zip(failed, again, strict=True):
+                found[i] = text
+        texts = [{} if isinstance(text, ReflectionFailure) else {COMPONENT: text} for text in found]
+        return [(ReflectionProposal(new), self) for new in texts]
+
+
+def reflection_prompt(current: str, records: Sequence[Mapping[str, Any]]) -> str:
+    """gepa's own, from the prompt in question and what its rollouts got."""
+    parts = {"current_instruction_doc": current, "dataset_with_feedback": records, "prompt_template": None}
+    prompt = InstructionProposalSignature.prompt_renderer(parts)
     assert isinstance(prompt, str), "gepa renders text-only reflection prompts as one string"
-    reply = lab.reflect(prompt)
-    proposal = InstructionProposalSignature.output_extractor(reply.strip())["new_instruction"].strip()
-    if not proposal or len(proposal) > max_characters:
-        raise lab.refused("oversized prompt" if proposal else "empty prompt")
-    return reply
+    return prompt
 
 
 class Adapter(GEPAAdapter[Handle, Evidence, str]):
     """gepa's view of the policy: a candidate is a system prompt, an example is a problem handle."""
 
-    propose_new_texts = None  # gepa's own proposer writes the reflection prompt
+    propose_new_texts = None  # gepa leaves the proposals of an iteration to `Reflections`
 
     def __init__(self, lab: Lab, anchor: list[Handle], evidence: Sequence[Evidence] = ()):
         self.lab, self.anchor = lab, anchor

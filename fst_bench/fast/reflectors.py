@@ -8,16 +8,13 @@ a language model: it cannot see why an answer failed, only what the feedback say
 import random
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from fst_bench.lab import ReflectionFailure
+from fst_bench.lab import ReflectionFailure, Reflector
 from fst_bench.ledger import Ledger
-from fst_bench.policy import Ask, Policy
+from fst_bench.policy import Ask, Policy, Sample
 
 from .settings import FastSettings
-
-Reflector = Callable[[str, int], str]
-"""(reflection prompt, seed) -> reply. Raises ReflectionFailure."""
 
 MAX_SENTENCES = 6
 FENCE = re.compile(r"```\w*\n?(.*?)```", re.DOTALL)
@@ -68,18 +65,32 @@ def extractive(prompt: str, seed: int) -> str:
     return "```\n" + " ".join(sentences) + "\n```"
 
 
-def base_policy(policy: Policy, ledger: Ledger) -> Reflector:
-    """The frozen base model reflects on itself. Its tokens are charged; there is no price to them."""
+class BasePolicy:
+    """The frozen base model reflects on itself, on several prompts in one batch.
 
-    def reflect(prompt: str, seed: int) -> str:
+    Its tokens are charged; there is no price to them.
+    """
+
+    def __init__(self, policy: Policy, ledger: Ledger):
+        self.policy, self.ledger = policy, ledger
+
+    def reflect_many(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | ReflectionFailure]:
+        """The reply to each prompt; a prompt that is too long fails alone."""
+        # one call: on GPUs the base's weights are brought into the sampler for it, and the policy's back after it
+        asks = [Ask(({"role": "user", "content": prompt},), seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        samples = self.sampled(asks)
+        for sample in samples:
+            if sample:
+                self.ledger.reflected(len(sample.tokens) - sample.sampled, sample.sampled, 0.0)
+        return [sample.text if sample else ReflectionFailure("reflection prompt too long") for sample in samples]
+
+    def sampled(self, asks: list[Ask]) -> list[Sample | None]:
+        """A sample for each ask, None where its prompt leaves no room for an answer."""
         try:
-            sample = policy.sample([Ask(({"role": "user", "content": prompt},), seed)], base=True)[0][0]
-        except ValueError:
-            raise ReflectionFailure("reflection prompt too long") from None
-        ledger.reflected(len(sample.tokens) - sample.sampled, sample.sampled, 0.0)
-        return sample.text
-
-    return reflect
+            return [group[0] for group in self.policy.sample(asks, base=True)]
+        except ValueError:  # before anything is sampled, and without saying which one is too long: halving finds it
+            half = len(asks) // 2
+            return [*self.sampled(asks[:half]), *self.sampled(asks[half:])] if half else [None]
 
 
 def load_reflector(settings: FastSettings, policy: Policy, ledger: Ledger) -> Reflector:
@@ -88,7 +99,7 @@ def load_reflector(settings: FastSettings, policy: Policy, ledger: Ledger) -> Re
     if name == "extractive":
         return extractive
     if name == "base-policy":
-        return base_policy(policy, ledger)
+        return BasePolicy(policy, ledger)
     if "/" in name or settings.reflection.base_url:
         from .remote import RemoteReflector  # not before it is needed: LiteLLM is large
 

@@ -87,7 +87,8 @@ class FastSettings(BaseModel):
     minibatch: Annotated[int, Field(ge=1)] = 4
     """Problems a reflection reads."""
     proposals: Annotated[int, Field(ge=1)] = 1
-    """Candidates gepa proposes at a time, each from its own parent and minibatch. More are faster: one sampling call for all."""
+    """Candidates gepa proposes at a time, each from its own parent and minibatch. More are faster: one sampling
+    call for all, and with `base-policy` one for all their reflections."""
     max_prompt_characters: Annotated[int, Field(ge=1)] = 1_000
     """A proposed prompt longer than this is a failed reflection."""
     reflector: str = "extractive"

@@ -1,9 +1,11 @@
 """A round of evolution with the real gepa, the embedded model and a real stream."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
+from gepa.strategies.proposal_sampling import IndependentSampling
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from fst_bench.bench import Bench
 from fst_bench.fast.evolve import Scored, choose, distinct, evolve, split
 from fst_bench.fast.settings import FastSettings
 from fst_bench.lab import Handle, ReflectionFailure
+from fst_bench.policy import Ask, Sample
 
 SETTINGS = FastSettings(population=2, budget=40, anchor=4, minibatch=2, cycle=3)
 
@@ -112,6 +115,75 @@ def test_one_failure_costs_one_proposal(bench: Callable[..., Bench]) -> None:
     b.lab._reflector = flaky
     evolve(b.lab, [b.config.seed_prompt], lookahead(b), SETTINGS)
     assert b.ledger.reflection_failures == 2 < b.ledger.reflections
+
+
+def test_one_failure_of_four_is_asked_once_more_and_costs_no_other(bench: Callable[..., Bench]) -> None:
+    """The second of the first four fails, and once more: the other three are not asked again, and are proposed."""
+    b = bench()
+    asked: list[tuple[str, int]] = []
+
+    def flaky(prompt: str, seed: int) -> str:
+        asked.append((prompt, seed))
+        if len(asked) in (2, 5):
+            raise ReflectionFailure("twice")
+        return f"```\nPrompt {len(asked)}.\n```"
+
+    b.lab._reflector = flaky
+    evolve(b.lab, [b.config.seed_prompt], lookahead(b), SETTINGS.model_copy(update={"proposals": 4, "budget": 24}))
+    assert asked[4][0] == asked[1][0] and len({seed for _, seed in asked}) == len(asked)
+    tried = {row["context"] for name, row in b.pending if name == "rollouts"}
+    assert {"Prompt 1.", "Prompt 3.", "Prompt 4."} <= tried and not {"Prompt 2.", "Prompt 5."} & tried
+    assert b.ledger.reflection_reasons == {"twice": 2} and b.ledger.reflections == len(asked)
+
+
+class Counting:
+    """A policy's own sampling, with what the base was asked for in each call."""
+
+    def __init__(self, sample: Callable[..., list[list[Sample]]]):
+        self.sample, self.calls = sample, list[tuple[list[Ask], list[str]]]()
+
+    def __call__(self, asks: Sequence[Ask], *, base: bool = False, **options: Any) -> list[list[Sample]]:
+        groups = self.sample(asks, base=base, **options)
+        if base:
+            self.calls.append((list(asks), [group[0].text for group in groups]))
+        return groups
+
+
+@pytest.mark.parametrize("method", ["gepa", "fst"])
+def test_the_base_policy_reflects_once_in_an_iteration(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    """Two rounds, four proposals at a time: one call of the base's for all four, with the texts it gives one by one."""
+    b = bench(method=method, fast={"reflector": "base-policy", "proposals": 4, "budget": 48})
+    iterations: list[int] = []
+    sample_tasks = IndependentSampling.sample_tasks
+
+    def counted(self: IndependentSampling, *arguments: Any) -> list[Any]:
+        tasks = sample_tasks(self, *arguments)
+        iterations.append(len(tasks))
+        return tasks
+
+    monkeypatch.setattr(IndependentSampling, "sample_tasks", counted)
+    counting = Counting(b.policy.sample)
+    monkeypatch.setattr(b.policy, "sample", counting)
+    for step in range(3):
+        b.method.step(b.lab.begin(step))
+    assert len(iterations) > 2 and set(iterations) == {4}
+    assert [len(asks) for asks, _ in counting.calls] == iterations
+    assert b.ledger.reflections == sum(iterations) and b.ledger.reflection_failures == 0
+    for asks, texts in counting.calls:
+        assert [counting.sample([ask], base=True)[0][0].text for ask in asks] == texts
+
+
+def test_a_round_in_batches_is_the_round_one_by_one(bench: Callable[..., Bench]) -> None:
+    """Populations, rollouts and ledger, to the last of them."""
+    rounds = []
+    for one_by_one in (False, True):
+        b = bench(fast={"reflector": "base-policy"})
+        if one_by_one:
+            together = b.lab._reflector
+            b.lab._reflector = lambda prompt, seed, r=together: r.reflect_many([prompt], [seed])[0]  # type: ignore[misc]
+        evolve(b.lab, [b.config.seed_prompt], lookahead(b), SETTINGS.model_copy(update={"proposals": 4}))
+        rounds.append((b.pending, b.ledger.counts()))
+    assert rounds[0] == rounds[1] and rounds[0][1]["reflections"] > 4
 
 
 def test_a_budget_that_cannot_pay_is_refused() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 
-from fst_bench.fast.reflectors import base_policy, extractive, instructions, load_reflector
+from fst_bench.fast.reflectors import BasePolicy, extractive, instructions, load_reflector
 from fst_bench.fast.settings import FastSettings
 from fst_bench.lab import ReflectionFailure
 from fst_bench.ledger import Ledger
@@ -64,15 +64,26 @@ def test_a_prompt_without_an_instruction_is_a_failure() -> None:
 
 def test_the_base_policy_can_reflect(policy: TorchPolicy) -> None:
     ledger = Ledger()
-    reflect = base_policy(policy, ledger)
-    assert reflect("Write a new instruction.", 3) == reflect("Write a new instruction.", 3)
+    reflector = BasePolicy(policy, ledger)
+    assert reflector.reflect_many(["Write a new instruction."], [3]) == reflector.reflect_many(["Write a new instruction."], [3])
     (sample,) = policy.sample([Ask(({"role": "user", "content": "Write a new instruction."},), 3)], base=True)[0]
     assert ledger.reflection_prompt_tokens == 2 * (len(sample.tokens) - sample.sampled) > 0
     assert ledger.reflection_sampled_tokens == 2 * sample.sampled > 0
     spent = ledger.counts()
-    with pytest.raises(ReflectionFailure, match="too long"):
-        reflect("1 " * 3000, 0)
+    (failure,) = reflector.reflect_many(["1 " * 3000], [0])
+    assert isinstance(failure, ReflectionFailure) and "too long" in str(failure)
     assert ledger.counts() == spent and ledger.reflection_usd == 0.0
+
+
+@pytest.mark.parametrize("long", [(), (0,), (2,), (1, 2), (0, 4), (0, 1, 2, 3, 4)])
+def test_what_is_too_long_for_the_base_policy_fails_alone(policy: TorchPolicy, long: tuple[int, ...]) -> None:
+    """Whatever is asked beside it, a prompt gets the reply that it gets alone, and the ledger the same tokens."""
+    prompts = ["1 " * 3000 if i in long else f"Write {i} new instructions." for i in range(5)]
+    together, alone = BasePolicy(policy, Ledger()), BasePolicy(policy, Ledger())
+    found = together.reflect_many(prompts, range(5))
+    expected = [alone.reflect_many([prompt], [i])[0] for i, prompt in enumerate(prompts)]
+    assert [i for i, reply in enumerate(found) if isinstance(reply, ReflectionFailure)] == list(long)
+    assert list(map(str, found)) == list(map(str, expected)) and together.ledger.counts() == alone.ledger.counts()
 
 
 def test_unknown_reflectors_are_named(policy: TorchPolicy) -> None:
