@@ -2,7 +2,8 @@
 
     .venv-trl/bin/python tests/benchmarks/trl_step.py '{"model": ..., "prompts": [...], "generations": 8, "tokens": 60, "steps": 4}'
 
-It imports nothing of fst-bench: TRL lives in an environment of its own and is no dependency.
+With "device": "cuda", and then "positions" (the longest prompt with its answer) and "rows" (answers in one pass), it samples by vLLM in its own
+process. It imports nothing of fst-bench: TRL lives in an environment of its own and is no dependency.
 """
 
 import json
@@ -17,7 +18,9 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 job = json.loads(sys.argv[1])
-torch.set_num_threads(1)
+cuda = job.get("device") == "cuda"
+if not cuda:
+    torch.set_num_threads(1)
 generating, steps = [0.0], list[dict[str, float]]()
 
 
@@ -35,6 +38,8 @@ class Clock(TrainerCallback):
         generating[0], self.start = 0.0, time.perf_counter()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        if cuda:
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - self.start
         steps.append({"seconds": seconds, "sample": generating[0], "update": seconds - generating[0]})
 
@@ -43,11 +48,18 @@ def reward(completions: Any, **kwargs: Any) -> list[float]:
     return [float(zlib.crc32(c[0]["content"].encode()) % 2) for c in completions]
 
 
-rows = len(job["prompts"]) * job["generations"]
+batch = len(job["prompts"]) * job["generations"]
+rows = job["rows"] if cuda else batch
+own: dict[str, Any] = {"use_cpu": True, "bf16": False, "generation_kwargs": {"min_new_tokens": job["tokens"]}, "gradient_checkpointing": False}
+if cuda:
+    own = {
+        "use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": job["positions"], "generation_kwargs": {"ignore_eos": True},
+        "bf16": True, "gradient_checkpointing": True, "gradient_accumulation_steps": batch // rows,
+    }  # fmt: skip
 settings = GRPOConfig(
-    output_dir="/tmp/fst-bench-trl", use_cpu=True, bf16=False, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+    output_dir="/tmp/fst-bench-trl", report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
     per_device_train_batch_size=rows, num_generations=job["generations"], max_completion_length=job["tokens"], max_steps=job["steps"],
-    generation_kwargs={"min_new_tokens": job["tokens"]}, loss_type="cispo", beta=0.0, learning_rate=1e-5, gradient_checkpointing=False, seed=0,
+    loss_type="cispo", beta=0.0, learning_rate=1e-5, seed=0, **own,
 )  # fmt: skip
 trainer = Timed(
     model=job["model"], reward_funcs=reward, args=settings, train_dataset=Dataset.from_dict({"prompt": job["prompts"]}), callbacks=[Clock()]

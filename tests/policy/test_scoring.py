@@ -73,26 +73,9 @@ def test_kl_some_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(exact_kl(heads[0], hidden, heads[1], other), (p.exp() * (p - q)).sum(-1), atol=1e-5)
 
 
-MEMORY = """
-import resource, sys, torch
-from fst_bench.policy.scoring import ChosenLogprobs, Head
-torch.set_num_threads(2)
-tokens, vocabulary, hidden = int(sys.argv[1]), 151_936, 32
-states, weight = torch.randn(tokens, hidden, requires_grad=True), torch.randn(vocabulary, hidden, requires_grad=True)
-targets = torch.randint(vocabulary, (tokens,))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-if sys.argv[2] == "chunked":
-    found = ChosenLogprobs.apply(states, weight, None, targets, Head(weight, None, None, False))
-else:
-    found = (states @ weight.t()).log_softmax(-1).gather(1, targets[:, None])[:, 0]
-found.sum().backward()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
-"""
-
-
 def peak_gb(tokens: int, how: str) -> float:
-    """GB that the log-probabilities of so many tokens over Qwen3's vocabulary, and their gradient, take beyond their inputs."""
-    return float(subprocess.run([sys.executable, "-c", MEMORY, str(tokens), how], capture_output=True, text=True, check=True).stdout)
+    script = Path(__file__).with_name("logprob_memory.py")
+    return float(subprocess.run([sys.executable, str(script), str(tokens), how], capture_output=True, text=True, check=True).stdout)
 
 
 def test_the_logits_of_all_tokens_never_exist_together() -> None:

@@ -6,6 +6,7 @@ has no rank anywhere.
 """
 
 import atexit
+import logging
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -25,6 +26,7 @@ from fst_bench.policy.torch_backend import check_device, ends_of, load_tokenizer
 
 from .learner import TAG, Learner, join, same_everywhere
 from .sampler import Sampler
+from .weights import Comparison
 
 CANARY = "The quick brown fox counts 1 2 3 4 5 6 7 8 9 10 and then it jumps over the lazy dog. "
 CANARY_TOKENS = 8
@@ -54,6 +56,8 @@ class Ranked:
         self.sampler = Sampler(folder, settings, ends_of(self.learner.module.model, self.tokenizer), self.world)
         self.holds: tuple[str, int] = ("policy", 0)
         """Whose weights the samplers hold, and of which version."""
+        self.compared: Comparison | None = None
+        """What the last comparison of weights found."""
 
     def told(self, command: Any = None) -> Any:
         """Rank 0's command, on all ranks."""
@@ -80,6 +84,11 @@ class Ranked:
                 f"after a weight sync the sampler does not hold the learner's weights: {len(wrong)} of "
                 f"{len(found.same) + len(found.different)} tensors differ, the first is {wrong[0]}"
             )
+        if found.unknown and self.compared is None and self.rank == 0:
+            logging.getLogger(__name__).warning(
+                "%d tensors of this model can't be compared with the sampler's, the first is %s: only the canary watches them",
+                len(found.unknown), found.unknown[0],
+            )  # fmt: skip
         self.compared = found
 
     def canary(self, base: bool) -> None:

@@ -77,7 +77,8 @@ class Sampler:
 
     def compare(self, weights: Iterable[tuple[str, Tensor]]) -> Comparison:
         """What it holds against these weights."""
-        return self.engine.apply_model(lambda model: compare(model, weights))[0]
+        tied = self.engine.model_config.hf_config.tie_word_embeddings
+        return self.engine.apply_model(lambda model: compare(model, weights, tied))[0]
 
     def rest(self) -> None:
         """Leave the device's memory to the learner, where the platform can; the weights are gone until the next `receive`."""

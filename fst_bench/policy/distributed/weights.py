@@ -73,10 +73,11 @@ class Comparison:
 
 
 @torch.no_grad()
-def compare(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> Comparison:
+def compare(model: nn.Module, weights: Iterable[tuple[str, Tensor]], tied: bool) -> Comparison:
     """The engine's model against whole tensors under a checkpoint's names, one by one, each shard against its slice.
 
-    Fused projections (q, k and v; gate and up) are compared part by part, in the order that the model states.
+    Fused projections (q, k and v; gate and up) are compared part by part, in the order that the model states. A head
+    that is `tied` to the embeddings is compared with them.
     """
     fused = {
         part: (whole, index)
@@ -84,7 +85,7 @@ def compare(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> Comparis
         for index, part in enumerate(parts)
         if len(parts) > 1
     }
-    found = Comparison()
+    found, head = Comparison(), getattr(model, "lm_head", None)
     for name, tensor in weights:
         path, _, leaf = name.rpartition(".")
         parent, _, child = path.rpartition(".")
@@ -92,15 +93,12 @@ def compare(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> Comparis
         try:
             layer = model.get_submodule(f"{parent}.{whole}" if parent else whole)
         except AttributeError:
-            found.unknown.append(name)
-            continue
+            layer = nn.Module()
         if getattr(layer, leaf, None) is None:
             found.unknown.append(name)
             continue
         found.add(name, *_counterparts(layer, leaf, index, tensor))
-        head = getattr(model, "lm_head", None)
-        tied = isinstance(head, ParallelLMHead) and isinstance(layer, VocabParallelEmbedding) and model.config.tie_word_embeddings  # type: ignore[union-attr]
-        if tied and head is not layer:
+        if tied and isinstance(layer, VocabParallelEmbedding) and isinstance(head, ParallelLMHead) and head is not layer:
             found.add(f"lm_head of {name}", *_counterparts(head, leaf, None, tensor))
     return found
 

@@ -1,0 +1,83 @@
+"""Speed and memory of learning on one thread: answers that share their prompt, and log-probabilities without all logits.
+
+make benchmark
+"""
+
+import subprocess
+import sys
+import timeit
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from fst_bench.policy import PolicySettings, Sample, load_policy
+from fst_bench.policy.torch_backend import TorchPolicy
+from fst_bench.slow.losses import cispo
+
+MEMORY = Path(__file__).parents[1] / "policy" / "logprob_memory.py"
+SMOLLM2: dict[str, Any] = {
+    "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
+    "tie_word_embeddings": True, "max_position_embeddings": 2048,
+}  # fmt: skip
+"""The shape of SmolLM2-135M; its weights are random here, which changes no operation."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def rollouts(problems: int, group: int, prompt: int, answers: tuple[int, int]) -> list[Sample]:
+    """Random tokens; answers of lengths between the two, evenly spread."""
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(n: int) -> list[int]:
+        return torch.randint(20, 1000, (n,), generator=generator).tolist()
+
+    shortest, longest = answers
+    found = []
+    for _ in range(problems):
+        shared = tokens(prompt)
+        for k in range(group):
+            n = shortest + k * (longest - shortest) // (group - 1)
+            found.append(Sample(shared + tokens(n), [False] * prompt + [True] * n, [-5.0] * n, "", True))
+    return found
+
+
+def model_of(name: str, folder: Path) -> TorchPolicy:
+    if name == "embedded:tiny":
+        return load_policy(name, PolicySettings())
+    load_policy("embedded:tiny", PolicySettings()).tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(LlamaConfig(**SMOLLM2)).save_pretrained(folder)
+    return load_policy(str(folder), PolicySettings(learning_rate=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("name", "work"),
+    [("embedded:tiny", (16, 8, 100, (30, 60))), ("llama 135M", (2, 8, 115, (12, 24)))],
+)
+def test_an_update_whose_answers_share_their_prompt(benchmark: Any, tmp_path: Path, name: str, work: tuple[int, int, int, tuple[int, int]]) -> None:
+    policy, samples = model_of(name, tmp_path), rollouts(*work)
+    rows = samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], [[0.001] * s.sampled for s in samples], cispo
+    policy.scorer.shared = False
+    separate = min(timeit.repeat(lambda: policy.update(*rows), number=1, repeat=2))
+    policy.scorer.shared = True
+    benchmark.pedantic(policy.update, args=rows, rounds=3, warmup_rounds=1)
+    benchmark.extra_info |= {"separate_seconds": separate, "ratio": separate / benchmark.stats.stats.min}
+
+
+@pytest.mark.parametrize("how", ["chunked", "whole"])
+def test_memory_of_log_probabilities(benchmark: Any, how: str) -> None:
+    def peak() -> float:
+        return float(subprocess.run([sys.executable, str(MEMORY), "8192", how], capture_output=True, text=True, check=True).stdout)
+
+    gb = benchmark.pedantic(peak, rounds=1)
+    benchmark.extra_info |= {"peak_gb": gb, "tokens": 8192, "vocabulary": 151_936}
