@@ -27,9 +27,11 @@ test-gpu: .venv-gpu/.installed
 # `make install-gpu PYTHON=python3.12`. Its own environment, 9 GB, seven minutes.
 install-gpu: .venv-gpu/.installed
 
-# Sampling against transformers' generate, an RL step against TRL; one thread, about two minutes.
-benchmark: $(INSTALLED) .venv-trl/.installed
+# Sampling against transformers' generate, an RL step against TRL, learning with and without shared prompts, the distributed learner
+# against the torch backend; one thread, about six minutes. The memory of all logits at once takes 14 GB.
+benchmark: $(INSTALLED) .venv-trl/.installed .venv-backend/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts= -q tests/benchmarks --benchmark-json=results/benchmarks/speed.json
+	OMP_NUM_THREADS=1 .venv-backend/bin/python tests/benchmarks/learner_speed.py results/benchmarks/learner.json
 
 # Sampling, learning and syncing of the vllm-deepspeed backend on one GPU, and what memory they take: under six minutes on an H100.
 # FST_TRL_PYTHON=.venv-trl/bin/python beside it: TRL's step as well, where that environment has vLLM.

@@ -1,6 +1,7 @@
 """The GPU suite. On a GPU each check proves something; on a CPU the same code is run, so that no mistake in it waits for a GPU."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,3 +30,8 @@ def test_its_code_on_a_cpu(name: str) -> None:
     result = run(name, "cpu")
     print(name, json.dumps(result.figures))
     assert result.passed, result.error
+
+
+def test_the_docs_list_every_check() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "gpu.md").read_text()
+    assert [name for name in ORDER if f"`{name}`" not in page] == []
