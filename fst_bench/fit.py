@@ -293,7 +293,7 @@ def vllm_bytes(config: "Config", shape: Shape) -> float:
 def cache_gb(config: "Config", shape: Shape, hardware: Hardware) -> float:
     """GiB of each rank's KV cache: as it is set, or what is left."""
     asked = config.policy.distributed.cache_gb
-    return cache_left(config, shape, hardware) if asked is None else asked
+    return cache_left(config, shape, hardware) if asked == "fit" else asked
 
 
 def cache_left(config: "Config", shape: Shape, hardware: Hardware) -> float:
@@ -308,7 +308,7 @@ def cache_left(config: "Config", shape: Shape, hardware: Hardware) -> float:
 def with_cache(config: "Config") -> "PolicySettings":
     """The policy's settings for this process, with the KV cache that its GPU has room for where they leave it open."""
     policy = config.policy
-    if config.backend == "torch" or policy.distributed.cache_gb is not None:
+    if config.backend == "torch" or policy.distributed.cache_gb != "fit":
         return policy
     gigabytes = CPU_CACHE
     if policy.device == "cuda":
@@ -378,7 +378,7 @@ def smaller(config: "Config") -> Iterator[tuple[str, "Config"]]:
         yield f"policy.micro_batch_tokens={tokens // 2}", with_policy(config, micro_batch_tokens=tokens // 2)
     if config.backend != "torch" and config.policy.distributed.zero == 2:
         yield "policy.distributed.zero=3", with_policy(config, distributed={"zero": 3})
-    if config.backend != "torch" and (config.policy.distributed.cache_gb or 0) > 2:
+    if config.backend != "torch" and (cache := config.policy.distributed.cache_gb) != "fit" and cache > 2:
         yield "policy.distributed.cache_gb=2", with_policy(config, distributed={"cache_gb": 2.0})
 
 

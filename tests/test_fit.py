@@ -188,10 +188,9 @@ def test_a_run_gets_the_cache_of_its_own_gpu(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("LOCAL_RANK", str(rank))
         here = fit.Hardware(gpus=4, memory_gb=gigabytes, teraflops=1, bandwidth=1)
         assert fit.with_cache(made).distributed.cache_gb == fit.cache_left(made, fit.shape_of(made.model), here)
-    assert made.policy.distributed.cache_gb is None  # the run's config is as it was
+    assert made.policy.distributed.cache_gb == "fit"  # the run's config is as it was
     assert fit.with_cache(config("qwen3-0.6b", **{"policy.distributed.cache_gb": 3.0})).distributed.cache_gb == 3.0
-    assert fit.with_cache(config("tiny", backend="vllm-deepspeed")).distributed.cache_gb == 1.0
-    assert fit.with_cache(config("tiny")).distributed.cache_gb is None
+    assert fit.with_cache(config("tiny", backend="vllm-deepspeed", **{"policy.distributed.cache_gb": "fit"})).distributed.cache_gb == 1.0
 
 
 @pytest.mark.parametrize("preset", preset_files())

@@ -88,7 +88,7 @@ def test_a_state_is_all_it_remembers(bench: Callable[..., Bench], method: str) -
     stepped(b, 3)
     again.method.load(json.loads(json.dumps(b.method.state())))
     again.policy.model.load_state_dict(b.policy.model.state_dict())
-    again.policy.optimizer.load_state_dict(b.policy.optimizer.state_dict())
+    again.policy.optimizer.load(b.policy.optimizer.state())
     again.policy.version = b.policy.version
     b.pending.clear()
     for run in (b, again):

@@ -38,13 +38,14 @@ class Sampler:
                 "this process has a vllm-deepspeed policy on a GPU already, and vLLM can put one engine a process to sleep: use another process"
             )
         Sampler.sleeper = Sampler.sleeper or cuda
+        assert own.cache_gb != "fit", "a run has put a number in its place"
         self.engine = LLM(
             model=folder,
             dtype=settings.dtype,
             tensor_parallel_size=own.tensor_parallel,
             distributed_executor_backend="external_launcher" if ranks > 1 else None,
             max_model_len=own.positions,
-            kv_cache_memory_bytes=int((own.cache_gb or 1.0) * 2**30),
+            kv_cache_memory_bytes=int(own.cache_gb * 2**30),
             gpu_memory_utilization=0.05,  # read as free memory to begin with, which the learner has taken; the cache's size is given
             max_num_seqs=settings.sample_rows,
             generation_config="vllm",  # the model's own would truncate: the ratio to the learner would be biased
