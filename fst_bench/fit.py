@@ -402,7 +402,7 @@ def seconds(config: "Config", shape: Shape, hardware: Hardware, prompt: int, rol
 
     In training the answers of a group that go into one pass share their prompt.
     """
-    from fst_bench.policy.packing import DENSE_TOKENS
+    from fst_bench.policy.packing import ROW_TOKENS
 
     gpus, answer, policy = max(hardware.gpus, 1), config.policy.max_tokens, config.policy
     size = bytes_each(config)
@@ -414,7 +414,7 @@ def seconds(config: "Config", shape: Shape, hardware: Hardware, prompt: int, rol
     flops = COMPUTE * hardware.teraflops * 1e12
     read = (size * shape.parameters + rows * context) / together / (BANDWIDTH * hardware.bandwidth * 1e9)
     compute = 2 * shape.parameters * rows / together / flops
-    tree = policy.micro_batch_tokens if policy.device == "cuda" else min(policy.micro_batch_tokens, DENSE_TOKENS)
+    tree = policy.micro_batch_tokens if policy.device == "cuda" else min(policy.micro_batch_tokens, ROW_TOKENS)
     sharing = max(1, min(config.slow.group, (tree - prompt) // answer))
     passes = 8 if policy.checkpointing else 6  # operations a parameter and token: forward 2, backward 4, once more forward 2
     return {

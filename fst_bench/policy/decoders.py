@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from .packing import FLEX
 from .qwen3 import Qwen3Decoder, is_plain_qwen3
 
 
@@ -40,8 +39,6 @@ class TransformersDecoder:
     """Any causal LM, by its own forward pass and transformers' growing cache."""
 
     def __init__(self, model: PreTrainedModel):
-        if model.config._attn_implementation == FLEX:  # scoring's, for whole rows
-            model.set_attn_implementation("sdpa")
         self.model, self.cache = model, DynamicCache(config=model.config)
 
     def prefill(self, ids: Tensor, seen: Tensor) -> Tensor:

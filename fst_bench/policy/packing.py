@@ -11,29 +11,45 @@ A packed row is a tree. Its root is a prompt, its branches are answers, and a to
     sources    2 3 4  2 5         the places whose hidden states predict ...
     targets    d e f  g h         ... the sampled tokens
 
-Any transformers decoder that takes `position_ids` and a mask scores such rows like separate ones. On a CPU the mask is dense, so rows are short:
-one tree each. On a GPU it is a block mask for flex_attention, which skips what no token sees: one long row holds many trees.
+Any transformers decoder that takes `position_ids` and a mask scores such rows like separate ones. What attends is registered with transformers
+under the name `tree`: on a CPU, SDPA over each prompt and then over each answer with its prompt, on a GPU flex_attention with a block mask over one
+long row of many trees. Anything else, such as sampling, it leaves to SDPA.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 from .base import Sample
 
-DENSE_TOKENS = 640
-"""Tokens of a row with a dense mask, whose cost is quadratic. Measured on one CPU thread (results/benchmarks): longer rows are slower."""
+ROW_TOKENS = 640
+"""Tokens of a row on a CPU. Shorter rows repeat the prompt more often (320: 1.8 s an update, 640 to 1600: 1.1 s, on 16 x 8 answers of 60 tokens);
+longer ones take more memory, for a mask that falls back to all pairs of tokens."""
 BLOCK = 128
 """Side of a block of the block mask; rows on a GPU are padded to multiples of it."""
-FLEX = "flex-tree"
-"""Name of our flex_attention among transformers' attention implementations."""
+TREE = "tree"
+"""Our name among transformers' attention implementations."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The shape of a row that holds one tree and nothing else."""
+
+    prompt: int
+    answers: list[int]
+    """Tokens of each branch, in order."""
+    window: int | None = None
+    """Of sliding attention."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,10 @@ class Packed:
     """(n,) token ids."""
     causal: bool
     """Whether every row is one sequence, so that the model's own causal mask does."""
+    tree: Tree | None
+    """Of the only row, where it holds one tree."""
+    long: bool
+    """Whether it is one long row for flex_attention."""
 
     def sees(self, row: Any, query: Any, key: Any, window: int | None = None) -> Any:
         """Whether the token at `query` of a row attends to the one at `key`; elementwise. `window` is of sliding attention."""
@@ -64,11 +84,13 @@ class Packed:
         return seen if window is None else seen & (self.positions[row, query] - self.positions[row, key] < window)
 
     def dense_mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
-        """(rows, 1, width, width): 0 where a token is seen, -inf elsewhere."""
+        """(rows, 1, width, width): 0 where a token is seen, -inf elsewhere. It carries the tree, which is faster, for `tree_attention`."""
         rows, width = self.ids.shape
         at = torch.arange(width, device=self.ids.device)
         seen = self.sees(torch.arange(rows, device=self.ids.device)[:, None, None], at[:, None], at[None], window)
-        return torch.zeros(seen.shape, dtype=dtype, device=self.ids.device).masked_fill_(~seen, float("-inf"))[:, None]
+        mask: Any = torch.zeros(seen.shape, dtype=dtype, device=self.ids.device).masked_fill_(~seen, float("-inf"))[:, None]
+        mask.tree = None if self.tree is None else replace(self.tree, window=window)
+        return mask
 
     def block_mask(self, window: int | None = None) -> BlockMask:
         """The same for flex_attention."""
@@ -90,7 +112,7 @@ def pack(samples: Sequence[Sample], tokens: int, device: torch.device, *, pad: i
     for i, sample in enumerate(samples):
         key = tuple(sample.tokens[: sample.mask.index(True)])
         groups.setdefault(key if shared else (*key, -i), []).append(i)
-    most = tokens if long_rows else min(tokens, DENSE_TOKENS)
+    most = tokens if long_rows else min(tokens, ROW_TOKENS)
     trees: list[tuple[int, list[int]]] = []  # (tokens, samples)
     for members in groups.values():
         prompt = samples[members[0]].mask.index(True)
@@ -107,7 +129,7 @@ def pack(samples: Sequence[Sample], tokens: int, device: torch.device, *, pad: i
     passes: list[list[list[list[int]]]] = []  # passes of rows of trees of samples
     filled = 0
     for size, tree in trees:
-        alone = len(tree) > 1 and not long_rows  # rows with a dense mask are faster one by one
+        alone = len(tree) > 1 and not long_rows  # one tree at a time
         last = passes[-1] if passes else None
         if last is not None and long_rows and filled + size <= tokens:
             last[0].append(tree)
@@ -138,6 +160,8 @@ def _packed(samples: Sequence[Sample], rows: list[list[list[int]]], tokens: int 
         torch.tensor([n * width + at for n, row in enumerate(laid) for at in row.sources], device=device),
         torch.tensor([t for row in laid for t in row.targets], device=device),
         causal=tokens is None and all(len(trees) == len(trees[0]) == 1 for trees in rows),
+        tree=laid[0].tree if len(rows) == len(rows[0]) == 1 and tokens is None else None,
+        long=tokens is not None,
     )  # fmt: skip
 
 
@@ -149,15 +173,18 @@ class _Row:
     root: list[int]
     sources: list[int]
     targets: list[int]
+    tree: Tree
+    """The last one."""
 
 
 def _row(samples: Sequence[Sample], trees: list[list[int]]) -> _Row:
     """The trees, one after the other."""
-    row = _Row([], [], [], [], [], [])
+    row = _Row([], [], [], [], [], [], Tree(0, []))
     number = 0
     for tree in trees:
         length = samples[tree[0]].mask.index(True)
         start, root = len(row.ids), number
+        row.tree = Tree(length, [len(samples[i].tokens) - length - 1 for i in tree])
         row.ids += samples[tree[0]].tokens[:length]
         row.positions += range(length)
         row.branch += [root] * length
@@ -191,7 +218,7 @@ def hidden_states(model: PreTrainedModel, packed: Packed) -> Tensor:
 def masks(model: PreTrainedModel, packed: Packed) -> Any:
     """What the model takes as `attention_mask`: one mask, or one for each kind of layer where its config names kinds."""
     config = model.config
-    make: Any = packed.block_mask if config._attn_implementation == FLEX else partial(packed.dense_mask, model.dtype)
+    make: Any = packed.block_mask if packed.long else partial(packed.dense_mask, model.dtype)
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or [])
     if not kinds:
@@ -203,23 +230,58 @@ _compiled = torch.compile(flex_attention, dynamic=False)
 
 
 def tree_attention(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: BlockMask | None, scaling: float | None = None,
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float | None = None,
     softcap: float | None = None, **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """flex_attention as transformers calls an attention implementation. Shapes (rows, heads, width, size), returned as (rows, width, heads, size).
+    """Attention as transformers calls it: (rows, heads, width, size) to (rows, width, heads, size)."""
+    if isinstance(attention_mask, BlockMask):
+        mixed = _flex(query, key, value, attention_mask, scaling, softcap)
+    elif (tree := getattr(attention_mask, "tree", None)) is not None:
+        mixed = _one_tree(query, key, value, tree, scaling)
+    else:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, softcap=softcap, **kwargs)
+    return mixed.transpose(1, 2).contiguous(), None
 
-    Compiled on GPUs. On CPUs, where it has no backward pass, it is for tests.
-    """
+
+def _flex(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None, softcap: float | None) -> Tensor:
+    """Compiled on GPUs. On CPUs, where it has no backward pass, it is for tests."""
 
     def capped(score: Tensor, row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         assert softcap is not None
         return softcap * torch.tanh(score / softcap)
 
     attend = _compiled if query.is_cuda else flex_attention
-    mixed = attend(
-        query, key, value, score_mod=capped if softcap else None, block_mask=attention_mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
-    )
-    return mixed.transpose(1, 2).contiguous(), None
+    grouped = query.shape[1] != key.shape[1]
+    return attend(query, key, value, score_mod=capped if softcap else None, block_mask=mask, scale=scaling, enable_gqa=grouped)
 
 
-AttentionInterface.register(FLEX, tree_attention)
+def _one_tree(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scaling: float | None) -> Tensor:
+    """The prompt attends to itself; then all answers at once, as rows of a batch, each to the prompt and itself."""
+    grouped = query.shape[1] != key.shape[1]
+    attend = partial(functional.scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
+    start, window = tree.prompt, tree.window
+
+    def ahead(queries: int, before: int) -> Tensor:
+        """(queries, before + queries): what comes after a token, or before its window, is -inf."""
+        at, keys = torch.arange(before, before + queries)[:, None], torch.arange(before + queries)[None]
+        hidden = (keys > at) if window is None else (keys > at) | (at - keys >= window)
+        return torch.zeros(hidden.shape, dtype=query.dtype).masked_fill_(hidden, float("-inf"))
+
+    q, k, v = (x[:, :, :start] for x in (query, key, value))
+    mixed = [attend(q, k, v, is_causal=True) if window is None else attend(q, k, v, attn_mask=ahead(start, 0))]
+    if rows := [n for n in tree.answers if n]:
+        longest = max(rows)
+
+        def apart(x: Tensor) -> Tensor:
+            """(answers, heads, longest, size); padding comes last, so nothing but padding attends to it."""
+            parts = x[0, :, start:].split(rows, 1)
+            return torch.stack([part if n == longest else functional.pad(part, (0, 0, 0, longest - n)) for part, n in zip(parts, rows, strict=True)])
+
+        keys, values = (torch.cat([x[:, :, :start].expand(len(rows), -1, -1, -1), apart(x)], 2) for x in (key, value))
+        answered = attend(apart(query), keys, values, attn_mask=ahead(longest, start)).unbind()
+        mixed += [one[None, :, :n] for one, n in zip(answered, rows, strict=True)]
+    return torch.cat(mixed, 2)
+
+
+AttentionInterface.register(TREE, tree_attention)
+AttentionMaskInterface.register(TREE, sdpa_mask)

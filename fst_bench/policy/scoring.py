@@ -17,7 +17,7 @@ from fst_bench.errors import NotFinite
 from fst_bench.metrics.drift import exact
 
 from .base import Sample, TokenLoss
-from .packing import FLEX, Packed, hidden_states, pack
+from .packing import TREE, Packed, hidden_states, pack
 from .settings import PolicySettings
 
 LOGITS = 2**26
@@ -127,15 +127,13 @@ class Scorer(nn.Module):
         self.shared = False
         """Whether answers share their prompt. `prepare` finds out whether they can."""
         self.flex = False
-        """Whether attention is flex_attention over long rows."""
+        """Whether passes are long rows for flex_attention, as on GPUs."""
 
     def forward(self, packed: Packed, result: Literal["logprobs", "hidden", "reference"] = "logprobs") -> Tensor:
         """Of the n sampled tokens: (n,) log-probabilities in float32; or (n, hidden), what the head turns into logits.
 
         `reference` is the log-probabilities from the model's own logits, for rows that hold one answer each.
         """
-        if self.flex and self.model.config._attn_implementation != FLEX:
-            self.model.set_attn_implementation(FLEX)  # sampling has another one
         if result == "reference":
             logits = self.model(input_ids=packed.ids, use_cache=False).logits.flatten(0, 1)[packed.sources].float()
             return logits.log_softmax(-1).gather(1, packed.targets[:, None])[:, 0]
@@ -176,13 +174,15 @@ class Scorer(nn.Module):
             return
         if set(getattr(config, "layer_types", None) or []) - KNOWN_LAYERS:
             return
-        self.flex = self.model.device.type == "cuda" and self.model._supports_flex_attn
+        if self.model.config._attn_implementation == "sdpa" and self.model._can_set_attn_implementation():
+            self.model.set_attn_implementation(TREE)
+            self.flex = self.model.device.type == "cuda"
         try:
             (together,) = pack(samples, len(ids), self.model.device, pad=self.pad, long_rows=self.flex)
             self.shared = same(self(together))
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # it takes no mask of this kind
             self.shared = False
-        if not self.shared and self.flex:
+        if not self.shared and self.model.config._attn_implementation == TREE:
             self.flex = False
             self.model.set_attn_implementation("sdpa")
 

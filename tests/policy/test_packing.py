@@ -22,9 +22,8 @@ from transformers import (
     Qwen3Config,
 )  # fmt: skip
 
-from fst_bench.policy import PolicySettings, Sample
-from fst_bench.policy.decoders import new_decoder
-from fst_bench.policy.packing import BLOCK, DENSE_TOKENS, FLEX, Packed, pack
+from fst_bench.policy import PolicySettings, Sample, packing
+from fst_bench.policy.packing import BLOCK, ROW_TOKENS, Packed, pack
 from fst_bench.policy.scoring import Scorer, per_sample
 
 CPU = torch.device("cpu")
@@ -101,6 +100,15 @@ def test_packed_answers_are_scored_like_separate_ones(shape: str, tokens: int) -
     assert float((gradients(made.model, ours) - expected).norm() / expected.norm()) < 1e-5
 
 
+def test_a_tree_is_attended_to_prompt_by_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast way is taken in every layer: the dense mask, which gives the same numbers, is what it would fall back to."""
+    made, seen = scorer("llama"), []
+    real = packing._one_tree
+    monkeypatch.setattr(packing, "_one_tree", lambda *arguments: seen.append(arguments[3].answers) or real(*arguments))
+    packed_logprobs(made, MIXED)
+    assert seen == [[2, 1], [2, 1], [3, 0, 6], [3, 0, 6]]
+
+
 @pytest.mark.parametrize("shape", ["qwen3", "qwen3 with sliding layers", "gemma3"])
 def test_flex_attention_over_long_rows_too(shape: str) -> None:
     """What a GPU runs, uncompiled: all trees in one row of whole blocks, behind a block mask."""
@@ -111,9 +119,6 @@ def test_flex_attention_over_long_rows_too(shape: str) -> None:
     assert only.ids.shape[0] == 1 and only.ids.shape[1] % BLOCK == 0 and not only.causal
     with torch.no_grad():  # on a CPU it has no backward pass: tests/gpu compares gradients
         ours = packed_logprobs(made, MIXED)
-    assert made.model.config._attn_implementation == FLEX
-    new_decoder(made.model, 40).prefill(torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.long))
-    assert made.model.config._attn_implementation == (FLEX if shape == "qwen3" else "sdpa")  # Qwen3 has a decoder of its own on CPUs
     assert float((ours - theirs).detach().abs().max()) < 1e-5
 
 
@@ -178,7 +183,7 @@ def test_a_prompt_stands_once_for_all_its_answers() -> None:
 
 def test_passes_keep_to_their_size() -> None:
     samples = [sample([k] * (20 + k), [5] * length) for k in range(3, 9) for length in (10, 40, 90, 200)]
-    for long_rows, most in ((False, min(400, DENSE_TOKENS)), (True, 400)):
+    for long_rows, most in ((False, min(400, ROW_TOKENS)), (True, 400)):
         passes = pack(samples, 400, CPU, pad=0, long_rows=long_rows)
         assert all(int((p.branch >= 0).sum()) <= most for p in passes) and len(passes) < len(samples)
     alone = pack(samples[:1], 4, CPU, pad=0)  # one answer is not cut
