@@ -91,7 +91,7 @@ def environments(on_gpus: bool, threads: int, jobs: int | None) -> list[dict[str
     if not gpus:
         raise ValueError(NO_GPU)
     if jobs and jobs > len(gpus):
-        raise ValueError(f"--jobs wants at most {len(gpus)} here, one for each GPU, got {jobs}")
+        raise ValueError(f"--jobs can be at most {len(gpus)} here, one for each GPU, got {jobs}")
     return [shared | {"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:jobs]]
 
 

@@ -173,7 +173,7 @@ def test_too_few_gpus_are_said_before_the_first_run(tmp_path: Path, capsys: pyte
     children = Children(monkeypatch, 1)
     everywhere = "policy.device=cuda"
     for visible, setting, jobs, told in (
-        ("GPU-a,3", everywhere, "3", "--jobs wants at most 2 here, one for each GPU, got 3"),
+        ("GPU-a,3", everywhere, "3", "--jobs can be at most 2 here, one for each GPU, got 3"),
         ("", everywhere, "1", "policy.device is cuda, and torch sees no GPU here"),
         ("-1", everywhere, "1", "policy.device is cuda, and torch sees no GPU here"),
         ("GPU-a,3", "methods.rl.policy.device=cuda", "1", "policy.device is cpu for some runs of this sweep and cuda for others"),

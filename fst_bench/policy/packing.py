@@ -263,9 +263,10 @@ def _one_tree(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scaling: fl
 
     def ahead(queries: int, before: int) -> Tensor:
         """(queries, before + queries): what comes after a token, or before its window, is -inf."""
-        at, keys = torch.arange(before, before + queries)[:, None], torch.arange(before + queries)[None]
+        keys = torch.arange(before + queries, device=query.device)
+        at = keys[before:, None]
         hidden = (keys > at) if window is None else (keys > at) | (at - keys >= window)
-        return torch.zeros(hidden.shape, dtype=query.dtype).masked_fill_(hidden, float("-inf"))
+        return torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, float("-inf"))
 
     q, k, v = (x[:, :, :start] for x in (query, key, value))
     mixed = [attend(q, k, v, is_causal=True) if window is None else attend(q, k, v, attn_mask=ahead(start, 0))]

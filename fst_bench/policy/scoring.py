@@ -5,6 +5,7 @@ their backward pass takes as much again. They are computed some tokens at a time
 """
 
 import inspect
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -174,16 +175,20 @@ class Scorer(nn.Module):
             return
         if set(getattr(config, "layer_types", None) or []) - KNOWN_LAYERS:
             return
-        if self.model.config._attn_implementation == "sdpa" and self.model._can_set_attn_implementation():
+        ours = self.model.config._attn_implementation == "sdpa" and self.model._can_set_attn_implementation()
+        if ours:
             self.model.set_attn_implementation(TREE)
-            self.flex = self.model.device.type == "cuda"
-        try:
-            (together,) = pack(samples, len(ids), self.model.device, pad=self.pad, long_rows=self.flex)
-            self.shared = same(self(together))
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):  # it takes no mask of this kind
-            self.shared = False
-        if not self.shared and self.model.config._attn_implementation == TREE:
-            self.flex = False
+        tokens = max(len(ids), self.settings.micro_batch_tokens)  # as in learning: flex_attention compiles for each width
+        for flex in (True, False) if ours and self.model.device.type == "cuda" else (False,):
+            try:
+                (together,) = pack(samples, tokens, self.model.device, pad=self.pad, long_rows=flex)
+                if same(self(together)):
+                    self.shared, self.flex = True, flex
+                    return
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+                how = "flex_attention" if flex else "a mask of its own"
+                logging.getLogger(__name__).warning("a %s does not run with %s: %s", type(self.model).__name__, how, error)
+        if ours:
             self.model.set_attn_implementation("sdpa")
 
 
@@ -238,7 +243,7 @@ class Update:
     mismatch: Mismatch = field(default_factory=Mismatch)
 
     def add(self, packed: Packed, logprobs: Tensor) -> Tensor:
-        """The part of these tokens, whose `logprobs` (n,) carry the gradient. NotFinite where it is no number."""
+        """The part of these tokens, whose `logprobs` (n,) carry the gradient. NotFinite where it is NaN or infinite."""
         check_finite("a log-probability of the policy", logprobs)
 
         def flat(values: Sequence[Sequence[float]]) -> Tensor:

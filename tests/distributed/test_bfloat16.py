@@ -55,6 +55,7 @@ def test_many_tiny_updates_move_bfloat16_weights_as_float32_ones(zero: int) -> N
     for dtype in ("float32", "bfloat16"):
         settings = PolicySettings(dtype=dtype, learning_rate=1e-5, distributed={"zero": zero})
         learner = Learner(model_folder("embedded:tiny"), settings, reference.pad)
+        assert learner.engine.optimizer.gradient_accumulation_dtype == torch.float32
         before = torch.cat([p.double().flatten() for _, p in learner.weights()])
         for _ in range(100):
             learner.update(samples, [[1.0] * s.sampled for s in samples], [[0.1] * s.sampled for s in samples], cispo)

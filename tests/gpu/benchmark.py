@@ -4,7 +4,7 @@
     python tests/gpu/benchmark.py --out gpu.json --device cpu --small   # the same code on a CPU, where its figures mean nothing
 
 The model is randomly initialised in the shape of Qwen3-0.6B; the settings are the preset's but for shorter answers, all of one length. A part that
-fails is written down with its error, and the next one goes on. FST_TRL_PYTHON names a python that has TRL, where this one has not.
+fails is recorded with its error, and the next one runs. FST_TRL_PYTHON names a python that has TRL, where this one has not.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def clear() -> None:
 
 
 def in_use() -> float:
-    """GiB of the GPU that are taken, whoever took them."""
+    """GiB of the GPU that are in use, by any process."""
     settle()
     free, total = torch.cuda.mem_get_info()
     return (total - free) / fit.GIB

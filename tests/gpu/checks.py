@@ -317,7 +317,7 @@ check("run-torch")(to_its_report("torch"))
 
 @check("kill-and-resume")
 def kill_and_resume(device: str) -> Figures:
-    """A run that is killed after its first checkpoint goes on from there to its report, with every row once."""
+    """A run that is killed after its first checkpoint resumes from it and ends with its report; every step is recorded once."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("w") as out:

@@ -148,3 +148,22 @@ def test_bfloat16_continues_bit_for_bit(tmp_path: Path) -> None:
         assert policy.update(*rows) == other.update(*rows)
     for name, master in policy.optimizer.masters.items():
         assert master.dtype == torch.float32 and torch.equal(master, other.optimizer.masters[name])
+
+
+def test_gradients_of_bfloat16_weights_add_up_in_float32() -> None:
+    """Each pass's own gradient is in bfloat16; a sum in bfloat16 would lose what is smaller than a 256th of it."""
+    policy = load_policy("embedded:tiny", PolicySettings(max_tokens=16, dtype="bfloat16"))
+    samples = [s for group in policy.sample(asks(1)) for s in group]
+    expected: dict[str, torch.Tensor] = {}
+    for sample in samples:
+        (packed,) = policy.scorer.passes([sample])
+        policy.optimizer.zero_grad()
+        policy.scorer(packed).sum().backward()
+        for name, master in policy.optimizer.masters.items():
+            assert master.grad is not None and torch.equal(master.grad, master.grad.bfloat16().float())
+            expected[name] = expected.get(name, 0) + master.grad
+    policy.optimizer.zero_grad()
+    for sample in samples:
+        policy.scorer(policy.scorer.passes([sample])[0]).sum().backward()
+    for name, master in policy.optimizer.masters.items():
+        assert master.grad is not None and master.grad.dtype == torch.float32 and torch.equal(master.grad, expected[name])
