@@ -34,7 +34,7 @@ from .base import Sample
 
 ROW_TOKENS = 640
 """Tokens of a row on a CPU. Shorter rows repeat the prompt more often (320: 1.8 s an update, 640 to 1600: 1.1 s, on 16 x 8 answers of 60 tokens);
-longer ones take more memory, for a mask that falls back to all pairs of tokens."""
+longer ones keep more activations."""
 BLOCK = 128
 """Side of a block of the block mask; rows on a GPU are padded to multiples of it."""
 TREE = "tree"
@@ -84,12 +84,17 @@ class Packed:
         return seen if window is None else seen & (self.positions[row, query] - self.positions[row, key] < window)
 
     def dense_mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
-        """(rows, 1, width, width): 0 where a token is seen, -inf elsewhere. It carries the tree, which is faster, for `tree_attention`."""
+        """(rows, 1, width, width): 0 where a token is seen, -inf elsewhere."""
         rows, width = self.ids.shape
         at = torch.arange(width, device=self.ids.device)
         seen = self.sees(torch.arange(rows, device=self.ids.device)[:, None, None], at[:, None], at[None], window)
-        mask: Any = torch.zeros(seen.shape, dtype=dtype, device=self.ids.device).masked_fill_(~seen, float("-inf"))[:, None]
-        mask.tree = None if self.tree is None else replace(self.tree, window=window)
+        return torch.zeros(seen.shape, dtype=dtype, device=self.ids.device).masked_fill_(~seen, float("-inf"))[:, None]
+
+    def tree_mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
+        """What stands for the dense mask where `tree_attention` attends: it carries the tree's shape through the model, and hides nothing itself."""
+        assert self.tree is not None
+        mask: Any = torch.zeros(1, 1, 1, 1, dtype=dtype, device=self.ids.device)
+        mask.tree = replace(self.tree, window=window)
         return mask
 
     def block_mask(self, window: int | None = None) -> BlockMask:
@@ -218,7 +223,8 @@ def hidden_states(model: PreTrainedModel, packed: Packed) -> Tensor:
 def masks(model: PreTrainedModel, packed: Packed) -> Any:
     """What the model takes as `attention_mask`: one mask, or one for each kind of layer where its config names kinds."""
     config = model.config
-    make: Any = packed.block_mask if packed.long else partial(packed.dense_mask, model.dtype)
+    by_tree = packed.tree is not None and config._attn_implementation == TREE
+    make: Any = packed.block_mask if packed.long else partial(packed.tree_mask if by_tree else packed.dense_mask, model.dtype)
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or [])
     if not kinds:

@@ -101,7 +101,7 @@ def test_packed_answers_are_scored_like_separate_ones(shape: str, tokens: int) -
 
 
 def test_a_tree_is_attended_to_prompt_by_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fast way is taken in every layer: the dense mask, which gives the same numbers, is what it would fall back to."""
+    """In every layer, and not by a dense mask, which gives the same numbers."""
     made, seen = scorer("llama"), []
     real = packing._one_tree
     monkeypatch.setattr(packing, "_one_tree", lambda *arguments: seen.append(arguments[3].answers) or real(*arguments))
