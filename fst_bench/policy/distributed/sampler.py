@@ -8,6 +8,7 @@ os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # or two ranks would be bound to the same core
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
+import torch
 from torch import Tensor
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
@@ -39,6 +40,8 @@ class Sampler:
             )
         Sampler.sleeper = Sampler.sleeper or cuda
         assert own.cache_gb != "fit", "a run has put a number in its place"
+        if cuda:
+            torch.cuda.empty_cache()
         self.engine = LLM(
             model=folder,
             dtype=settings.dtype,
@@ -65,6 +68,7 @@ class Sampler:
     def receive(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """New weights. What was cached under the old ones is forgotten."""
         if self.asleep:
+            torch.cuda.empty_cache()  # vLLM takes memory from the device, not from what torch keeps of the last update
             self.engine.wake_up(["weights"])
         self.engine.start_weight_update()
         for name, tensor in weights:
