@@ -8,6 +8,7 @@ Exit code 1 where any failed.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ ORDER = (
     "sleep", "broken-syncs", "kill-and-resume", "sync-float32", "torch-bfloat16", "run-torch",
 )  # fmt: skip
 """What is worth most comes first, in case the machine's time ends."""
+LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+"""What a launcher, or another test's policy, leaves in the environment: a check is one rank on its own."""
 LIMIT = 150
 """Seconds for one check."""
 
@@ -40,10 +43,16 @@ class Result:
     """The end of what it said, where it failed."""
 
 
+def alone() -> dict[str, str]:
+    """The environment of a process that belongs to no other ranks."""
+    return {name: value for name, value in os.environ.items() if name not in LAUNCHED}
+
+
 def run(name: str, device: str) -> Result:
     start = time.perf_counter()
     try:
-        done = subprocess.run([sys.executable, str(CHECKS), name, "--device", device], capture_output=True, text=True, timeout=LIMIT, check=False)
+        command = [sys.executable, str(CHECKS), name, "--device", device]
+        done = subprocess.run(command, env=alone(), capture_output=True, text=True, timeout=LIMIT, check=False)
         passed, said, error = done.returncode == 0, done.stdout, done.stderr
     except subprocess.TimeoutExpired as late:
         passed, said, error = False, "", f"more than {LIMIT} s\n{(late.stderr or b'').decode(errors='replace')}"

@@ -2,10 +2,11 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+from run import alone
 
 SCRIPT = Path(__file__).with_name("benchmark.py")
 OF_A_GPU = {"gpu_in_use_gib", "peak_teraflops", "share_of_peak_flops", "memory", "rest_s", "sleep_gives_back_gib", "wake_s"}
@@ -15,7 +16,7 @@ MAY_BE_ZERO = {"canary_gap_nats", "mean_logprob_gap_nats"}
 
 def test_every_part_says_what_it_measured(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    environment = {name: value for name, value in os.environ.items() if name != "FST_TRL_PYTHON"}
+    environment = {name: value for name, value in alone().items() if name != "FST_TRL_PYTHON"}
     command = [sys.executable, str(SCRIPT), "--out", str(out), "--device", "cpu", "--small"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -21,8 +21,8 @@ def test_on_a_gpu(name: str) -> None:
     assert result.passed, result.error
 
 
-ELSEWHERE = {"agreement-zero2", "agreement-zero3", "run-torch"}
-"""Run on a CPU by other tests, as they stand."""
+ELSEWHERE = {"agreement-zero2", "agreement-zero3", "run-torch", "sync-float32"}
+"""Whose code tests/distributed or a check beside them runs on a CPU."""
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name not in ELSEWHERE])
