@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from fst_bench.model import model_folder
+from fst_bench.policy.distributed.settings import BATCHED_TOKENS, REDUCE_BUCKET
 
 if TYPE_CHECKING:
     from fst_bench.config import Config
@@ -39,12 +40,6 @@ COMMUNICATOR = 0.7 * GIB
 group of one."""
 GRAPHS = 0.75 * GIB
 """vLLM's CUDA graphs, which its sleep mode leaves: vLLM itself put them at 0.52 GiB for Qwen3-8B (LMCache issue 3430)."""
-BATCHED_TOKENS = 4096
-"""Tokens of vLLM's longest forward pass, which it tries out when it starts: as in policy/distributed/sampler.py, which
-can't be imported without vLLM."""
-BUCKET = 5e8
-"""Gradients that DeepSpeed reduces at a time, or all where they are fewer: `reduce_bucket_size` in
-policy/distributed/learner.py."""
 LIVE = 1e9 + 5e7
 """Parameters that ZeRO-3 holds whole at a time: DeepSpeed's `max_live_parameters`, and one `prefetch_bucket_size`. Norms,
 below the persistence threshold of 1e5, are whole all the time: less than a thousandth of a model."""
@@ -222,7 +217,7 @@ def one_process(config: "Config", shape: Shape) -> Memory:
 def many_ranks(config: "Config", shape: Shape, gpus: int) -> Memory:
     """The vllm-deepspeed backend, but for the cache."""
     policy, own, size, p = config.policy, config.policy.distributed, bytes_each(config), shape.parameters
-    ranks, largest, bucket, three = max(gpus, 1), largest_parameter(shape), min(BUCKET, p), own.zero == 3
+    ranks, largest, bucket, three = max(gpus, 1), largest_parameter(shape), min(REDUCE_BUCKET, p), own.zero == 3
     share = p / ranks
     whole = share if three else p
     # stage_1_and_2.py `get_grad_norm_direct` and its twin in stage3.py take each parameter's norm of a copy in float64
@@ -234,7 +229,7 @@ def many_ranks(config: "Config", shape: Shape, gpus: int) -> Memory:
     # `allreduce_bucket` and `reduce_scatter_coalesced` flatten a bucket, or a parameter that is larger, once more; what
     # they reduced in bfloat16 is copied to float32. The largest gradient may be there twice before that: an embedding's
     # that is the head too
-    reduction = size * (max(bucket, largest) + 2 * largest)
+    reduction: float = size * (max(bucket, largest) + 2 * largest)
     if size == 2:
         reduction += 4 * (max(bucket, largest) / ranks if three else min(largest, share))
     elif not three:

@@ -68,7 +68,7 @@ def extractive(prompt: str, seed: int) -> str:
 class BasePolicy:
     """The frozen base model reflects on itself, on several prompts in one batch.
 
-    Its tokens are charged; there is no price to them.
+    Its tokens are counted in the ledger at a price of zero.
     """
 
     def __init__(self, policy: Policy, ledger: Ledger):

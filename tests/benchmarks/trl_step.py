@@ -3,7 +3,7 @@
     .venv-trl/bin/python tests/benchmarks/trl_step.py '{"model": ..., "prompts": [...], "generations": 8, "tokens": 60, "steps": 4}'
 
 With "device": "cuda", and then "positions" (the longest prompt with its answer) and "rows" (answers in one pass), it samples by vLLM in its own
-process. It imports nothing of fst-bench: TRL lives in an environment of its own and is no dependency.
+process. It imports nothing of fst-bench: TRL is installed in its own environment and is not a dependency.
 """
 
 import json

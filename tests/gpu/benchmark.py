@@ -195,7 +195,7 @@ def update(bench: Bench) -> Figures:
     if bench.cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        # torch goes on counting what the sleeping engine has given back: its counters only say what is added
+        # torch still counts memory that the sleeping engine has released, so only the increase is meaningful
         before, allocated, reserved = in_use(), torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
         total, name = torch.cuda.get_device_properties(0).total_memory / fit.GIB, torch.cuda.get_device_name()
         gpu = hardware_of(PRESET).model_copy(update={"gpus": 1, "memory_gb": total})

@@ -29,6 +29,8 @@ from fst_bench.policy.scoring import Mismatch, Scorer, Update, check_finite, exa
 from fst_bench.policy.settings import PolicySettings
 from fst_bench.policy.torch_backend import ready_to_learn
 
+from .settings import REDUCE_BUCKET
+
 if not torch.cuda.is_available():  # would be compiled for shared memory between ranks: gloo does without
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
@@ -68,7 +70,7 @@ class Learner:
         learning = shared | {"zero_optimization": zero, "gradient_clipping": settings.clip}
         self.module = self._load(folder, learning)
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.module.parameters())
-        zero["reduce_bucket_size"] = min(int(5e8), parameters)  # DeepSpeed allocates the bucket whole
+        zero["reduce_bucket_size"] = min(REDUCE_BUCKET, parameters)
         optimizer = torch.optim.AdamW(
             self.module.parameters(), lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay,
             fused=True if settings.device == "cuda" else None,

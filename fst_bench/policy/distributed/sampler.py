@@ -15,10 +15,8 @@ from vllm.config import WeightTransferConfig
 
 from fst_bench.policy.settings import PolicySettings
 
+from .settings import BATCHED_TOKENS
 from .weights import Comparison, compare
-
-BATCHED_TOKENS = 4096
-"""Prompt tokens that an engine on a GPU takes in at a time; its profiling run at start takes the memory of as many."""
 
 
 class Sampler:

@@ -4,6 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+BATCHED_TOKENS = 4096
+"""Prompt tokens that an engine on a GPU takes in at a time; its profiling run at start takes the memory of as many."""
+REDUCE_BUCKET = 500_000_000
+"""Gradients that DeepSpeed reduces at a time, or all where they are fewer: it allocates the bucket whole."""
+
 
 class DistributedSettings(BaseModel):
     """Ranks are processes that a launcher starts (`deepspeed`, `torchrun`); without one there is one."""
