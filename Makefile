@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test test-backend test-gpu install-gpu benchmark benchmark-gpu reference ablations clean
+.PHONY: run test test-backend test-gpu docs install-gpu benchmark benchmark-gpu reference ablations clean
 
 # The main job on the embedded model: no hub, no GPU, minutes.
 run: $(INSTALLED)
@@ -34,18 +34,21 @@ benchmark: $(INSTALLED) .venv-trl/.installed .venv-backend/.installed
 	OMP_NUM_THREADS=1 .venv-backend/bin/python tests/benchmarks/learner_speed.py results/benchmarks/learner.json
 
 # Sampling, learning and syncing of the vllm-deepspeed backend on one GPU, and what memory they take: under six minutes on an H100.
-# FST_TRL_PYTHON=.venv-trl/bin/python beside it: TRL's step as well, where that environment has vLLM.
+# With FST_TRL_PYTHON=.venv-trl/bin/python TRL's step as well, where that environment has vLLM.
 benchmark-gpu: .venv-gpu/.installed
 	.venv-gpu/bin/python tests/gpu/benchmark.py --out results/benchmarks/gpu.json
 
-# The runs of the README's tables, two at a time, their submissions and the board; the same command again goes on where it stopped.
+# The documentation site, into site/: opens offline.
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict --quiet
+
+# The runs of the README's tables, two at a time, their submissions and the board; the same command again continues.
 REFERENCE := continual-4@2 continual-4-formats-given@1 paper-3@2
 METHODS := base gepa rl fst
 reference: $(INSTALLED)
 	for run in $(REFERENCE); do $(BIN)/fst-bench sweep --stream $${run%@*} --methods $$(echo $(METHODS) | tr ' ' ,) --seeds 0-4 --set threads=1 --out runs-reference; done
 	$(BIN)/python results/collect.py runs-reference
 	for run in $(REFERENCE); do \
-	  $(BIN)/fst-bench compare $(foreach method,$(METHODS),results/$$run/$(method)) --format markdown --out results/pages/$${run%@*} > /dev/null; \
 	  for method in $(METHODS); do $(BIN)/fst-bench leaderboard submit runs-reference/$$run/$$method --name $$method --org fst-bench --division closed \
 	    --note "Reference run. Settings as shipped; how they were chosen: results/tuning." --out results/submissions/$${run%@*}-$$method.zip; done; \
 	done
@@ -68,7 +71,7 @@ ablations: $(INSTALLED)
 
 .venv-gpu/.installed: pyproject.toml requirements-gpu.txt
 	rm -f $@
-	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 12) else "wants PYTHON=python3.12")'
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info[:2] == (3, 12) else "run it with PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/pip install --quiet --disable-pip-version-check -c requirements-gpu.txt torch
 	.venv-gpu/bin/pip install --quiet --disable-pip-version-check -c requirements-gpu.txt setuptools wheel ninja

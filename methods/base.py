@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fst_bench.lab import Handle, Method
+from fst_bench.method import Method, ProblemHandle
 
 
 class Base(Method):
@@ -10,5 +10,5 @@ class Base(Method):
 
     name = "base"
 
-    def step(self, batch: list[Handle]) -> dict[str, Any]:
+    def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
         return {}

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fst_bench.lab import Method, Rollout
-from fst_bench.slow.losses import likelihood
+from fst_bench.method import Method, Rollout
+from fst_bench.slow.losses import nll
 
 from .fst import FST
 
 
 class FSTDistill(FST):
-    """After each RL step one more: likelihood of the batch's right answers after the seed prompt. With weight 0 it is fst.
+    """After each RL step one more: nll of the batch's right answers after the seed prompt. With weight 0 it is fst.
 
     It goes on answering under its best prompt; what was distilled shows in the column of the seed prompt.
     """
@@ -26,12 +26,12 @@ class FSTDistill(FST):
         """Of the mean negative log-likelihood over tokens."""
 
     def slow(self, groups: list[list[Rollout]]) -> dict[str, Any]:
-        facts = super().slow(groups)
-        weight, right = self.config.settings.weight, [r for group in groups for r in group if r.verdict.reward == 1.0]
+        metrics = super().slow(groups)
+        weight, right = self.config.settings.weight, [r for group in groups for r in group if r.score.reward == 1.0]
         if not (weight and right):
-            return facts
-        retold = self.lab.retold(right, self.config.seed_prompt)
-        tokens = sum(r.sample.sampled for r in retold)
-        ones = [[1.0] * r.sample.sampled for r in retold]
-        distilled = self.lab.update(retold, ones, [[weight / tokens] * r.sample.sampled for r in retold], likelihood)
-        return facts | {"distilled": len(retold), "distillation_loss": distilled["loss"]}
+            return metrics
+        with_prompt = self.lab.with_prompt(right, self.config.seed_prompt)
+        tokens = sum(r.sample.sampled for r in with_prompt)
+        ones = [[1.0] * r.sample.sampled for r in with_prompt]
+        distilled = self.lab.update(with_prompt, ones, [[weight / tokens] * r.sample.sampled for r in with_prompt], nll)
+        return metrics | {"distilled": len(with_prompt), "distillation_loss": distilled["loss"]}

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fst_bench.fast.evolve import evolve
-from fst_bench.lab import Method
+from fst_bench.fast import evolve
+from fst_bench.method import Method
 
 from .fst import FST
 
@@ -21,5 +21,5 @@ class FSTDrop(FST):
     def fast(self) -> dict[str, Any]:
         population = evolve(self.lab, self.prompts, self.lookahead(), self.config.fast)
         least = self.config.settings.share * population[0].mean
-        self.prompts = [scored.prompt for scored in population if scored.mean >= least]
-        return {"anchor_score": population[0].mean}
+        self.prompts = [candidate.prompt for candidate in population if candidate.mean >= least]
+        return {"valset_score": population[0].mean}

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fst_bench.lab import Method
+from fst_bench.method import Method
 
 from .fst import FST
 

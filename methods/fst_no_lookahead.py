@@ -3,7 +3,7 @@
 from dataclasses import astuple
 from typing import Any
 
-from fst_bench.lab import Handle, Lab, Method, MethodConfig
+from fst_bench.method import Lab, Method, MethodConfig, ProblemHandle
 
 from .fst import FST
 
@@ -18,18 +18,18 @@ class FSTNoLookahead(FST):
 
     def __init__(self, lab: Lab, config: MethodConfig):
         super().__init__(lab, config)
-        self.past: list[Handle] = []
+        self.past: list[ProblemHandle] = []
         """The problems of the last cycle, and of this one so far."""
 
-    def step(self, batch: list[Handle]) -> dict[str, Any]:
-        facts = super().step(batch)
+    def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
+        metrics = super().step(batch)
         self.past = [*self.past, *batch][-self.config.fast.cycle * len(batch) :]
-        return facts
+        return metrics
 
     def fast(self) -> dict[str, Any]:
         return super().fast() if self.past or self.config.settings.lookahead else {}
 
-    def lookahead(self) -> list[Handle]:
+    def lookahead(self) -> list[ProblemHandle]:
         return super().lookahead() if self.config.settings.lookahead else self.past
 
     def state(self) -> dict[str, Any]:
@@ -37,4 +37,4 @@ class FSTNoLookahead(FST):
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
-        self.past = [Handle(*values) for values in state["past"]]
+        self.past = [ProblemHandle(*values) for values in state["past"]]

@@ -5,7 +5,7 @@ Isolates the one normalisation per problem, by which rollouts under a good promp
 
 from typing import Any, Literal
 
-from fst_bench.lab import Method, Rollout
+from fst_bench.method import Method, Rollout
 from fst_bench.slow import learn
 from fst_bench.slow.learn import per_problem
 
@@ -27,6 +27,8 @@ class FSTPromptAdvantage(FST):
         for group in groups:
             contexts = list(dict.fromkeys(r.context for r in group))
             parts = [[r for r in group if r.context == context] for context in contexts]
-            given = {context: iter(row) for context, row in zip(contexts, per_problem(parts, self.config.slow), strict=True)}
+            given = {
+                context: iter(row) for context, row in zip(contexts, per_problem(parts, self.config.slow), strict=True)
+            }
             advantages.append([next(given[r.context]) for r in group])
         return learn(self.lab, groups, self.config.slow, advantages=advantages)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fst_bench.lab import Method
+from fst_bench.method import Method
 
 from .fst import FST
 
@@ -40,6 +40,11 @@ class FSTRandom(FST):
         if rng.random() >= self.config.settings.share:
             return super().fast()
         own = self.config.fast
-        parents = [rng.choice(self.prompts) if self.prompts[0].split() else self.config.seed_prompt for _ in range(own.population)]
-        self.prompts = [mutate(parent, rng, own.max_prompt_characters) if parent.split() else parent for parent in parents]
+        parents = [
+            rng.choice(self.prompts) if self.prompts[0].split() else self.config.seed_prompt
+            for _ in range(own.population_size)
+        ]
+        self.prompts = [
+            mutate(parent, rng, own.max_prompt_characters) if parent.split() else parent for parent in parents
+        ]
         return {}

@@ -1,19 +1,21 @@
-"""fst-reuse: the slow loop's rollouts are the evidence that reflections read, so that the fast loop samples fewer of its own.
+"""fst-reuse: the slow loop's rollouts are what reflections read, so that the fast loop samples fewer of its own.
 
 An open direction of FST's authors. Isolates what fresh rollouts are worth to reflection: reused ones cost nothing, but are of an
-older policy and of the last cycle's problems. Where a proposal is weighed against its parent on a minibatch, the parent's side is old too.
+older policy and of the last cycle's problems. Where a proposal is compared with its parent on a minibatch, the parent's side is old too.
 """
 
 from typing import Any
 
-from fst_bench.fast.evolve import Evidence, evolve
-from fst_bench.lab import Lab, Method, MethodConfig, Rollout
+from fst_bench.core.types import ReflectionExample
+from fst_bench.fast import evolve
+from fst_bench.fast.gepa_adapter import reflection_example
+from fst_bench.method import Lab, Method, MethodConfig, Rollout
 
 from .fst import FST
 
 
 class FSTReuse(FST):
-    """Candidates are still scored on fresh rollouts of the lookahead's anchor set. Without reuse it is fst."""
+    """Candidates are still scored on fresh rollouts of the lookahead's valset. Without reuse it is fst."""
 
     name = "fst-reuse"
 
@@ -22,23 +24,23 @@ class FSTReuse(FST):
 
     def __init__(self, lab: Lab, config: MethodConfig):
         super().__init__(lab, config)
-        self.evidence: list[Evidence] = []
-        """Of the last cycle's slow loop, or of this one's so far."""
+        self.examples: list[ReflectionExample] = []
+        """Rollouts of the last cycle's slow loop, or of this one's so far."""
 
     def fast(self) -> dict[str, Any]:
-        population = evolve(self.lab, self.prompts, self.lookahead(), self.config.fast, self.evidence)
-        self.prompts, self.evidence = [scored.prompt for scored in population], []
-        return {"anchor_score": population[0].mean}
+        population = evolve(self.lab, self.prompts, self.lookahead(), self.config.fast, self.examples)
+        self.prompts, self.examples = [candidate.prompt for candidate in population], []
+        return {"valset_score": population[0].mean}
 
     def slow(self, groups: list[list[Rollout]]) -> dict[str, Any]:
         if self.config.settings.reuse:
             first = {(r.problem.index, r.context): r for group in groups for r in reversed(group)}
-            self.evidence += [Evidence.of(first[key]) for key in sorted(first)]
+            self.examples += [reflection_example(first[key]) for key in sorted(first)]
         return super().slow(groups)
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {"evidence": [evidence.to_json() for evidence in self.evidence]}
+        return super().state() | {"examples": [example.to_json() for example in self.examples]}
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
-        self.evidence = [Evidence.from_json(values) for values in state["evidence"]]
+        self.examples = [ReflectionExample.from_json(values) for values in state["examples"]]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fst_bench.lab import Lab, Method, MethodConfig
+from fst_bench.method import Lab, Method, MethodConfig
 
 from .fst import FST
 
@@ -16,7 +16,10 @@ class FSTSingle(FST):
     name = "fst-single"
 
     class Settings(Method.Settings):
-        population: Annotated[int, Field(ge=1)] = 1
+        population_size: Annotated[int, Field(ge=1)] = 1
 
     def __init__(self, lab: Lab, config: MethodConfig):
-        super().__init__(lab, replace(config, fast=config.fast.model_copy(update={"population": config.settings.population})))
+        super().__init__(
+            lab,
+            replace(config, fast=config.fast.model_copy(update={"population_size": config.settings.population_size})),
+        )

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from fst_bench.fast.evolve import evolve
-from fst_bench.fast.settings import FastSettings
-from fst_bench.lab import Handle, Lab, Method, MethodConfig
+from fst_bench.fast import evolve
+from fst_bench.method import FastSettings, Lab, Method, MethodConfig, ProblemHandle
 
 
 class GEPA(Method):
@@ -19,19 +18,19 @@ class GEPA(Method):
         self.prompts = [config.seed_prompt]
         """The population, best first."""
 
-    def step(self, batch: list[Handle]) -> dict[str, Any]:
-        facts = self.fast() if self.steps % self.config.fast.cycle == 0 else {}
+    def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
+        metrics = self.fast() if self.steps % self.config.fast.cycle == 0 else {}
         self.steps += 1
-        return facts
+        return metrics
 
     def fast(self) -> dict[str, Any]:
         """A new population from the coming cycle's problems."""
         lookahead = [problem for batch in self.lab.peek(self.config.fast.cycle) for problem in batch]
         population = evolve(self.lab, self.prompts, lookahead, self.settings(lookahead))
-        self.prompts = [scored.prompt for scored in population]
-        return {"anchor_score": population[0].mean}
+        self.prompts = [candidate.prompt for candidate in population]
+        return {"valset_score": population[0].mean}
 
-    def settings(self, lookahead: list[Handle]) -> FastSettings:
+    def settings(self, lookahead: list[ProblemHandle]) -> FastSettings:
         return self.config.fast
 
     def context_for(self, prompt: str) -> str:

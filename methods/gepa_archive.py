@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fst_bench.fast.archive import Archive
-from fst_bench.lab import Lab, Method, MethodConfig
+from fst_bench.method import Lab, Method, MethodConfig
 
 from .gepa import GEPA
 

@@ -4,8 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fst_bench.fast.settings import FastSettings
-from fst_bench.lab import Handle, Method, MethodConfig
+from fst_bench.method import FastSettings, Method, MethodConfig, ProblemHandle
 
 from .gepa import GEPA
 
@@ -20,8 +19,10 @@ class GEPAMatched(GEPA):
 
     @classmethod
     def most_rollouts(cls, config: MethodConfig, batch: int) -> tuple[int, int]:
-        return 0, super().most_rollouts(config, batch)[1] + round(config.settings.share * config.fast.cycle * batch * config.slow.group)
+        return 0, super().most_rollouts(config, batch)[1] + round(
+            config.settings.share * config.fast.cycle * batch * config.slow.group_size
+        )
 
-    def settings(self, lookahead: list[Handle]) -> FastSettings:
-        slow = round(self.config.settings.share * len(lookahead) * self.config.slow.group)
-        return self.config.fast.model_copy(update={"budget": self.config.fast.budget + slow})
+    def settings(self, lookahead: list[ProblemHandle]) -> FastSettings:
+        slow = round(self.config.settings.share * len(lookahead) * self.config.slow.group_size)
+        return self.config.fast.model_copy(update={"max_metric_calls": self.config.fast.max_metric_calls + slow})

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fst_bench.lab import Attempt, Handle, Method
+from fst_bench.method import Method, ProblemHandle, RolloutRequest
 from fst_bench.slow import learn
 
 
@@ -12,6 +12,9 @@ class RL(Method):
     name = "rl"
     trains = True
 
-    def step(self, batch: list[Handle]) -> dict[str, Any]:
-        groups = self.lab.sample([Attempt(problem, self.config.seed_prompt, self.config.slow.group) for problem in batch], "train")
+    def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
+        groups = self.lab.sample(
+            [RolloutRequest(problem, self.config.seed_prompt, self.config.slow.group_size) for problem in batch],
+            "train",
+        )
         return learn(self.lab, groups, self.config.slow)

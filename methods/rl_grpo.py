@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fst_bench.lab import Attempt, Handle, Method
+from fst_bench.method import Method, ProblemHandle, RolloutRequest
 from fst_bench.slow import learn
-from fst_bench.slow.losses import clipped
+from fst_bench.slow.losses import ppo_clip
 
 
 class RLGRPO(Method):
@@ -17,11 +17,19 @@ class RLGRPO(Method):
     trains = True
 
     class Settings(Method.Settings):
-        clip_low: Annotated[float, Field(gt=0, le=1)] = 0.2
-        clip_high: Annotated[float, Field(gt=0)] = 0.2
-        """The ratio's range is 1 - clip_low to 1 + clip_high; DAPO takes 0.28 above."""
+        epsilon_low: Annotated[float, Field(gt=0, le=1)] = 0.2
+        epsilon_high: Annotated[float, Field(gt=0)] = 0.2
+        """The ratio's range is 1 - epsilon_low to 1 + epsilon_high; DAPO takes 0.28 above."""
 
-    def step(self, batch: list[Handle]) -> dict[str, Any]:
-        groups = self.lab.sample([Attempt(problem, self.config.seed_prompt, self.config.slow.group) for problem in batch], "train")
+    def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
+        groups = self.lab.sample(
+            [RolloutRequest(problem, self.config.seed_prompt, self.config.slow.group_size) for problem in batch],
+            "train",
+        )
         own = self.config.settings
-        return learn(self.lab, groups, self.config.slow, loss=partial(clipped, low=own.clip_low, high=own.clip_high))
+        return learn(
+            self.lab,
+            groups,
+            self.config.slow,
+            loss=partial(ppo_clip, epsilon_low=own.epsilon_low, epsilon_high=own.epsilon_high),
+        )

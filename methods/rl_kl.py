@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fst_bench.lab import Attempt, Handle, Method
+from fst_bench.method import Method, ProblemHandle, RolloutRequest
 from fst_bench.slow import learn
 
 
@@ -21,11 +21,23 @@ class RLKL(Method):
     class Settings(Method.Settings):
         beta: Annotated[float, Field(ge=0)] = 0.04
 
-    def step(self, batch: list[Handle]) -> dict[str, Any]:
-        groups = self.lab.sample([Attempt(problem, self.config.seed_prompt, self.config.slow.group) for problem in batch], "train")
-        beta, base = self.config.settings.beta, iter(self.lab.base_logprobs([r for group in groups for r in group]))
+    def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
+        groups = self.lab.sample(
+            [RolloutRequest(problem, self.config.seed_prompt, self.config.slow.group_size) for problem in batch],
+            "train",
+        )
+        beta, base = (
+            self.config.settings.beta,
+            iter(self.lab.reference_logprobs([r for group in groups for r in group])),
+        )
         penalties = [
-            [[beta * (1 - math.exp(theirs - ours)) for ours, theirs in zip(r.sample.logprobs, next(base), strict=True)] for r in group]
+            [
+                [
+                    beta * (1 - math.exp(theirs - ours))
+                    for ours, theirs in zip(r.sample.logprobs, next(base), strict=True)
+                ]
+                for r in group
+            ]
             for group in groups
         ]
         return learn(self.lab, groups, self.config.slow, penalties=penalties)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from fst_bench.lab import Attempt, Handle, Lab, Method, MethodConfig
+from fst_bench.method import Lab, Method, MethodConfig, ProblemHandle, RolloutRequest
 from fst_bench.slow import learn
 
 
@@ -24,28 +24,34 @@ class RLReplay(Method):
     def __init__(self, lab: Lab, config: MethodConfig):
         super().__init__(lab, config)
         self.seen = 0
-        self.memory: list[Handle] = []
+        self.memory: list[ProblemHandle] = []
 
     @classmethod
     def most_rollouts(cls, config: MethodConfig, batch: int) -> tuple[int, int]:
-        return config.slow.group + math.ceil(config.slow.group * config.settings.share), 0
+        return config.slow.group_size + math.ceil(config.slow.group_size * config.settings.share), 0
 
-    def step(self, batch: list[Handle]) -> dict[str, Any]:
+    def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
         rng = self.lab.random("replay")
         earlier = rng.sample(self.memory, min(len(self.memory), round(self.config.settings.share * len(batch))))
-        groups = self.lab.sample([Attempt(problem, self.config.seed_prompt, self.config.slow.group) for problem in batch + earlier], "train")
+        groups = self.lab.sample(
+            [
+                RolloutRequest(problem, self.config.seed_prompt, self.config.slow.group_size)
+                for problem in batch + earlier
+            ],
+            "train",
+        )
         for problem in batch:
             self.seen += 1
             if len(self.memory) < self.config.settings.memory:
                 self.memory.append(problem)
             elif (place := rng.randrange(self.seen)) < len(self.memory):
                 self.memory[place] = problem
-        facts = learn(self.lab, groups, self.config.slow)
-        own = [r.verdict.reward for group in groups[: len(batch)] for r in group]
-        return facts | {"reward": sum(own) / len(own), "replayed": len(earlier)}
+        metrics = learn(self.lab, groups, self.config.slow)
+        own = [r.score.reward for group in groups[: len(batch)] for r in group]
+        return metrics | {"reward": sum(own) / len(own), "replayed": len(earlier)}
 
     def state(self) -> dict[str, Any]:
         return {"seen": self.seen, "memory": [list(astuple(problem)) for problem in self.memory]}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.seen, self.memory = state["seen"], [Handle(*values) for values in state["memory"]]
+        self.seen, self.memory = state["seen"], [ProblemHandle(*values) for values in state["memory"]]

@@ -7,7 +7,7 @@ lies on the other side. The ablations' own settings were not tuned.
 import math
 from pathlib import Path
 
-from fst_bench.compare import Finished, interval, load
+from fst_bench.analysis import Finished, interval, load
 from fst_bench.leaderboard.standings import COLUMNS
 
 HERE = Path(__file__).parent
@@ -20,21 +20,57 @@ OF = {column.key: column for column in COLUMNS}
 # (ablation, what it claims, the side that should have more, the other side, of which column)
 CLAIMS = (
     ("rl-grpo", "tokens past the clip still teach: rl learns more than rl-grpo", "rl", "rl-grpo", "within"),
-    ("rl-kl", "fst's small drift is worth more than a penalty buys: it learns more than rl-kl", "fst", "rl-kl", "within"),
+    (
+        "rl-kl",
+        "fst's small drift is worth more than a penalty buys: it learns more than rl-kl",
+        "fst",
+        "rl-kl",
+        "within",
+    ),
     ("rl-replay", "rehearsal repairs forgetting: rl-replay knows more at the end than rl", "rl-replay", "rl", "end"),
-    ("gepa-matched", "sampling less is not why gepa is below fst: with fst's rollouts it still is", "fst", "gepa-matched", "within"),
-    ("gepa-archive", "an archive alone retains: gepa-archive knows more at the end than gepa", "gepa-archive", "gepa", "end"),
+    (
+        "gepa-matched",
+        "sampling less is not why gepa is below fst: with fst's rollouts it still is",
+        "fst",
+        "gepa-matched",
+        "within",
+    ),
+    (
+        "gepa-archive",
+        "an archive alone retains: gepa-archive knows more at the end than gepa",
+        "gepa-archive",
+        "gepa",
+        "end",
+    ),
     ("gepa-then-rl", "interleaving beats phases, prompts first", "fst", "gepa-then-rl", "within"),
     ("rl-then-gepa", "interleaving beats phases, weights first", "fst", "rl-then-gepa", "within"),
     ("fst-single", "a population is worth more than one prompt", "fst", "fst-single", "within"),
     ("fst-frozen", "prompts have to follow the policy and the stream", "fst", "fst-frozen", "within"),
     ("fst-no-lookahead", "looking ahead is worth something", "fst", "fst-no-lookahead", "within"),
-    ("fst-prompt-advantage", "one normalisation per problem is better than one per prompt", "fst", "fst-prompt-advantage", "within"),
+    (
+        "fst-prompt-advantage",
+        "one normalisation per problem is better than one per prompt",
+        "fst",
+        "fst-prompt-advantage",
+        "within",
+    ),
     ("fst-random", "it is evolution that helps, not any variety of prompts", "fst", "fst-random", "within"),
     ("fst-drop", "rollouts under weak prompts cost more than they teach", "fst-drop", "fst", "within"),
-    ("fst-archive", "an archive retains in the prompts: fst-archive knows more at the end than fst", "fst-archive", "fst", "end"),
+    (
+        "fst-archive",
+        "an archive retains in the prompts: fst-archive knows more at the end than fst",
+        "fst-archive",
+        "fst",
+        "end",
+    ),
     ("fst-reuse", "fresh rollouts are worth something to reflection", "fst", "fst-reuse", "within"),
-    ("fst-distill", "the weights can take over what prompts earn: more under the seed prompt at the end than fst", "fst-distill", "fst", "weights"),
+    (
+        "fst-distill",
+        "the weights can take over what prompts earn: more under the seed prompt at the end than fst",
+        "fst-distill",
+        "fst",
+        "weights",
+    ),
 )
 
 OverSeeds = dict[int, Finished]
@@ -51,12 +87,17 @@ def of_stream(stream: str) -> dict[str, OverSeeds]:
 def table(methods: dict[str, OverSeeds]) -> list[str]:
     """A row a method: the main ones, then the ablations in the claims' order."""
     order = [m for m in (*MAIN, *(claim[0] for claim in CLAIMS)) if m in methods]
-    lines = ["| method | seeds | " + " | ".join(column.label for column in COLUMNS) + " |", "| --- " * (len(COLUMNS) + 2) + "|"]
+    lines = [
+        "| method | seeds | " + " | ".join(column.label for column in COLUMNS) + " |",
+        "| --- " * (len(COLUMNS) + 2) + "|",
+    ]
     for method in order:
         cells = []
         for column in COLUMNS:
             mean, half = interval([column.of(run) for run in methods[method].values()])
-            cells.append(f"{mean:,.0f}" if column.digits == 0 else f"{mean:.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}"))
+            cells.append(
+                f"{mean:,.0f}" if column.digits == 0 else f"{mean:.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
+            )
         lines.append(f"| {method} | {len(methods[method])} | {' | '.join(cells)} |")
     return lines
 
@@ -82,7 +123,13 @@ def page() -> str:
     ]
     for stream, methods in runs.items():
         lines += ["", f"## {stream}", "", *(table(methods) if methods else ["Not run yet."])]
-    lines += ["", "## The claims", "", "| ablation | claim | column | " + " | ".join(STREAMS) + " |", "| --- " * (len(STREAMS) + 3) + "|"]
+    lines += [
+        "",
+        "## The claims",
+        "",
+        "| ablation | claim | column | " + " | ".join(STREAMS) + " |",
+        "| --- " * (len(STREAMS) + 3) + "|",
+    ]
     for ablation, claim, more, less, key in CLAIMS:
         lines.append(
             f"| {ablation} | {claim} | {OF[key].label}, {more} minus {less} | "

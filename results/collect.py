@@ -1,19 +1,22 @@
-"""Copies what is committed of finished runs, about 100 kB each: python results/collect.py runs-reference"""
+"""Collects finished runs into the committed Parquet files: python results/collect.py runs-reference
 
-import shutil
+Runs that a collection holds already stay; one with the same id is replaced.
+"""
+
 import sys
 from pathlib import Path
 
-KEPT = ("config.json", "env.json", "evals.jsonl", "events.jsonl", "prompts.jsonl", "metrics.json", "ledger.json")
+from fst_bench.harness.collection import Collection, collect
+from fst_bench.harness.run import Run
+from fst_bench.harness.store import Store
 
+PROBES = ("channels", "drift", "forgetting", "ood", "plasticity")
 source, target = Path(sys.argv[1]), Path(__file__).parent
-for run in sorted(p.parent for p in source.rglob("manifest.json") if "probes" not in p.parts):
-    folder = target / run.relative_to(source)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        if (run / name).exists():
-            shutil.copyfile(run / name, folder / name)
-    for rows in (run / "probes").glob("*.jsonl"):
-        (folder / "probes").mkdir(exist_ok=True)
-        shutil.copyfile(rows, folder / "probes" / rows.name)
-    print(folder)
+for stream in sorted(path for path in source.iterdir() if path.is_dir()):
+    old = Collection.at(target / stream.name)
+    runs = {str(run.path.relative_to(old.path)): run for run in (old.runs() if old else [])}
+    new = [path.parent for path in sorted(stream.rglob("manifest.json")) if "probes" not in path.parts]
+    runs |= {str(path.relative_to(stream)): Run(Store(path)) for path in new}
+    if runs:
+        collect(sorted(runs.items()), target / stream.name, PROBES)
+        print(f"{target / stream.name}: {len(new)} new of {len(runs)} runs")

@@ -1,1 +1,1 @@
-"""The streams: one YAML file each (see `fst_bench.stream.StreamSpec`)."""
+"""The streams: one YAML file each (see `fst_bench.tasks.stream.StreamSpec`)."""

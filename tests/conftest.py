@@ -7,10 +7,10 @@ import hypothesis
 import pytest
 import torch
 
-from fst_bench.bench import Bench
-from fst_bench.config import SHELVES, resolve
+from fst_bench.harness.loop import Bench
+from fst_bench.harness.config import REGISTRIES, resolve
 from fst_bench.policy import PolicySettings, load_policy
-from fst_bench.policy.torch_backend import TorchPolicy
+from fst_bench.policy.torch.backend import TorchPolicy
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("here", deadline=None)  # speed is never asserted
@@ -38,5 +38,5 @@ def bench() -> Callable[..., Bench]:
 def nothing_loaded() -> Iterator[None]:
     """What a test loads that does not ship, the next one does not know."""
     yield
-    for shelf in SHELVES.values():
-        shelf.loaded.clear()
+    for registry in REGISTRIES.values():
+        registry.loaded.clear()

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fst_bench.lab import Handle, Lab
-
-from .evolve import evolve
-from .settings import FastSettings
+from fst_bench.core.types import ProblemHandle
+from fst_bench.fast.evolve import evolve
+from fst_bench.method.lab import Lab
+from fst_bench.method.settings import FastSettings
 
 
 def words(text: str) -> Counter[str]:
@@ -52,7 +52,7 @@ class Archive:
         best = max(self.entries, key=lambda entry: cosine(counts, entry.words), default=None)
         return best if best and cosine(counts, best.words) >= self.threshold else None
 
-    def place(self, problems: Sequence[Handle]) -> list[list[Handle]]:
+    def place(self, problems: Sequence[ProblemHandle]) -> list[list[ProblemHandle]]:
         """Each entry's share of the problems, which it learns to know; new entries for what none is near to, then near ones joined."""
         for problem in problems:
             counts = words(problem.prompt)
@@ -60,7 +60,7 @@ class Archive:
                 self.entries.append(entry := Entry([self.seed_prompt]))
             entry.words += counts
         self.join()
-        shares: list[list[Handle]] = [[] for _ in self.entries]
+        shares: list[list[ProblemHandle]] = [[] for _ in self.entries]
         for problem in problems:
             entry = self.nearest(words(problem.prompt))
             shares[self.entries.index(entry) if entry else 0].append(problem)
@@ -77,18 +77,19 @@ class Archive:
                 near.words += entry.words
         self.entries = kept
 
-    def evolve(self, lab: Lab, lookahead: Sequence[Handle], settings: FastSettings) -> dict[str, Any]:
+    def evolve(self, lab: Lab, lookahead: Sequence[ProblemHandle], settings: FastSettings) -> dict[str, Any]:
         """A round for every entry whose part of the budget, by how many of the coming problems it has, is enough for one."""
-        facts: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         shares = self.place(lookahead)
         for entry, share in zip(self.entries, shares, strict=True):
-            budget = round(settings.budget * len(share) / len(lookahead))
-            if budget < min(settings.anchor, len(share)) * settings.population + 2 * settings.minibatch * settings.proposals:
+            calls = round(settings.max_metric_calls * len(share) / len(lookahead))
+            rescoring = min(settings.valset_size, len(share)) * settings.population_size
+            if calls < rescoring + 2 * settings.reflection_minibatch_size * settings.proposals:
                 continue
-            population = evolve(lab, entry.prompts, share, settings.model_copy(update={"budget": budget}))
-            entry.prompts = [scored.prompt for scored in population]
-            facts = {"anchor_score": population[0].mean}
-        return facts | {"entries": len(self.entries)}
+            population = evolve(lab, entry.prompts, share, settings.model_copy(update={"max_metric_calls": calls}))
+            entry.prompts = [candidate.prompt for candidate in population]
+            metrics = {"valset_score": population[0].mean}
+        return metrics | {"entries": len(self.entries)}
 
     def state(self) -> list[dict[str, Any]]:
         return [{"prompts": entry.prompts, "words": dict(entry.words)} for entry in self.entries]

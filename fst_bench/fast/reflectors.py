@@ -10,11 +10,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from fst_bench.lab import ReflectionFailure, Reflector
-from fst_bench.ledger import Ledger
-from fst_bench.policy import Ask, Policy, Sample
-
-from .settings import FastSettings
+from fst_bench.core.types import Sample, SampleRequest
+from fst_bench.method.ledger import Ledger
+from fst_bench.method.reflection import ReflectionFailure, Reflector
+from fst_bench.method.settings import FastSettings
+from fst_bench.policy import Policy
 
 MAX_SENTENCES = 6
 FENCE = re.compile(r"```\w*\n?(.*?)```", re.DOTALL)
@@ -23,7 +23,10 @@ SENTENCE = re.compile(r"(?<=\.)\s+")
 RULES: list[tuple[re.Pattern[str], tuple[str, ...]]] = [
     (re.compile(r"It helps to (.+)\."), ("{0}.", "Always {0}.")),
     (re.compile(r"The (\w+) was expected (.+?)(?:, and .+)?\."), ("Present the {0} {1}.", "Deliver the {0} {1}.")),
-    (re.compile(r"The (\w+) were expected to be (.+?)(?:, and .+)?\."), ("The {0} have to be {1}.", "Make sure the {0} are {1}.")),
+    (
+        re.compile(r"The (\w+) were expected to be (.+?)(?:, and .+)?\."),
+        ("The {0} have to be {1}.", "Make sure the {0} are {1}."),
+    ),
 ]
 """Declarative feedback -> imperative wordings."""
 
@@ -77,17 +80,20 @@ class BasePolicy:
     def reflect_many(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | ReflectionFailure]:
         """The reply to each prompt; a prompt that is too long fails alone."""
         # one call: on GPUs the base's weights are brought into the sampler for it, and the policy's back after it
-        asks = [Ask(({"role": "user", "content": prompt},), seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        asks = [
+            SampleRequest(({"role": "user", "content": prompt},), seed)
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
         samples = self.sampled(asks)
         for sample in samples:
             if sample:
                 self.ledger.reflected(len(sample.tokens) - sample.sampled, sample.sampled, 0.0)
         return [sample.text if sample else ReflectionFailure("reflection prompt too long") for sample in samples]
 
-    def sampled(self, asks: list[Ask]) -> list[Sample | None]:
+    def sampled(self, asks: list[SampleRequest]) -> list[Sample | None]:
         """A sample for each ask, None where its prompt leaves no room for an answer."""
         try:
-            return [group[0] for group in self.policy.sample(asks, base=True)]
+            return [group[0] for group in self.policy.reference.sample(asks)]
         except ValueError:  # before anything is sampled, and without saying which one is too long: halving finds it
             half = len(asks) // 2
             return [*self.sampled(asks[:half]), *self.sampled(asks[half:])] if half else [None]
@@ -101,7 +107,7 @@ def load_reflector(settings: FastSettings, policy: Policy, ledger: Ledger) -> Re
     if name == "base-policy":
         return BasePolicy(policy, ledger)
     if "/" in name or settings.reflection.base_url:
-        from .remote import RemoteReflector  # not before it is needed: LiteLLM is large
+        from fst_bench.fast.remote import RemoteReflector  # not before it is needed: LiteLLM is large
 
         return RemoteReflector(name, settings.reflection, ledger)
     raise ValueError(

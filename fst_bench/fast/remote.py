@@ -23,10 +23,9 @@ from typing import Any
 
 import httpx
 
-from fst_bench.lab import ReflectionFailure
-from fst_bench.ledger import Ledger
-
-from .settings import ReflectionSettings
+from fst_bench.method.ledger import Ledger
+from fst_bench.method.reflection import ReflectionFailure
+from fst_bench.method.settings import ReflectionSettings
 
 LONGEST_BACKOFF = 60.0
 MOMENTARY = {408: "timeout", 429: "rate limited", 504: "timeout"}
@@ -89,7 +88,9 @@ def provider_of(model: str) -> str:
     try:
         return str(load_litellm(model).get_llm_provider(model)[1])
     except Exception:
-        raise ValueError(f"unknown reflector {model!r}: LiteLLM knows no provider {model.partition('/')[0]!r}") from None
+        raise ValueError(
+            f"unknown reflector {model!r}: LiteLLM knows no provider {model.partition('/')[0]!r}"
+        ) from None
 
 
 class RemoteReflector:
@@ -108,9 +109,14 @@ class RemoteReflector:
         self.model = f"openai/{model}" if settings.base_url else model
         self.price = price_of(model, settings)
         if settings.ceiling_usd is not None and self.price is None:
-            raise ValueError(f"fast.reflection.ceiling_usd needs the price of {model!r}: set usd_per_million_prompt_tokens and ..._reply_tokens")
+            raise ValueError(
+                f"fast.reflection.ceiling_usd needs the price of {model!r}: set usd_per_million_prompt_tokens and ..._reply_tokens"
+            )
         self.check_key()
-        known = self.litellm.get_supported_openai_params(model=self.model, custom_llm_provider=provider_of(self.model)) or []
+        known = (
+            self.litellm.get_supported_openai_params(model=self.model, custom_llm_provider=provider_of(self.model))
+            or []
+        )
         if settings.temperature is not None and "temperature" not in known:
             raise ValueError(f"{model!r} takes no temperature: leave fast.reflection.temperature out")
         self.takes_seed = "seed" in known
@@ -240,7 +246,9 @@ def judged(error: BaseException) -> tuple[ReflectionFailure, bool]:
         if isinstance(cause, httpx.TransportError):
             return TryAgain("broken off"), True
         cause = cause.__cause__ or cause.__context__
-    code = getattr(error, "status_code", None)  # LiteLLM's own refusal, or whatever stands in a body: not always a number
+    code = getattr(
+        error, "status_code", None
+    )  # LiteLLM's own refusal, or whatever stands in a body: not always a number
     if isinstance(code, int) and 400 <= code < 500:
         return ReflectionFailure("refused"), False
     return ReflectionFailure("garbage"), True

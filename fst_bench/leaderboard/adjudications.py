@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fst_bench.bench import start
-from fst_bench.compare import interval
-from fst_bench.config import SHELVES
-from fst_bench.environment import environment
-from fst_bench.errors import explain
+from fst_bench.analysis import interval
+from fst_bench.core.errors import explain
+from fst_bench.harness.config import REGISTRIES
+from fst_bench.harness.environment import environment
+from fst_bench.harness.loop import start
 from fst_bench.leaderboard.bundle import Bundle, Submitted
 from fst_bench.leaderboard.standings import COLUMNS
 
@@ -58,7 +58,9 @@ def read(path: Path) -> list[Adjudication]:
             raise ValueError(f"{path} line {number} is not JSON") from None
         made = explain(Adjudication, values if isinstance(values, dict) else {}, f"{path} line {number}")
         if made.previous != previous:
-            raise ValueError(f"{path} line {number} does not follow the line before it: decisions are appended, never edited or dropped")
+            raise ValueError(
+                f"{path} line {number} does not follow the line before it: decisions are appended, never edited or dropped"
+            )
         found.append(made)
         previous = hashlib.sha256(line).hexdigest()
     return found
@@ -69,7 +71,14 @@ def append(path: Path, entry: str, action: Action, reason: str, **facts: Any) ->
     read(path)
     last = path.read_bytes().splitlines()[-1:] if path.exists() else []
     previous = hashlib.sha256(last[0]).hexdigest() if last else "0" * 64
-    values = {"entry": entry, "action": action, "reason": reason, "date": f"{datetime.now(UTC):%Y-%m-%d}", **facts, "previous": previous}
+    values = {
+        "entry": entry,
+        "action": action,
+        "reason": reason,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        **facts,
+        "previous": previous,
+    }
     made = explain(Adjudication, values, "adjudication")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as f:
@@ -86,31 +95,44 @@ def verify(bundle: Bundle, seed: int, out: Path) -> tuple[Action, str, str]:
     """
     run = next((run for run in bundle.runs if run.seed == seed), None)
     if run is None:
-        raise ValueError(f"no seed {seed} in this submission: there are {', '.join(str(run.seed) for run in bundle.runs)}")
+        raise ValueError(
+            f"no seed {seed} in this submission: there are {', '.join(str(run.seed) for run in bundle.runs)}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         for name, text in bundle.code().items():
             copy = Path(folder) / f"{name}.py"
             copy.write_bytes(text)
-            SHELVES["methods"].recall(name, bundle.submission.code[f"methods/{name}"], copy)
+            REGISTRIES["methods"].recall(name, bundle.submission.code[f"methods/{name}"], copy)
         made = start(run.config, run.spec, out)
     found = environment(run.config.threads)
-    action, reason = judge(bundle, run, made.store.rows("evals"), made.metrics)
+    action, reason = judge(bundle, run, made.source.rows("evals"), made.metrics)
     return action, f"seed {seed} run again on {found['cpu']}: {reason}", found["code"]
 
 
 def judge(bundle: Bundle, run: Submitted, rows: list[dict[str, Any]], metrics: dict[str, Any]) -> tuple[Action, str]:
     """What a run's new rows and metrics say of the submitted ones. ValueError where they differ and nothing says by how much they may."""
     shared = [{key: row[key] for key in theirs if key in row} for row, theirs in zip(rows, run.evals, strict=True)]
-    differing = [number for number, (ours, theirs) in enumerate(zip(shared, run.evals, strict=True), 1) if ours != theirs]
+    differing = [
+        number for number, (ours, theirs) in enumerate(zip(shared, run.evals, strict=True), 1) if ours != theirs
+    ]
     if not differing:
         return "verified", f"all {len(rows)} evaluation rows are the same, bit for bit"
     if len(bundle.runs) < 2:
-        raise ValueError(f"{len(differing)} of {len(rows)} evaluation rows differ, and one seed gives no interval to judge another draw by")
+        raise ValueError(
+            f"{len(differing)} of {len(rows)} evaluation rows differ, and one seed gives no interval to judge another draw by"
+        )
     again = replace(run.finished(), metrics=metrics, rows=rows)
     said, inside = [], []
     for column in (c for c in COLUMNS if c.ranked):
         mean, half = interval([column.of(other.finished()) for other in bundle.runs])
-        width, value = half * math.sqrt(len(bundle.runs) + 1), column.of(again)  # of a prediction: t * s * sqrt(1 + 1/n)
+        width, value = (
+            half * math.sqrt(len(bundle.runs) + 1),
+            column.of(again),
+        )  # of a prediction: t * s * sqrt(1 + 1/n)
         inside.append(abs(value - mean) <= width)
-        said.append(f"{column.label} {value:.3f}, one more seed is expected in {mean - width:.3f} to {mean + width:.3f}")
-    return "verified" if all(inside) else "disputed", f"{len(differing)} of {len(rows)} evaluation rows differ; {'; '.join(said)}"
+        said.append(
+            f"{column.label} {value:.3f}, one more seed is expected in {mean - width:.3f} to {mean + width:.3f}"
+        )
+    return "verified" if all(
+        inside
+    ) else "disputed", f"{len(differing)} of {len(rows)} evaluation rows differ; {'; '.join(said)}"

@@ -26,15 +26,17 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from fst_bench.compare import Finished
-from fst_bench.compare.runs import Runs, alike, finished
-from fst_bench.config import Config
-from fst_bench.errors import explain
-from fst_bench.plugins import Source
-from fst_bench.stream import StreamSpec
+from fst_bench.analysis import Finished
+from fst_bench.analysis.runs import Runs, alike, finished
+from fst_bench.core.errors import explain
+from fst_bench.core.registry import Source
+from fst_bench.harness.config import Config
+from fst_bench.tasks.stream import StreamSpec
 
 SETTINGS, RECORDS = ("config", "env", "metrics", "ledger"), ("evals", "answers", "prompts")
-RUN = re.compile(rf"runs/s(0|[1-9]\d{{0,8}})/({'|'.join(SETTINGS)})\.json|runs/s(0|[1-9]\d{{0,8}})/({'|'.join(RECORDS)})\.jsonl")
+RUN = re.compile(
+    rf"runs/s(0|[1-9]\d{{0,8}})/({'|'.join(SETTINGS)})\.json|runs/s(0|[1-9]\d{{0,8}})/({'|'.join(RECORDS)})\.jsonl"
+)
 CODE = re.compile(r"code/methods/[a-z0-9][a-z0-9_-]{0,99}\.py")
 MANIFEST = "submission.json"
 PACKED, UNPACKED, FILES = 50_000_000, 400_000_000, 200
@@ -105,11 +107,17 @@ class Submitted:
 
     @cached_property
     def config(self) -> Config:
-        return explain(Config, mapping(self.saved.get("config"), f"{self.where}/config.json: config"), f"{self.where}/config.json")
+        return explain(
+            Config, mapping(self.saved.get("config"), f"{self.where}/config.json: config"), f"{self.where}/config.json"
+        )
 
     @cached_property
     def spec(self) -> StreamSpec:
-        return explain(StreamSpec, mapping(self.saved.get("spec"), f"{self.where}/config.json: spec"), f"{self.where}/config.json: spec")
+        return explain(
+            StreamSpec,
+            mapping(self.saved.get("spec"), f"{self.where}/config.json: spec"),
+            f"{self.where}/config.json: spec",
+        )
 
     def finished(self) -> Finished:
         """As tables and figures take it."""
@@ -168,7 +176,10 @@ def sound(entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
             raise BundleError(f"{name!r} is no file of a submission")
         if name in names:
             raise BundleError(f"{name} is there twice")
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2) or entry.flag_bits & 1:
+        if (
+            entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+            or entry.flag_bits & 1
+        ):
             raise BundleError(f"{name} is encrypted, or compressed otherwise than by bzip2 or deflate")
         names.add(name)
     return entries
@@ -200,10 +211,19 @@ def hashed(submission: Submission, files: dict[str, bytes]) -> None:
 
 def run_of(seed: int, files: dict[str, bytes]) -> Submitted:
     where = f"runs/s{seed}"
-    settings = {part: mapping(parsed(name, files[name]), name) for part in SETTINGS for name in [f"{where}/{part}.json"]}
+    settings = {
+        part: mapping(parsed(name, files[name]), name) for part in SETTINGS for name in [f"{where}/{part}.json"]
+    }
     rows = {part: list(lines(f"{where}/{part}.jsonl", files[f"{where}/{part}.jsonl"])) for part in RECORDS}
     return Submitted(
-        seed, settings["config"], settings["env"], settings["metrics"], settings["ledger"], rows["evals"], rows["answers"], rows["prompts"]
+        seed,
+        settings["config"],
+        settings["env"],
+        settings["metrics"],
+        settings["ledger"],
+        rows["evals"],
+        rows["answers"],
+        rows["prompts"],
     )
 
 

@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from fst_bench.compare.runs import short
-from fst_bench.data import PROCEDURAL, task_from
-from fst_bench.evaluate import TEST_SEED, Due, calendar
+from fst_bench.analysis.runs import short
+from fst_bench.core.registry import NAME
+from fst_bench.harness.evaluate import TEST_SEED, ScheduledEvaluation, evaluation_schedule
+from fst_bench.harness.protocol import flat
 from fst_bench.leaderboard import rules
 from fst_bench.leaderboard.bundle import MANIFEST, Bundle, Submitted, as_runs, private
-from fst_bench.ledger import Ledger
-from fst_bench.methods import METHODS
+from fst_bench.method.ledger import Ledger
+from fst_bench.method.registry import METHODS
 from fst_bench.metrics import summarise
 from fst_bench.metrics.curve import Floats
-from fst_bench.plugins import NAME
-from fst_bench.protocol import flat
-from fst_bench.stream import Stream
 from fst_bench.tasks import Problem, Task
+from fst_bench.tasks.data import PROCEDURAL, task_from
+from fst_bench.tasks.stream import Stream
 
 Check = tuple[str, str | None]
 Parts = dict[str, Callable[[Submitted], Iterator[str]]]
@@ -43,7 +43,16 @@ ENVIRONMENT = {
 }  # fmt: skip
 LONGEST, MOST = 20_000, 100
 """Characters of a prompt, or of all disclosed settings; prompts of a population, parts of a ledger, characters of a name."""
-COUNTED = {"problems", "rollouts", "prompt_tokens", "sampled_tokens", "reflections", "reflection_failures", "optimizer_steps", "seconds"}
+COUNTED = {
+    "problems",
+    "rollouts",
+    "prompt_tokens",
+    "sampled_tokens",
+    "reflections",
+    "reflection_failures",
+    "optimizer_steps",
+    "seconds",
+}
 """What every ledger has; the rest is younger than the first published runs."""
 KL_ROUNDING = 1e-3
 """An exact KL is not negative, and that of the base to itself nothing, but for rounding."""
@@ -94,11 +103,22 @@ def about(bundle: Bundle) -> Iterator[str]:
         saved, config, spec = run.saved, run.config, run.spec
         if config.data != PROCEDURAL:
             yield f"{run.where}/config.json: its problems are from {config.data}, and have to be procedural, so that everybody can score its answers again"
-        named = {"stream": f"{spec.name}@{spec.version}", "model": config.model, "preset": config.preset, "method": config.method}
+        named = {
+            "stream": f"{spec.name}@{spec.version}",
+            "model": config.model,
+            "preset": config.preset,
+            "method": config.method,
+        }
         for key, value in named.items():
             if (claimed := getattr(said, key)) != value:
                 yield f"{key} is {claimed!r}, {run.where}/config.json has {value!r}"
-        written = {"stream": spec.name, "stream_version": spec.version, "method": config.method, "preset": config.preset, "seed": config.seed}
+        written = {
+            "stream": spec.name,
+            "stream_version": spec.version,
+            "method": config.method,
+            "preset": config.preset,
+            "seed": config.seed,
+        }
         for key, below in (written | {"model": config.model, "seed_prompt": config.seed_prompt}).items():
             if saved.get(key) != below:
                 yield f"{run.where}/config.json: {key} is {saved.get(key)!r} at the top and {below!r} below"
@@ -119,7 +139,9 @@ def about(bundle: Bundle) -> Iterator[str]:
         kind, _, name = key.partition("/")
         if kind != "methods" or name != said.method or not NAME.fullmatch(name):
             yield f"code: {key} is no method of this submission"
-        if source.package is None and (name not in own or bundle.submission.files[f"code/methods/{name}.py"] != source.sha256):
+        if source.package is None and (
+            name not in own or bundle.submission.files[f"code/methods/{name}.py"] != source.sha256
+        ):
             yield f"code/methods/{name}.py is missing, or not the one its runs were made with"
     for name in own:
         if f"methods/{name}" not in said.code:
@@ -164,7 +186,9 @@ def ledger(run: Submitted) -> Iterator[str]:
         parts = value if isinstance(usual[key], dict) else {key: value}
         small = isinstance(parts, dict) and len(parts) <= MOST and all(len(part) <= MOST for part in parts)
         sound = finite if key in ("seconds", "reflection_usd", "reflection_unanswered_usd") else whole
-        if not small or not all((value is None and key.endswith("_usd")) or (sound(value) and value >= 0) for value in parts.values()):
+        if not small or not all(
+            (value is None and key.endswith("_usd")) or (sound(value) and value >= 0) for value in parts.values()
+        ):
             yield f"ledger.json: {key} is {short(value)}"
 
 
@@ -189,7 +213,11 @@ def stages(run: Submitted) -> Iterator[str]:
 
 def rows(run: Submitted) -> Iterator[str]:
     """The evaluation rows are those that the settings ask for, each once, and what was spent only grows."""
-    wanted = [(due, task, mode) for due in calendar(stream_of(run), run.config.batch, run.config.evaluation).values() for task, mode in due.cells]
+    wanted = [
+        (due, task, mode)
+        for due in evaluation_schedule(stream_of(run), run.config.batch, run.config.evaluation).values()
+        for task, mode in due.cells
+    ]
     before = {"rollouts": 0, "tokens": 0}
     for number, (row, owed) in enumerate(zip_longest(run.evals, wanted), 1):
         where = f"evals.jsonl row {number}"
@@ -214,7 +242,9 @@ def rows(run: Submitted) -> Iterator[str]:
         yield f"ledger.json: {run.ledger['sampled_tokens']} sampled tokens are more than its rollouts can hold"
 
 
-def unlike(where: str, row: dict[str, Any], run: Submitted, due: Due, task: str, mode: str) -> Iterator[str]:
+def unlike(
+    where: str, row: dict[str, Any], run: Submitted, due: ScheduledEvaluation, task: str, mode: str
+) -> Iterator[str]:
     asked = run.config.evaluation
     wanted = {
         "step": due.step, "stage": due.stage, "boundary": due.boundary, "task": task, "prompt_mode": mode, "problems": due.problems,
@@ -241,21 +271,32 @@ def judged(run: Submitted) -> Iterator[tuple[int, dict[str, Any], Problem, float
     """(row, record, problem, reward, status) of every answer that the settings ask for, scored now. ValueError names the first row that is not owed."""
     stream, evaluation = stream_of(run), run.config.evaluation
     held_out, most = stream.held_out(), max(evaluation.boundary, evaluation.small)
-    problems = {name: held_out_problems(run.config.data, task.name, task.difficulty.model_dump_json(), most) for name, task in held_out.items()}
+    problems = {
+        name: held_out_problems(run.config.data, task.name, task.difficulty.model_dump_json(), most)
+        for name, task in held_out.items()
+    }
     row = 0
-    for due in calendar(stream, run.config.batch, evaluation).values():
+    for due in evaluation_schedule(stream, run.config.batch, evaluation).values():
         for name, task in held_out.items():
             owed = [mode for of, mode in due.cells if of == name]
             while owed:  # modes that answered under the same contexts share their answers
                 modes = run.answers[row].get("prompt_modes") if row < len(run.answers) else None
-                if not isinstance(modes, list) or modes[:1] != owed[:1] or sorted(modes) != sorted(set(modes) & set(owed)):
-                    raise ValueError(f"answers.jsonl row {row + 1}: owed is an answer of step {due.step} to {name} under {owed[0]}")
+                if (
+                    not isinstance(modes, list)
+                    or modes[:1] != owed[:1]
+                    or sorted(modes) != sorted(set(modes) & set(owed))
+                ):
+                    raise ValueError(
+                        f"answers.jsonl row {row + 1}: owed is an answer of step {due.step} to {name} under {owed[0]}"
+                    )
                 owner = {"step": due.step, "stage": due.stage, "task": name, "prompt_modes": modes}
                 for problem in (p for p in problems[name][: due.n] for _ in range(evaluation.samples)):
                     record = run.answers[row] if row < len(run.answers) else {}
                     row += 1
                     if any(record.get(key) != value for key, value in (owner | {"problem": problem.id}).items()):
-                        raise ValueError(f"answers.jsonl row {row}: owed is an answer of step {due.step} to {problem.id} under {' and '.join(modes)}")
+                        raise ValueError(
+                            f"answers.jsonl row {row}: owed is an answer of step {due.step} to {problem.id} under {' and '.join(modes)}"
+                        )
                     if record.keys() - TURNS != ANSWER or not isinstance(record["text"], str):
                         raise ValueError(f"answers.jsonl row {row} is no answer")
                     yield row, record, problem, *scored(row, record, task, problem)
@@ -272,7 +313,9 @@ def held_out_problems(data: str, task: str, difficulty: str, n: int) -> list[Pro
 def scored(row: int, record: dict[str, Any], task: Task, problem: Problem) -> tuple[float, str]:
     """(reward, status) of a stored answer now. ValueError where its tool did not say what it was told."""
     turns = record.get("turns", [])
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) and isinstance(turn.get("said"), str) for turn in turns):
+    if not isinstance(turns, list) or not all(
+        isinstance(turn, dict) and isinstance(turn.get("said"), str) for turn in turns
+    ):
         raise ValueError(f"answers.jsonl row {row}: its turns are none")
     said = [turn["said"] for turn in turns]
     if any(task.respond(problem, said[: i + 1]) != turn.get("heard") for i, turn in enumerate(turns)):

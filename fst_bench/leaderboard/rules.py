@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from fst_bench.config import Config, preset_files, resolve
-from fst_bench.cost import estimate
-from fst_bench.methods import METHODS
-from fst_bench.protocol import flat
-from fst_bench.stream import StreamSpec, load_spec, stream_files
+from fst_bench.harness.config import Config, preset_files, resolve
+from fst_bench.harness.planning.cost import estimate
+from fst_bench.harness.protocol import flat
+from fst_bench.method.registry import METHODS
+from fst_bench.tasks.stream import StreamSpec, load_spec, stream_files
 
 SEEDS = [0, 1, 2, 3, 4]
 """What an entry needs to be ranked, in both divisions; the closed one knows no others."""
@@ -42,7 +42,11 @@ def settings_of(config: Config, spec: StreamSpec) -> dict[str, Any]:
     method = config.method if config.method in METHODS else "base"
     usual = dict(flat(resolve(spec.name, method, config.preset)[0].model_dump(mode="json")))
     chosen = {"stream", "method", "preset", "seed", "code"}
-    return {key: value for key, value in flat(config.model_dump(mode="json")) if key.partition(".")[0] not in chosen and usual.get(key) != value}
+    return {
+        key: value
+        for key, value in flat(config.model_dump(mode="json"))
+        if key.partition(".")[0] not in chosen and usual.get(key) != value
+    }
 
 
 def command(config: Config, spec: StreamSpec) -> str:
@@ -59,7 +63,9 @@ def budget(stream: str, preset: str, seed: int) -> tuple[int, int]:
     return cost["training_rollouts"] + cost["evolution_rollouts"], cost["reflections"]
 
 
-def broken(division: str, config: Config, spec: StreamSpec, env: dict[str, Any], ledger: dict[str, Any]) -> Iterator[str]:
+def broken(
+    division: str, config: Config, spec: StreamSpec, env: dict[str, Any], ledger: dict[str, Any]
+) -> Iterator[str]:
     """Every rule of the division that a run breaks, in words."""
     want, have = expected(spec, config.preset).model_dump(mode="json"), config.model_dump(mode="json")
     for values in (want, have):  # of tasks that the stream does not hold, nothing is asked
@@ -67,7 +73,9 @@ def broken(division: str, config: Config, spec: StreamSpec, env: dict[str, Any],
     for name in (*ASKED, *(CLOSED if division == "closed" else ())):
         wanted, had = dug(want, name), dug(have, name)
         if wanted != had:
-            differing = [key for key, value in dict(flat({name: had})).items() if dict(flat({name: wanted})).get(key) != value] or [name]
+            differing = [
+                key for key, value in dict(flat({name: had})).items() if dict(flat({name: wanted})).get(key) != value
+            ] or [name]
             yield f"{differing[0]} is {dug(have, differing[0])}, preset {config.preset} has {dug(want, differing[0])}"
     if division == "open":
         return

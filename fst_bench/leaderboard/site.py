@@ -22,18 +22,28 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from fst_bench.compare.curves import curve_of
-from fst_bench.compare.figures import continual, evidence
-from fst_bench.compare.runs import Finished, Runs
+from fst_bench.analysis.curves import curve_of
+from fst_bench.analysis.figures import continual, evidence
+from fst_bench.analysis.report import environment
+from fst_bench.analysis.report.figures import kl_accuracy, to_svg
+from fst_bench.analysis.report.prompts import cycles
+from fst_bench.analysis.report.tables import number as count
+from fst_bench.analysis.runs import Finished, Runs
+from fst_bench.harness.store import write_atomic
+from fst_bench.leaderboard.standings import COLUMNS, Entry, League, Standing
+from fst_bench.leaderboard.tables import (
+    ASIDE,
+    Record,
+    interval,
+    latex,
+    markdown,
+    place_text,
+    said,
+    spreadsheet,
+    summary,
+    tabled,
+)
 from fst_bench.metrics.transfer import trained
-from fst_bench.report import environment
-from fst_bench.report.figures import kl_accuracy, to_svg
-from fst_bench.report.prompts import cycles
-from fst_bench.report.tables import number as count
-from fst_bench.store import write_atomic
-
-from .standings import COLUMNS, Entry, League, Standing
-from .tables import ASIDE, Record, interval, latex, markdown, place_text, said, spreadsheet, summary, tabled
 
 FACETS = (*League._fields, "method")
 
@@ -56,12 +66,18 @@ def build_site(standings: Sequence[Standing], removed: Sequence[Removed], out: P
     """
     entries, gone = [record(standing) for standing in standings], [line(asdict(r)) for r in removed]
     env = templates()
-    columns = [{name: getattr(c, name) for name in ("key", "label", "note", "digits", "better", "ranked")} for c in COLUMNS]
+    columns = [
+        {name: getattr(c, name) for name in ("key", "label", "note", "digits", "better", "ranked")} for c in COLUMNS
+    ]
     files = {"data.json": as_json({"format": 1, "columns": columns, "entries": entries, "removed": gone})}
     leagues = tabled(entries)
     for name, league in leagues.items():
         mine = [e for e in entries if tuple(e["league"].values()) == league]
-        files |= {f"tables/{name}.md": markdown(league, mine), f"tables/{name}.csv": spreadsheet(mine), f"tables/{name}.tex": latex(league, mine)}
+        files |= {
+            f"tables/{name}.md": markdown(league, mine),
+            f"tables/{name}.csv": spreadsheet(mine),
+            f"tables/{name}.tex": latex(league, mine),
+        }
     for standing, entry in zip(standings, entries, strict=True):
         files[entry["page"]] = entry_page(env, standing.entry, entry, entries)
     if entries:
@@ -101,7 +117,9 @@ def plain(value: Any) -> Any:
 
 def line(value: Any) -> Any:
     """`plain`, each text on one line."""
-    return {key: line(item) for key, item in value.items()} if isinstance(value, dict) else " ".join(plain(value).split())
+    return (
+        {key: line(item) for key, item in value.items()} if isinstance(value, dict) else " ".join(plain(value).split())
+    )
 
 
 def rounded(x: float, digits: int) -> float | None:
@@ -131,11 +149,16 @@ def record(standing: Standing) -> Record:
         "places": {key: {"first": place.first, "last": place.last} for key, place in standing.places.items()},
         "values": {
             c.key: around(values[c.key], c.digits)
-            | {"half": rounded((values[c.key].high - values[c.key].low) / 2, c.digits), "seeds": [rounded(c.of(run), c.digits) for run in runs]}
+            | {
+                "half": rounded((values[c.key].high - values[c.key].low) / 2, c.digits),
+                "seeds": [rounded(c.of(run), c.digits) for run in runs],
+            }
             for c in COLUMNS
         },
         "differences": {
-            c.key: {other: around(d, c.digits) for other, d in standing.differences[c.key].items()} for c in COLUMNS if c.key in standing.differences
+            c.key: {other: around(d, c.digits) for other, d in standing.differences[c.key].items()}
+            for c in COLUMNS
+            if c.key in standing.differences
         },
         "verified": [line(found) for found in entry.verified],
         "unranked": None if entry.unranked is None else line(entry.unranked),
@@ -159,19 +182,30 @@ def as_json(value: Any) -> str:
 
 def with_interval(x: Record, digits: int) -> Markup:
     value = said(x["value"], digits)
-    return Markup(value if x["low"] is None or not digits else f'{value} <span class="range">{interval(x, digits)}</span>')
+    return Markup(
+        value if x["low"] is None or not digits else f'{value} <span class="range">{interval(x, digits)}</span>'
+    )
 
 
 def difference(x: Record, digits: int) -> Markup:
     value = said(x["value"], digits, "+")
     clear = x["low"] is not None and (x["low"] > 0 or x["high"] < 0)
-    return Markup(f'{f"<strong>{value}</strong>" if clear else value} <span class="range">{interval(x, digits, "+")}</span>')
+    return Markup(
+        f'{f"<strong>{value}</strong>" if clear else value} <span class="range">{interval(x, digits, "+")}</span>'
+    )
 
 
 def templates() -> jinja2.Environment:
     env = environment(__package__)
     env.globals |= {"own_style": Markup(asset("board.css")), "columns": COLUMNS}
-    env.filters |= {"facet": facet, "said": said, "interval": interval, "number": with_interval, "difference": difference, "place": place_text}
+    env.filters |= {
+        "facet": facet,
+        "said": said,
+        "interval": interval,
+        "number": with_interval,
+        "difference": difference,
+        "place": place_text,
+    }
     env.filters |= {"count": count}
     return env
 
@@ -187,20 +221,32 @@ def heads() -> list[Record]:
     for c in COLUMNS:
         if c.ranked:
             note = f"Among the entries of its league, by {c.label}."
-            made.append({"name": f"place-{c.key}", "label": f"place: {c.label}", "note": note, "place": c.key, "kind": "number"})
+            made.append(
+                {"name": f"place-{c.key}", "label": f"place: {c.label}", "note": note, "place": c.key, "kind": "number"}
+            )
         made.append({"name": c.key, "label": c.label, "note": c.note, "column": c, "kind": f"number {c.better}"})
     made.append({"name": "seeds", "label": "seeds", "note": "How many runs.", "kind": "number"})
     made += [{"name": name, "label": name, "note": ""} for name in ("method", "model", "preset", "division")]
     return [{"kind": "text", "place": "", "column": None} | head | {"aside": head["name"] in ASIDE} for head in made]
 
 
-def index_page(env: jinja2.Environment, entries: list[Record], removed: list[Record], leagues: dict[str, tuple[str, ...]]) -> str:
+def index_page(
+    env: jinja2.Environment, entries: list[Record], removed: list[Record], leagues: dict[str, tuple[str, ...]]
+) -> str:
     scripts = [asset("assets/dataTables.min.js"), asset("board.js")]
-    assert not any("</script" in script or "\r" in script for script in scripts), "they would end early, or hash otherwise"
+    assert not any("</script" in script or "\r" in script for script in scripts), (
+        "they would end early, or hash otherwise"
+    )
     hashes = [Markup(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'") for s in scripts]
     facets = {name: sorted({facet(entry, name) for entry in entries}) for name in FACETS}
     return env.get_template("index.html.jinja").render(
-        entries=entries, removed=removed, leagues=leagues, heads=heads(), facets=facets, hashes=hashes, scripts=[Markup(s) for s in scripts]
+        entries=entries,
+        removed=removed,
+        leagues=leagues,
+        heads=heads(),
+        facets=facets,
+        hashes=hashes,
+        scripts=[Markup(s) for s in scripts],
     )
 
 
@@ -223,14 +269,24 @@ def entry_page(env: jinja2.Environment, entry: Entry, shown: Record, entries: li
 def ledger(run: Finished) -> Record:
     """What was spent, one level deep: 'rollouts: train'."""
     parts = {name: value if isinstance(value, dict) else {"": value} for name, value in plain(run.ledger).items()}
-    return {(f"{name}: {part}" if part else name).replace("_", " "): value for name, values in parts.items() for part, value in values.items()}
+    return {
+        (f"{name}: {part}" if part else name).replace("_", " "): value
+        for name, values in parts.items()
+        for part, value in values.items()
+    }
 
 
 def told(rows: list[Record], runs: Runs) -> list[Record]:
     """The best prompt of every cycle, as changes to the one before."""
     tasks, seed_prompt = {stage["stage"]: stage["task"] for stage in runs[0].stages}, runs[0].same["seed_prompt"]
     return [
-        {"problems": c["row"]["problems"], "stage": c["row"]["stage"], "task": c["task"], "score": c["best"]["score"], "changes": c["changes"]}
+        {
+            "problems": c["row"]["problems"],
+            "stage": c["row"]["stage"],
+            "task": c["task"],
+            "score": c["best"]["score"],
+            "changes": c["changes"],
+        }
         for c in cycles(plain(rows), seed_prompt, tasks)
     ]
 
@@ -248,7 +304,9 @@ def figures(runs: Runs) -> dict[str, Record]:
     for task in tasks:
         curve = curve_of(runs, OWN, task)
         stage = np.where(curve.problems > 0, np.searchsorted(edges, curve.problems) + 1, 0)
-        points.append(pd.DataFrame({"task": task, "stage": stage, "kl": curve.kl.mean(0), "accuracy": curve.accuracy.mean(0)}))
+        points.append(
+            pd.DataFrame({"task": task, "stage": stage, "kl": curve.kl.mean(0), "accuracy": curve.accuracy.mean(0)})
+        )
     stages = pd.DataFrame([{"stage": i + 1, "task": s["task"]} for i, s in enumerate(runs[0].stages)])
     path = kl_accuracy(pd.concat(points, ignore_index=True).dropna(), stages, tasks)
     last = ", ".join(f"{task} {rows['accuracy'].iloc[-1]:.2f}" for task, rows in zip(tasks, points, strict=True))
@@ -258,8 +316,13 @@ def figures(runs: Runs) -> dict[str, Record]:
     )
     return {
         "continual": {
-            "svg": Markup(to_svg(drawn.figure, "continual", f"Accuracy over problems seen, a line a task. Last: {last}.")),
+            "svg": Markup(
+                to_svg(drawn.figure, "continual", f"Accuracy over problems seen, a line a task. Last: {last}.")
+            ),
             "caption": drawn.caption,
         },
-        "drift": {"svg": Markup(to_svg(path, "drift", "Accuracy against KL to the base, a panel a task.")), "caption": caption},
+        "drift": {
+            "svg": Markup(to_svg(path, "drift", "Accuracy against KL to the base, a panel a task.")),
+            "caption": caption,
+        },
     }

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from fst_bench.compare import Finished, interval
-from fst_bench.compare.runs import Runs
+from fst_bench.analysis import Finished, interval
+from fst_bench.analysis.runs import Runs
 from fst_bench.metrics import Estimate, stratified_bootstrap
 from fst_bench.metrics.intervals import Scores
 
@@ -157,7 +157,11 @@ class Standing:
 
 def standings(entries: Sequence[Entry]) -> list[Standing]:
     """Every entry with its places: leagues by name, in each the ranked ones first, best first, then the others by name."""
-    return [standing for league in sorted({e.league for e in entries}) for standing in ranked([e for e in entries if e.league == league])]
+    return [
+        standing
+        for league in sorted({e.league for e in entries})
+        for standing in ranked([e for e in entries if e.league == league])
+    ]
 
 
 def ranked(league: Sequence[Entry]) -> list[Standing]:
@@ -169,9 +173,13 @@ def ranked(league: Sequence[Entry]) -> list[Standing]:
             pairs[one.id, other.id] = d = difference(one.scores[key], other.scores[key])
             pairs[other.id, one.id] = Estimate(-d.value, -d.high, -d.low)
     for entry in league:
-        differences = {key: {other: d for (one, other), d in pairs.items() if one == entry.id} for key, pairs in against.items()}
+        differences = {
+            key: {other: d for (one, other), d in pairs.items() if one == entry.id} for key, pairs in against.items()
+        }
         places = {
-            key: Place(1 + sum(d.high < 0 for d in mine.values()), len(competing) - sum(d.low > 0 for d in mine.values()))
+            key: Place(
+                1 + sum(d.high < 0 for d in mine.values()), len(competing) - sum(d.low > 0 for d in mine.values())
+            )
             for key, mine in differences.items()
             if entry.unranked is None
         }
@@ -180,7 +188,13 @@ def ranked(league: Sequence[Entry]) -> list[Standing]:
     def order(standing: Standing) -> Any:
         entry, main = standing.entry, next(c.key for c in COLUMNS if c.ranked)
         place = standing.places.get(main)
-        return (place is None, (place.first, place.last) if place else (0, 0), -entry.values[main].value, entry.name, entry.id)
+        return (
+            place is None,
+            (place.first, place.last) if place else (0, 0),
+            -entry.values[main].value,
+            entry.name,
+            entry.id,
+        )
 
     return sorted(found, key=order)
 
@@ -195,5 +209,7 @@ def difference(ours: Scores, theirs: Scores) -> Estimate:
     assert ours.keys() == theirs.keys(), "one league has one stream"
     apart = {task: np.asarray(ours[task], dtype=float) - np.asarray(theirs[task], dtype=float) for task in ours}
     found = stratified_bootstrap(apart)
-    mean, half = interval(np.mean([values.reshape(len(values), -1).mean(1) for values in apart.values()], axis=0).tolist())
+    mean, half = interval(
+        np.mean([values.reshape(len(values), -1).mean(1) for values in apart.values()], axis=0).tolist()
+    )
     return Estimate(found.value, min(found.low, mean - half), max(found.high, mean + half))

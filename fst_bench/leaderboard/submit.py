@@ -9,16 +9,25 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fst_bench.compare.runs import load
-from fst_bench.config import Config
-from fst_bench.data import PROCEDURAL
-from fst_bench.errors import explain
-from fst_bench.store import Store
-from fst_bench.stream import StreamSpec
-
-from .bundle import MANIFEST, RECORDS, SETTINGS, Bundle, Submission, place_of, private, read_bundle, sha256
-from .check import sound
-from .rules import settings_of
+from fst_bench.analysis.runs import load
+from fst_bench.core.errors import explain
+from fst_bench.harness.config import Config
+from fst_bench.harness.store import Store
+from fst_bench.leaderboard.bundle import (
+    MANIFEST,
+    RECORDS,
+    SETTINGS,
+    Bundle,
+    Submission,
+    place_of,
+    private,
+    read_bundle,
+    sha256,
+)
+from fst_bench.leaderboard.check import sound
+from fst_bench.leaderboard.rules import settings_of
+from fst_bench.tasks.data import PROCEDURAL
+from fst_bench.tasks.stream import StreamSpec
 
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 
@@ -27,14 +36,20 @@ def submit(paths: Sequence[Path], name: str, organisation: str, division: str, n
     """Write finished runs, one a seed, of one method on one stream into a submission's file. ValueError in one line: what can't be submitted."""
     runs = sorted(load(paths), key=lambda run: run.seed)
     if len(methods := sorted({run.method for run in runs})) > 1:
-        raise ValueError(f"a submission is one method's, these runs are of {', '.join(methods)}: submit them one by one")
+        raise ValueError(
+            f"a submission is one method's, these runs are of {', '.join(methods)}: submit them one by one"
+        )
     files: dict[str, bytes] = {}
     for run in runs:
         store = Store(run.path)
         if broken := store.broken():
             raise ValueError(f"{run.path} was changed since the run: {', '.join(broken)}")
-        files |= files_of(store, run.seed) | {f"runs/s{run.seed}/config.json": encoded(public(store.read("config"), run.path))}
-        files |= {f"code/methods/{file.name}": file.read_bytes() for file in (run.path / "code" / "methods").glob("*.py")}
+        files |= files_of(store, run.seed) | {
+            f"runs/s{run.seed}/config.json": encoded(public(store.read("config"), run.path))
+        }
+        files |= {
+            f"code/methods/{file.name}": file.read_bytes() for file in (run.path / "code" / "methods").glob("*.py")
+        }
     first = json.loads(files[f"runs/s{runs[0].seed}/config.json"])
     config, spec = explain(Config, first["config"], "config.json"), explain(StreamSpec, first["spec"], "config.json")
     about = {
@@ -50,7 +65,10 @@ def submit(paths: Sequence[Path], name: str, organisation: str, division: str, n
     with zipfile.ZipFile(temporary, "w") as packed:
         for file in [MANIFEST, *sorted(files.keys() - {MANIFEST})]:
             entry = zipfile.ZipInfo(file)  # 1980: the same runs are the same bytes on any day
-            entry.compress_type, entry.external_attr = zipfile.ZIP_BZIP2, 0o644 << 16  # a third of what deflate makes of answers
+            entry.compress_type, entry.external_attr = (
+                zipfile.ZIP_BZIP2,
+                0o644 << 16,
+            )  # a third of what deflate makes of answers
             packed.writestr(entry, files[file], compresslevel=9)
     try:
         bundle = sound(read_bundle(temporary))
@@ -68,7 +86,9 @@ def files_of(store: Store, seed: int) -> dict[str, bytes]:
     for part in SETTINGS:
         store.read(part)
     files = {f"{where}/{part}.json": (store.path / f"{part}.json").read_bytes() for part in SETTINGS}
-    return files | {f"{where}/{part}.jsonl": store.file(part).read_bytes() if store.file(part).exists() else b"" for part in RECORDS}
+    return files | {
+        f"{where}/{part}.jsonl": store.file(part).read_bytes() if store.file(part).exists() else b"" for part in RECORDS
+    }
 
 
 def encoded(value: Any) -> bytes:
@@ -93,14 +113,24 @@ def public(saved: dict[str, Any], path: Path) -> dict[str, Any]:
 def search(file: str, text: str, runs: Iterable[Path]) -> None:
     """ValueError where a text that is to be published holds a key, or a place or name of this machine."""
     known = {
-        value: f"the value of the environment variable {name}" for name, value in os.environ.items() if SECRET_NAME.search(name) and len(value) >= 8
+        value: f"the value of the environment variable {name}"
+        for name, value in os.environ.items()
+        if SECRET_NAME.search(name) and len(value) >= 8
     }
-    known |= {str(place): "a path of this machine" for place in (Path.home(), Path.cwd(), *(run.resolve() for run in runs)) if len(place.parts) > 2}
+    known |= {
+        str(place): "a path of this machine"
+        for place in (Path.home(), Path.cwd(), *(run.resolve() for run in runs))
+        if len(place.parts) > 2
+    }
     host = socket.gethostname()
     for found, what in known.items():
         if found in text:
             raise ValueError(f"{place_of(file, text, text.index(found))} holds {what}: nothing was written")
-    if len(host) > 3 and (match := re.search(rf"(?<![\w-]){re.escape(host)}(?![\w-])", text)) and not file.endswith(("answers.jsonl", "evals.jsonl")):
+    if (
+        len(host) > 3
+        and (match := re.search(rf"(?<![\w-]){re.escape(host)}(?![\w-])", text))
+        and not file.endswith(("answers.jsonl", "evals.jsonl"))
+    ):
         raise ValueError(f"{place_of(file, text, match.start())} holds this machine's name: nothing was written")
     for complaint in private(file, text):
         raise ValueError(f"{complaint}: nothing was written")

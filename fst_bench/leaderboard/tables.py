@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .standings import COLUMNS
+from fst_bench.leaderboard.standings import COLUMNS
 
 ASIDE = ("anytime", "rollouts", "seconds", "preset")
 """Columns that the index shows only when asked, and that tables for papers leave out."""
@@ -25,7 +25,13 @@ def interval(x: Record, digits: int, sign: str = "") -> str:
 
 
 def place_text(place: Record | None) -> str:
-    return "–" if place is None else f"{place['first']}" if place["first"] == place["last"] else f"{place['first']}–{place['last']}"
+    return (
+        "–"
+        if place is None
+        else f"{place['first']}"
+        if place["first"] == place["last"]
+        else f"{place['first']}–{place['last']}"
+    )
 
 
 def tabled(entries: list[Record]) -> dict[str, tuple[str, ...]]:
@@ -41,7 +47,11 @@ def tabled(entries: list[Record]) -> dict[str, tuple[str, ...]]:
 
 def cells(entry: Record) -> list[tuple[str, str, bool]]:
     """(column, cell, whether a stranger wrote it) of one row, for tables to read; long texts are cut, they are whole on the entry's page."""
-    row = [("entry", cut(entry["name"]), True), ("organisation", cut(entry["organisation"]), True), ("method", cut(entry["method"]), True)]
+    row = [
+        ("entry", cut(entry["name"]), True),
+        ("organisation", cut(entry["organisation"]), True),
+        ("method", cut(entry["method"]), True),
+    ]
     row.append(("seeds", str(len(entry["seeds"])), False))
     for c in COLUMNS:
         if c.ranked:
@@ -50,7 +60,9 @@ def cells(entry: Record) -> list[tuple[str, str, bool]]:
             x = entry["values"][c.key]
             around = "" if x["low"] is None or not c.digits else f" ({interval(x, c.digits)})"
             row.append((c.label, said(x["value"], c.digits) + around, False))
-    remarks = ["verified"] * bool(entry["verified"]) + ([] if entry["unranked"] is None else [f"unranked: {cut(entry['unranked'])}"])
+    remarks = ["verified"] * bool(entry["verified"]) + (
+        [] if entry["unranked"] is None else [f"unranked: {cut(entry['unranked'])}"]
+    )
     return [*row, ("remarks", ", ".join(remarks), True)]
 
 
@@ -58,9 +70,7 @@ def cut(text: str) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-CAPTION = (
-    "Means over seeds with 95 % t-intervals. A place is an interval: entries whose paired difference holds zero in its 95 % interval share places."
-)
+CAPTION = "Means over seeds with 95 % t-intervals. A place is an interval: entries whose paired difference holds zero in its 95 % interval share places."
 
 
 def markdown(league: Sequence[str], entries: list[Record]) -> str:
@@ -96,7 +106,11 @@ def latex(league: Sequence[str], entries: list[Record]) -> str:
     return "\n".join([*lines, ""])
 
 
-SIGNS = {sign: "\\" + sign for sign in "&%$#_{}"} | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+SIGNS = {sign: "\\" + sign for sign in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+}
 SIGNS |= {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
@@ -124,14 +138,22 @@ def spreadsheet(entries: list[Record]) -> str:
 
 
 def spread(entry: Record) -> dict[str, str | float]:
-    row: dict[str, Any] = {"id": entry["id"]} | entry["league"] | {name: entry[name] for name in ("name", "organisation", "method")}
+    row: dict[str, Any] = (
+        {"id": entry["id"]} | entry["league"] | {name: entry[name] for name in ("name", "organisation", "method")}
+    )
     row["seeds"] = len(entry["seeds"])
     for key in [c.key for c in COLUMNS if c.ranked]:
         row |= {f"{key}_place_{end}": entry["places"].get(key, {}).get(end) for end in ("first", "last")}
     for key, x in entry["values"].items():
         row |= {key: x["value"], f"{key}_low": x["low"], f"{key}_high": x["high"]}
-    row |= {"verified": "yes" if entry["verified"] else "no", "unranked": entry["unranked"] or "", "bundle": entry["bundle"]}
-    return {name: in_csv(value) if isinstance(value, str) else "" if value is None else value for name, value in row.items()}
+    row |= {
+        "verified": "yes" if entry["verified"] else "no",
+        "unranked": entry["unranked"] or "",
+        "bundle": entry["bundle"],
+    }
+    return {
+        name: in_csv(value) if isinstance(value, str) else "" if value is None else value for name, value in row.items()
+    }
 
 
 def in_csv(text: str) -> str:
@@ -151,10 +173,15 @@ def summary(leagues: Mapping[str, Sequence[str]], entries: list[Record]) -> str:
     rows = []
     for league in leagues.values():
         for entry in (e for e in entries if tuple(e["league"].values()) == league):
-            row = [in_markdown(f"{entry['league']['stream']}, {entry['league']['division']}"), in_markdown(cut(entry["name"]))]
+            row = [
+                in_markdown(f"{entry['league']['stream']}, {entry['league']['division']}"),
+                in_markdown(cut(entry["name"])),
+            ]
             for c in COLUMNS:
                 x = entry["values"][c.key]
                 half = "" if x["half"] is None or not c.digits else f" ± {x['half']:.{c.digits}f}"
-                row += [place_text(entry["places"].get(c.key))] * c.ranked + [said(x["value"], c.digits) + half] * (c.ranked or c.key in SHORT)
+                row += [place_text(entry["places"].get(c.key))] * c.ranked + [said(x["value"], c.digits) + half] * (
+                    c.ranked or c.key in SHORT
+                )
             rows.append(row)
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]) + "\n"

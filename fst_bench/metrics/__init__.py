@@ -3,15 +3,36 @@
 Every number is signed; a missing cell, a NaN or an unknown name is a ValueError that names it, never a zero.
 """
 
-from .asymptote import Asymptote, asymptote_difference, fit_asymptote
-from .drift import Drift, token_kl
-from .efficiency import Ratio, Reached, efficiency_ratio, samples_to_threshold
-from .intervals import Estimate, paired_difference, stratified_bootstrap
-from .probed import difference, interaction
-from .summary import summarise
-from .transfer import Transfer, transfer
+from fst_bench.metrics.asymptote import Asymptote, asymptote_difference, fit_asymptote
+from fst_bench.metrics.drift import Drift, token_kl
+from fst_bench.metrics.efficiency import Ratio, Reached, efficiency_ratio, samples_to_threshold
+from fst_bench.metrics.intervals import Estimate, paired_difference, stratified_bootstrap, t_interval
+from fst_bench.metrics.paired_curves import Curve, PeakRatio, matched_kl, ratios_to_peak
+from fst_bench.metrics.probed import difference, interaction
+from fst_bench.metrics.summary import summarise
+from fst_bench.metrics.transfer import Transfer, transfer
 
 __all__ = [
-    "Asymptote", "Drift", "Estimate", "Ratio", "Reached", "Transfer", "asymptote_difference", "difference", "efficiency_ratio", "fit_asymptote",
-    "interaction", "paired_difference", "samples_to_threshold", "stratified_bootstrap", "summarise", "token_kl", "transfer",
-]  # fmt: skip
+    "Asymptote",
+    "Curve",
+    "Drift",
+    "Estimate",
+    "PeakRatio",
+    "Ratio",
+    "Reached",
+    "Transfer",
+    "asymptote_difference",
+    "difference",
+    "efficiency_ratio",
+    "fit_asymptote",
+    "interaction",
+    "matched_kl",
+    "paired_difference",
+    "ratios_to_peak",
+    "samples_to_threshold",
+    "stratified_bootstrap",
+    "summarise",
+    "t_interval",
+    "token_kl",
+    "transfer",
+]

@@ -2,8 +2,8 @@
 
     R(C) - R0 = (A - R0) / (1 + (C_mid / C)^B)
 
-Fit it to raw accuracies; a fit to their running maximum (`numpy.maximum.accumulate`) is what the paper plots, and is
-biased upward the more, the smaller the evaluations.
+Fit it to raw accuracies. The paper plots a fit to their running maximum (`numpy.maximum.accumulate`), which is biased
+upward the more, the smaller the evaluations.
 """
 
 import math
@@ -13,17 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
-from .curve import Floats, checked
-from .intervals import Estimate, expanded
+from fst_bench.metrics.curve import Floats, checked
+from fst_bench.metrics.intervals import Estimate, expanded
 
 SLOPES = np.array([0.5, 1.0, 2.0, 4.0, 8.0])
-"""B, where the search starts; it ends within [0.2, 20]."""
+"""Values of B where the search starts; it ends within [0.2, 20]."""
 REPS = 200
+"""Resamples behind an interval."""
 CLOSE = 1e-6
-"""Where least squares stops, relative: A is good to four digits or more, and an accuracy is never known that well."""
+"""Relative change at which least squares stops: A is then good to four digits, more than an accuracy is known to."""
 WIDTH = 0.1
+"""Widest interval of an identifiable asymptote."""
 SEEN = 0.5
+"""Least share of the rise that the data of an identifiable asymptote show."""
 REACHED = 0.02
+"""Largest distance of the fitted curve's end to an asymptote at which the fit was stopped."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +41,43 @@ class Asymptote:
     low: float
     high: float
     identifiable: bool
-    """A's interval is at most 0.1 wide, and at least half of the rise to A is in the data. C_mid need not be
-    identified for that: a curve may saturate before its first evaluation. An A of 1 or 0 is where the fit was stopped, and
-    its interval says nothing: it counts only where the fitted curve gets within 0.02 of it."""
+    """Whether A's interval is at most 0.1 wide, and at least half of the rise to A is in the data.
+
+    C_mid need not be identified for that: a curve may saturate before its first evaluation. An A of 1 or 0 is where the
+    fit was stopped, and its interval says nothing: it counts only where the fitted curve gets within 0.02 of it."""
     residual: float
     """Root mean squared distance of the mean curve to the fit."""
     resampled: tuple[float, ...]
-    """A in every resample. Fits with one `seed` over the same number of seeds draw the same ones, so differences of these are paired."""
+    """A in every resample. Fits with one `seed` over the same number of seeds draw the same resamples, so that
+    differences of these are paired."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """A with its interval."""
+        return Estimate(self.A, self.low, self.high)
 
     def __call__(self, samples: Sequence[float]) -> Floats:
-        """The fitted accuracy at sample counts (points,)."""
+        """Return the fitted accuracy at sample counts, both (points,)."""
         return self.r0 + (self.A - self.r0) * rise(np.asarray(samples, dtype=np.float64), np.log(self.c_mid), self.B)
 
 
 def rise(x: Floats, log_mid: float | Floats, slope: float | Floats) -> Floats:
-    """1 / (1 + (C_mid / C)^B), 0 at C = 0."""
+    """Return 1 / (1 + (C_mid / C)^B), which is 0 at C = 0."""
     with np.errstate(divide="ignore"):
         return 1 / (1 + np.exp(np.clip(slope * (log_mid - np.log(x)), -700, 700)))
 
 
 def fit_asymptote(
-    samples: Sequence[float], accuracy: Sequence[float] | Sequence[Sequence[float]], r0: float | None = None, seed: int = 0
+    samples: Sequence[float],
+    accuracy: Sequence[float] | Sequence[Sequence[float]],
+    r0: float | None = None,
+    seed: int = 0,
 ) -> Asymptote:
-    """The least-squares fit to accuracies (points,), or to the mean of (seeds, points), A and R0 within [0, 1].
+    """Return the least-squares fit to accuracies (points,), or to the mean of (seeds, points), A and R0 within [0, 1].
 
-    samples: (points,), increasing, any unit. `r0` fixes R0, the accuracy before learning; otherwise it is fitted.
-    The interval resamples seeds where there are several, else the residuals of the one curve, and is widened as in `intervals`. ValueError for a curve
-    that is none, or that has fewer points than parameters.
+    `samples` are (points,), increasing, in any unit. `r0` fixes R0, the accuracy before learning; otherwise it is
+    fitted. The interval resamples the seeds, or with one curve its residuals, and is widened as in `intervals`. Raises
+    ValueError for arrays that are not a curve, or that have fewer points than parameters.
     """
     x, y = checked(samples, accuracy, at_least=4 if r0 is None else 3)
     if x[-1] <= 0:
@@ -76,28 +90,38 @@ def fit_asymptote(
     over_seeds = y.ndim == 2 and len(y) > 1
     n, parameters = len(x), 4 if r0 is None else 3
     residuals = (mean - fitted) * math.sqrt(n / max(1, n - parameters))
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     tops = []
     for _ in range(REPS):
-        again = y[dice.integers(len(y), size=len(y))].mean(0) if over_seeds else fitted + dice.choice(residuals, size=n)
+        again = y[rng.integers(len(y), size=len(y))].mean(0) if over_seeds else fitted + rng.choice(residuals, size=n)
         tops.append(solve(x, again, r0, best)[0])
     top, start, log_mid, slope = best
     interval = expanded(top, tops, len(y) if over_seeds else n, 0.95)
     seen = 1.0 if abs(top - start) < 0.01 else (fitted[-1] - start) / (top - start)
     stopped = not 1e-3 < top < 1 - 1e-3 and abs(top - fitted[-1]) > REACHED
     return Asymptote(
-        A=top, B=slope, c_mid=float(np.exp(log_mid)), r0=start, low=interval.low, high=interval.high,
-        identifiable=bool(interval.high - interval.low <= WIDTH and seen >= SEEN and not stopped), residual=float(np.sqrt(np.mean((mean - fitted) ** 2))),
+        A=top,
+        B=slope,
+        c_mid=float(np.exp(log_mid)),
+        r0=start,
+        low=interval.low,
+        high=interval.high,
+        identifiable=bool(interval.high - interval.low <= WIDTH and seen >= SEEN and not stopped),
+        residual=float(np.sqrt(np.mean((mean - fitted) ** 2))),
         resampled=tuple(tops),
-    )  # fmt: skip
+    )
 
 
 def asymptote_difference(a: Asymptote, b: Asymptote, seeds: int) -> Estimate:
-    """a.A - b.A of two fits over the same `seeds` seeds (row i of both is the same one), by the paired resamples of both."""
+    """Return a.A - b.A with the interval of the paired resamples.
+
+    Both fits are over the same `seeds` seeds: row i of both is the same one.
+    """
     return expanded(a.A - b.A, [x - y for x, y in zip(a.resampled, b.resampled, strict=True)], seeds, 0.95)
 
 
 Parameters = tuple[float, float, float, float]
+"""(A, R0, log C_mid, B)."""
 
 
 def curve(x: Floats, p: Parameters) -> Floats:
@@ -106,16 +130,20 @@ def curve(x: Floats, p: Parameters) -> Floats:
 
 
 def jacobian(x: Floats, p: Parameters) -> Floats:
-    """(points, 4): the curve's derivatives by A, R0, log C_mid and B."""
+    """Return the curve's derivatives by A, R0, log C_mid and B: (points, 4)."""
     top, start, log_mid, slope = p
     g = rise(x, log_mid, slope)
     bend = (top - start) * g * (1 - g)
-    away = np.log(np.where(x > 0, x, 1)) - log_mid  # at 0 the curve is R0 whatever C_mid and B, and bend is 0
+    # at 0 the curve is R0 whatever C_mid and B, and bend is 0
+    away = np.log(np.where(x > 0, x, 1)) - log_mid
     return np.stack([g, 1 - g, -slope * bend, away * bend], 1)
 
 
 def solve(x: Floats, y: Floats, r0: float | None, near: Parameters | None) -> Parameters:
-    """(A, R0, log C_mid, B). Least squares from the best points of a grid, or from the better of the grid's best and `near`."""
+    """Return the least-squares solution, searched from the best points of a grid.
+
+    With `near` the search starts once, from the better of it and the grid's best.
+    """
     positive = x[x > 0]
     low, high = np.log(positive[0]) - 3, np.log(positive[-1]) + 2
     best = grid(x, y, r0, np.linspace(low, high, 12))
@@ -132,14 +160,20 @@ def solve(x: Floats, y: Floats, r0: float | None, near: Parameters | None) -> Pa
 
     near_enough = {"ftol": CLOSE, "xtol": CLOSE, "gtol": CLOSE}
     fits = [
-        least_squares(lambda p: curve(x, full(p)) - y, np.clip(np.array(start)[free], *bounds), jac=slopes, bounds=tuple(bounds), **near_enough)
+        least_squares(
+            lambda p: curve(x, full(p)) - y,
+            np.clip(np.array(start)[free], *bounds),
+            jac=slopes,
+            bounds=tuple(bounds),
+            **near_enough,
+        )
         for start in starts
     ]
     return full(min(fits, key=lambda fit: float(fit.cost)).x)
 
 
 def grid(x: Floats, y: Floats, r0: float | None, mids: Floats) -> list[Parameters]:
-    """Grid points of (C_mid, B), best first, each with its best A and R0: the model is linear in those two."""
+    """Return grid points of (C_mid, B), best first, each with its best A and R0: the model is linear in those two."""
     mid, slope = (values.ravel() for values in np.meshgrid(mids, SLOPES, indexing="ij"))
     g = rise(x, mid[:, None], slope[:, None])
     h = 1 - g

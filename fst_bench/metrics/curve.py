@@ -1,4 +1,4 @@
-"""A learning curve as arrays, checked."""
+"""Checks of a learning curve given as arrays."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -7,10 +7,15 @@ Floats = NDArray[np.float64]
 
 
 def checked(samples: ArrayLike, accuracy: ArrayLike, at_least: int = 1) -> tuple[Floats, Floats]:
-    """(samples (points,), accuracy (..., points)) as arrays. ValueError that says which point is wrong."""
+    """Return samples (points,) and accuracies (points,) or (seeds, points) as arrays.
+
+    Raises ValueError that says which point is wrong.
+    """
     x, y = np.asarray(samples, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     if x.ndim != 1 or y.ndim not in (1, 2) or y.shape[-1] != len(x):
-        raise ValueError(f"samples are (points,) and accuracies (points,) or (seeds, points), got {x.shape} and {y.shape}")
+        raise ValueError(
+            f"samples are (points,) and accuracies (points,) or (seeds, points), got {x.shape} and {y.shape}"
+        )
     if len(x) < at_least:
         raise ValueError(f"a curve needs at least {at_least} points here, got {len(x)}")
     for name, values in (("sample count", x), ("accuracy", y)):

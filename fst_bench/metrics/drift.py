@@ -1,4 +1,4 @@
-"""How far a policy has moved from another one: KL, exact over the vocabulary at every token of an answer."""
+"""Distance of a policy to another one: KL, exact over the vocabulary at every token of an answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,39 +9,42 @@ if TYPE_CHECKING:
 
 
 ROWS = 512
-"""Tokens at a time: with a vocabulary of 150,000 what stands between the logits and their KL would be gigabytes."""
+"""Tokens at a time: with a vocabulary of 150,000 the intermediate tensors of all at once would be gigabytes."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """KL of each answer, in nats summed over its tokens, and how many tokens it has."""
+    """KL of some answers."""
 
     answers: Sequence[float]
+    """Nats summed over each answer's tokens."""
     tokens: Sequence[int]
+    """Tokens of each answer."""
 
     @property
     def per_token(self) -> float:
-        """Pooled over all tokens. It falls where answers get longer by tokens that both models agree on."""
+        """Nats per token, pooled over all tokens. It falls where answers grow by tokens that both models agree on."""
         return sum(self.answers) / sum(self.tokens)
 
     @property
     def per_answer(self) -> float:
-        """Mean of the answers' sums."""
+        """Nats per answer: the mean of the answers' sums."""
         return sum(self.answers) / len(self.answers)
 
 
 def token_kl(p: "Tensor", q: "Tensor", tokens: Sequence[int]) -> Drift:
-    """KL(p || q) at the tokens of some answers to the same prompts, from logits (tokens, vocabulary), answer after answer.
+    """Return KL(p || q) at the tokens of some answers, from logits (tokens, vocabulary), answer after answer.
 
-    `tokens` is how many each answer has. KL(train || base), the paper's, is on the trained policy's own answers; the
-    other direction is (base, train) on the base's: the first argument is the model whose answers they are.
-    ValueError where shapes do not fit or a logit is NaN.
+    `tokens` are the lengths of the answers. The first argument is the model that sampled them: KL(train || base), the
+    paper's, is on the trained policy's own answers, and KL(base || train) on the base's. Raises ValueError where shapes
+    do not fit or a logit is NaN.
     """
-    import torch  # here, so that reading finished runs does without
+    import torch  # not needed to read finished runs
 
     if p.shape != q.shape or p.ndim != 2 or len(p) != sum(tokens) or not len(p) or min(tokens) < 1:
         raise ValueError(
-            f"logits are (tokens, vocabulary) of {sum(tokens)} tokens in answers of {list(tokens)[:5]}..., got {tuple(p.shape)} and {tuple(q.shape)}"
+            f"logits are (tokens, vocabulary) of {sum(tokens)} tokens in answers of {list(tokens)[:5]}..., "
+            f"got {tuple(p.shape)} and {tuple(q.shape)}"
         )
     if p.isnan().any() or q.isnan().any():
         raise ValueError("a logit is NaN")
@@ -50,6 +53,6 @@ def token_kl(p: "Tensor", q: "Tensor", tokens: Sequence[int]) -> Drift:
 
 
 def exact(p: "Tensor", q: "Tensor") -> "Tensor":
-    """(tokens,) from (tokens, vocabulary)."""
+    """Return KL(p || q) at each token, (tokens,), from logits (tokens, vocabulary)."""
     ours, theirs = p.float().log_softmax(-1), q.float().log_softmax(-1)
     return (ours.exp() * (ours - theirs)).sum(-1)

@@ -1,4 +1,4 @@
-"""Sample efficiency: how many samples until an accuracy is reached, and held."""
+"""Sample efficiency: the number of samples until an accuracy is reached, and held."""
 
 import math
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import Literal
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
-from .curve import checked
+from fst_bench.metrics.curve import checked
 
 
 @dataclass(frozen=True)
 class Reached:
-    """When a curve reached a threshold, in the unit of its samples.
+    """Sample count at which a curve reached a threshold, in the unit of its samples.
 
     Evaluations are a grid: the true crossing lies in (`after`, `samples`]. A curve that never holds the threshold is
-    right-censored: `samples` is None, and all that is known is that it takes more than `after`, the last sample count.
+    right-censored: `samples` is None, and `after`, the last sample count, is a lower bound.
     """
 
     samples: float | None
@@ -26,10 +26,10 @@ class Reached:
 
 
 def samples_to_threshold(samples: ArrayLike, accuracy: ArrayLike, threshold: float, hold: int = 2) -> Reached:
-    """The first sample count of the first run of `hold` consecutive evaluations at or above `threshold`.
+    """Return the first sample count of the first run of `hold` consecutive evaluations at or above `threshold`.
 
-    samples: (points,), increasing; accuracy: (points,). A run that the curve's end cuts short does not count.
-    ValueError for a curve that is none, or a `hold` below 1.
+    `samples` are (points,), increasing, and `accuracy` is (points,). A run that the curve's end cuts short does not
+    count. Raises ValueError for arrays that are not a curve, or a `hold` below 1.
     """
     x, y = checked(samples, accuracy)
     if hold < 1:
@@ -46,16 +46,18 @@ def samples_to_threshold(samples: ArrayLike, accuracy: ArrayLike, threshold: flo
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times fewer samples; `bound` says what censoring leaves of it. `value` is None where nothing is left."""
+    """A ratio of sample counts."""
 
     value: float | None
+    """None where both are censored."""
     bound: Literal["exactly", "at least", "at most", "unknown"]
+    """How censoring limits the value."""
 
 
 def efficiency_ratio(reference: Reached, other: Reached) -> Ratio:
-    """reference samples / other samples: 3 means that `other` reached the threshold with a third of the samples.
+    """Return reference samples / other samples: 3 means that `other` reached the threshold with a third of the samples.
 
-    ValueError where one had it before learning: nothing was learned, and a ratio to zero says nothing.
+    Raises ValueError where a curve was there before learning: a ratio to zero is not defined.
     """
     for name, curve in (("reference", reference), ("other", other)):
         if (curve.after if curve.samples is None else curve.samples) <= 0:

@@ -2,25 +2,24 @@
 
 A run answers the same held-out problems of every task under every seed. So a resample draws seeds once for all tasks,
 since a seed is a whole run, and within each task draws problems, the same ones for every seed. Resampling few seeds
-gives too narrow an interval; its quantiles are widened as Hesterberg does (The American Statistician 2015,
-"What Teachers Should Know About the Bootstrap", expanded percentile), which for a mean comes close to the t-interval.
-Drawing both ways counts chance that belongs to one seed on one problem up to three times (Owen 2007, the
-pigeonhole bootstrap): intervals err on the wide side.
+gives too narrow an interval; its quantiles are widened as Hesterberg does (The American Statistician 2015, "What
+Teachers Should Know About the Bootstrap", expanded percentile), which for a mean comes close to the t-interval.
+Drawing both ways counts chance that belongs to one seed on one problem up to three times (Owen 2007, the pigeonhole
+bootstrap): intervals err on the wide side.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.stats import norm, sem
 from scipy.stats import t as student
 
-from fst_bench.errors import unknown
-
-from .curve import Floats
+from fst_bench.core.errors import unknown
+from fst_bench.metrics.curve import Floats
 
 Scores = Mapping[str, ArrayLike]
 """{task: (seeds, problems)}, or {task: (seeds,)} where a seed has one number."""
@@ -29,11 +28,16 @@ Statistic = Callable[[Mapping[str, Floats]], float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its interval, at the level asked for."""
+    """A value and its interval, whose ends are NaN where it has none."""
 
     value: float
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def half(self) -> float:
+        """Half the interval's width."""
+        return (self.high - self.low) / 2
 
     @property
     def clear(self) -> bool:
@@ -41,38 +45,58 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
+def t_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
+    """Return the mean of some seeds' numbers with its t-interval; NaN ends for a single value."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return Estimate(mean)
+    half = float(student.ppf((1 + level) / 2, len(values) - 1) * sem(values))
+    return Estimate(mean, mean - half, mean + half)
+
+
 def average(scores: Mapping[str, Floats]) -> float:
-    """The mean over tasks of each task's mean."""
+    """Return the mean over tasks of each task's mean."""
     return float(np.mean([values.mean() for values in scores.values()]))
 
 
-def stratified_bootstrap(scores: Scores, statistic: Statistic = average, reps: int = 2000, seed: int = 0, level: float = 0.95) -> Estimate:
-    """`statistic` of the scores with its interval. Row i of every task is the same run.
+def stratified_bootstrap(
+    scores: Scores, statistic: Statistic = average, reps: int = 2000, seed: int = 0, level: float = 0.95
+) -> Estimate:
+    """Return `statistic` of the scores with its interval. Row i of every task is the same run.
 
-    ValueError names a task with a NaN, of another number of seeds, or without problems.
+    Raises ValueError that names a task with a NaN, of another number of seeds, or without problems.
     """
     arrays = checked(scores)
-    return expanded(statistic(arrays), [statistic(again) for again in resamples(arrays, reps, seed)], width(arrays), level)
+    return expanded(
+        statistic(arrays), [statistic(again) for again in resamples(arrays, reps, seed)], width(arrays), level
+    )
 
 
 def paired_difference(
     a: Scores, b: Scores, statistic: Statistic = average, reps: int = 2000, seed: int = 0, level: float = 0.95
-) -> Estimate:  # fmt: skip
-    """statistic(a) - statistic(b), both resampled with the same seeds and problems: row i of both is the same seed.
+) -> Estimate:
+    """Return statistic(a) - statistic(b), both resampled with the same seeds and problems.
 
-    ValueError where the two have other tasks, seeds or problems.
+    Row i of both is the same seed. Raises ValueError where the two have other tasks, seeds or problems.
     """
     ours, theirs = checked(a), checked(b)
     for name in [*ours, *theirs]:
         if name not in ours or name not in theirs:
-            raise ValueError(f"only one side has the task {name}: {unknown('task', name, theirs if name in ours else ours)}")
+            raise ValueError(
+                f"only one side has the task {name}: {unknown('task', name, theirs if name in ours else ours)}"
+            )
         if ours[name].shape != theirs[name].shape:
-            raise ValueError(f"{name} has {ours[name].shape} (seeds, problems) on one side and {theirs[name].shape} on the other")
+            raise ValueError(
+                f"{name} has {ours[name].shape} (seeds, problems) on one side and {theirs[name].shape} on the other"
+            )
     pairs = zip(resamples(ours, reps, seed), resamples(theirs, reps, seed), strict=True)
-    return expanded(statistic(ours) - statistic(theirs), [statistic(x) - statistic(y) for x, y in pairs], width(ours), level)
+    return expanded(
+        statistic(ours) - statistic(theirs), [statistic(x) - statistic(y) for x, y in pairs], width(ours), level
+    )
 
 
 def checked(scores: Scores) -> dict[str, Floats]:
+    """Return scores as arrays (seeds, problems). Raises ValueError that names what is wrong with them."""
     if not scores:
         raise ValueError("no scores")
     arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
@@ -90,30 +114,37 @@ def checked(scores: Scores) -> dict[str, Floats]:
 
 
 def resamples(arrays: Mapping[str, Floats], reps: int, seed: int) -> Iterator[dict[str, Floats]]:
-    dice = np.random.default_rng(seed)
+    """Yield scores of resampled seeds and problems."""
+    rng = np.random.default_rng(seed)
     seeds = len(next(iter(arrays.values())))
     for _ in range(reps):
-        rows = dice.integers(seeds, size=seeds)
-        yield {name: values[rows][:, dice.integers(values.shape[1], size=values.shape[1])] for name, values in arrays.items()}
+        rows = rng.integers(seeds, size=seeds)
+        yield {
+            name: values[rows][:, rng.integers(values.shape[1], size=values.shape[1])]
+            for name, values in arrays.items()
+        }
 
 
 def width(arrays: Mapping[str, Floats]) -> int:
-    """How many independent things the interval rests on: seeds, or with one seed the problems of the smallest task."""
+    """Return the number of independent observations: seeds, or with one seed the problems of the smallest task."""
     seeds = len(next(iter(arrays.values())))
     return seeds if seeds > 1 else min(values.shape[1] for values in arrays.values())
 
 
 def expanded(value: float, resampled: list[float], n: int, level: float) -> Estimate:
-    """The expanded percentile interval; of a single number it is NaN."""
+    """Return a value with the expanded percentile interval of its resamples over n observations; none where n is 1."""
     if n < 2:
-        return Estimate(value, math.nan, math.nan)
+        return Estimate(value)
     tail = norm.cdf(math.sqrt(n / (n - 1)) * student.ppf((1 - level) / 2, n - 1))
     low, high = np.quantile(resampled, [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
 
 
 def wilson(accuracy: Any, n: Any, z: float = 1.959964) -> tuple[Any, Any]:
-    """The 95 % Wilson interval (low, high) of a proportion over n problems, numbers or arrays; with several answers a problem it errs on the wide side."""
+    """Return the 95 % Wilson interval (low, high) of a proportion over n problems, numbers or arrays.
+
+    With several answers a problem it errs on the wide side.
+    """
     scale = 1 + z**2 / n
     middle = (accuracy + z**2 / (2 * n)) / scale
     half = z / scale * np.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))

@@ -1,18 +1,24 @@
-"""What the rows of probes come to."""
+"""Statistics of probes."""
 
 import math
 from collections.abc import Sequence
 
 
 def interaction(cells: dict[tuple[str, str], float]) -> float:
-    """{(weights, prompt): accuracy} -> how much the channels are worth together beyond the sum of each alone."""
+    """Return the accuracy that both channels add together beyond the sum of each alone.
+
+    `cells` are accuracies by (weights, prompt): base or trained, seed or evolved.
+    """
     slow = cells["trained", "seed"] - cells["base", "seed"]
     fast = cells["base", "evolved"] - cells["base", "seed"]
     return cells["trained", "evolved"] - cells["base", "seed"] - slow - fast
 
 
 def difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
-    """(mean of after - before, its standard error), paired by document. ValueError where the documents are not the same number."""
+    """Return the mean of after - before and its standard error, paired by document.
+
+    Raises ValueError for unlike numbers of documents, or fewer than two.
+    """
     if len(before) != len(after) or len(before) < 2:
         raise ValueError(f"paired scores of {len(before)} and {len(after)} documents")
     deltas = [b - a for a, b in zip(before, after, strict=True)]

@@ -1,20 +1,27 @@
-"""What a run directory says of itself, metrics.json, from its raw evaluation rows only."""
+"""metrics.json of a run, from its raw evaluation rows only."""
 
 from dataclasses import asdict
 from typing import Any
 
-from .transfer import mean, trained, transfer
+from fst_bench.metrics.transfer import mean, transfer
 
 
 def summarise(rows: list[dict[str, Any]], stages: list[dict[str, Any]], spent: dict[str, Any]) -> dict[str, Any]:
-    """metrics.json of a finished run.
+    """Return metrics.json of a finished run.
 
-    `matrix[mode][i][task]` is R[i, j], accuracy on task j after stage i (0 is the base), for the prompt modes system
-    and seed; `stages` has each stage's own task at the base, at the stage's end and at the stream's end, and `within`, its
-    mean over all evaluations of the stage: the end alone may fall just after a method has turned to what comes next.
-    A stage that trains several tasks has their plain means there. `transfer[mode]` are the numbers of `transfer(R)`. `rows` are evaluation rows, `stages` have number and task, `spent` are the ledger's counts. ValueError names a missing cell.
+    `rows` are evaluation rows, `stages` have stage (its number) and tasks, `spent` are the ledger's counts.
+
+    - `matrix[mode][i][task]` is R[i, j], the accuracy on task j after stage i (0 is the base), for the prompt modes
+      system and seed.
+    - `transfer[mode]` are the numbers of `transfer(R)`.
+    - `stages` has the accuracy on each stage's own tasks at the base, at the stage's end and at the stream's end, means
+      over the tasks where there are several. `online` is the mean over all evaluations within the stage: its end alone
+      may fall just after a method has turned to what comes next.
+    - `final_average[mode]` is the mean over tasks at the stream's end.
+
+    Raises ValueError that names a missing cell.
     """
-    tasks = list(dict.fromkeys(task for stage in stages for task in trained(stage["task"])))
+    tasks = list(dict.fromkeys(task for stage in stages for task in stage["tasks"]))
     cells = {(r["stage"], r["task"], r["prompt_mode"]): r for r in rows if r["boundary"]}
     modes = list(dict.fromkeys(r["prompt_mode"] for r in rows if r["boundary"]))
     last = len(stages)
@@ -25,17 +32,23 @@ def summarise(rows: list[dict[str, Any]], stages: list[dict[str, Any]], spent: d
         return cells[stage, task, mode]
 
     def own(stage: dict[str, Any]) -> dict[str, Any]:
-        number, mine = stage["number"], trained(stage["task"])
-        within = [r["accuracy"] for r in rows if (r["stage"], r["prompt_mode"]) == (number, "system") and r["task"] in mine]
+        number, mine = stage["stage"], stage["tasks"]
+        online = [
+            r["accuracy"] for r in rows if (r["stage"], r["prompt_mode"]) == (number, "system") and r["task"] in mine
+        ]
 
         def at(stage: int, column: str) -> dict[str, float]:
-            return {mode: mean([cell(stage, task, mode)[column] for task in mine]) for mode in modes if stage or mode != "recalled"}
+            return {
+                mode: mean([cell(stage, task, mode)[column] for task in mine])
+                for mode in modes
+                if stage or mode != "oracle"
+            }
 
         return {
             "stage": number,
-            "task": stage["task"],
+            "tasks": list(stage["tasks"]),
             "base": at(0, "accuracy"),
-            "within": mean(within),
+            "online": mean(online),
             "end": at(number, "accuracy"),
             "kl": at(number, "kl"),
             "kl_per_answer": at(number, "kl_per_answer"),
@@ -44,12 +57,13 @@ def summarise(rows: list[dict[str, Any]], stages: list[dict[str, Any]], spent: d
 
     matrix = {
         mode: [{task: cell(i, task, mode)["accuracy"] for task in tasks} for i in range(last + 1)]
-        for mode in modes if mode != "recalled"
-    }  # fmt: skip
+        for mode in modes
+        if mode != "oracle"
+    }
     return {
-        "matrix": {mode: dict(zip(map(str, range(last + 1)), R, strict=True)) for mode, R in matrix.items()},
-        "transfer": {mode: asdict(transfer(R, [stage["task"] for stage in stages])) for mode, R in matrix.items()},
+        "matrix": {mode: {str(i): row for i, row in enumerate(R)} for mode, R in matrix.items()},
+        "transfer": {mode: asdict(transfer(R, [stage["tasks"] for stage in stages])) for mode, R in matrix.items()},
         "stages": [own(stage) for stage in stages],
-        "final_average": {mode: sum(cell(last, task, mode)["accuracy"] for task in tasks) / len(tasks) for mode in modes},
+        "final_average": {mode: mean([cell(last, task, mode)["accuracy"] for task in tasks]) for mode in modes},
         "ledger": spent,
-    }  # fmt: skip
+    }

@@ -1,21 +1,24 @@
-"""Answers packed for scoring: each prompt stands once in a row, followed by the answers to it.
+"""Answers packed for scoring: each prompt is once in a row, followed by the answers to it.
 
-A packed row is a tree. Its root is a prompt, its branches are answers, and a token sees what precedes it in its own branch and in the root:
+A packed row is a tree. Its root is a prompt, its branches are answers, and a token attends to what precedes it in its
+own branch and in the root:
 
     prompt [a b c], answers [d e f] and [g h]      (the last token of an answer predicts nothing: it is only a target)
 
     ids        a b c  d e  g
-    positions  0 1 2  3 4  3      positions go on from the prompt in every branch
+    positions  0 1 2  3 4  3      positions continue from the prompt in every branch
     branch     0 0 0  1 1  2
     root       0 0 0  0 0  0
     sources    2 3 4  2 5         the places whose hidden states predict ...
     targets    d e f  g h         ... the sampled tokens
 
-Any transformers decoder that takes `position_ids` and a mask scores such rows like separate ones. What attends is registered with transformers
-under the name `tree`: on a CPU, SDPA over each prompt and then over each answer with its prompt, on a GPU flex_attention with a block mask over one
-long row of many trees. Anything else, such as sampling, it leaves to SDPA.
+Any transformers decoder that takes `position_ids` and a mask scores such rows like separate ones. The attention is
+registered with transformers under the name `tree`: on a CPU, SDPA over each prompt and then over each answer with its
+prompt, on a GPU flex_attention with a block mask over one long row of many trees. Anything else, such as sampling, is
+left to SDPA.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,11 +33,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from .base import Sample
+from fst_bench.core.types import Sample
 
 ROW_TOKENS = 640
-"""Tokens of a row on a CPU. Shorter rows repeat the prompt more often (320: 1.8 s an update, 640 to 1600: 1.1 s, on 16 x 8 answers of 60 tokens);
-longer ones keep more activations."""
+"""Tokens of a row on a CPU. Shorter rows repeat the prompt more often (320: 1.8 s an update, 640 to 1600: 1.1 s, on
+16 x 8 answers of 60 tokens); longer ones keep more activations."""
 BLOCK = 128
 """Side of a block of the block mask; rows on a GPU are padded to multiples of it."""
 TREE = "tree"
@@ -46,15 +49,19 @@ class Tree:
     """The shape of a row that holds one tree and nothing else."""
 
     prompt: int
+    """Tokens of the root."""
     answers: list[int]
     """Tokens of each branch, in order."""
     window: int | None = None
-    """Of sliding attention."""
+    """The window of sliding attention, in tokens."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows that are scored in one forward pass. `rows` and `width` are the shape of `ids`, n is the number of sampled tokens in them."""
+    """Rows that are scored in one forward pass.
+
+    `rows` and `width` are the shape of `ids`, n is the number of sampled tokens in them.
+    """
 
     samples: list[int]
     """Indices of the samples, in the order of their tokens in `sources` and `targets`."""
@@ -71,34 +78,37 @@ class Packed:
     targets: Tensor
     """(n,) token ids."""
     causal: bool
-    """Whether every row is one sequence, so that the model's own causal mask does."""
+    """Whether every row is one sequence, so that the model's own causal mask is the right one."""
     tree: Tree | None
-    """Of the only row, where it holds one tree."""
+    """The shape of the only row, where it holds one tree."""
     long: bool
     """Whether it is one long row for flex_attention."""
 
     def sees(self, row: Any, query: Any, key: Any, window: int | None = None) -> Any:
-        """Whether the token at `query` of a row attends to the one at `key`; elementwise. `window` is of sliding attention."""
+        """Return whether the token at `query` of a row attends to the one at `key`, elementwise.
+
+        `window` is that of sliding attention, in tokens.
+        """
         branch = self.branch[row, key]
         seen = (key <= query) & ((branch == self.branch[row, query]) | (branch == self.root[row, query]))
         return seen if window is None else seen & (self.positions[row, query] - self.positions[row, key] < window)
 
     def dense_mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
-        """(rows, 1, width, width): 0 where a token is seen, -inf elsewhere."""
+        """Return the mask (rows, 1, width, width): 0 where a token is seen, -inf elsewhere."""
         rows, width = self.ids.shape
         at = torch.arange(width, device=self.ids.device)
         seen = self.sees(torch.arange(rows, device=self.ids.device)[:, None, None], at[:, None], at[None], window)
         return torch.zeros(seen.shape, dtype=dtype, device=self.ids.device).masked_fill_(~seen, float("-inf"))[:, None]
 
     def tree_mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
-        """What stands for the dense mask where `tree_attention` attends: it carries the tree's shape through the model, and hides nothing itself."""
+        """Return the mask for `tree_attention`: it carries the tree's shape through the model, and hides nothing itself."""
         assert self.tree is not None
         mask: Any = torch.zeros(1, 1, 1, 1, dtype=dtype, device=self.ids.device)
         mask.tree = replace(self.tree, window=window)
         return mask
 
     def block_mask(self, window: int | None = None) -> BlockMask:
-        """The same for flex_attention."""
+        """Return the mask for flex_attention."""
         rows, width = self.ids.shape
 
         def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -107,17 +117,26 @@ class Packed:
         return create_block_mask(sees, rows, None, width, width, device=self.ids.device, BLOCK_SIZE=BLOCK)
 
 
-def pack(samples: Sequence[Sample], tokens: int, device: torch.device, *, pad: int, shared: bool = True, long_rows: bool = False) -> list[Packed]:
-    """The samples in passes of at most `tokens` tokens, or of one answer.
+def pack(
+    samples: Sequence[Sample],
+    tokens: int,
+    device: torch.device,
+    *,
+    pad: int,
+    shared: bool = True,
+    long_rows: bool = False,
+) -> list[Packed]:
+    """Return the samples in passes of at most `tokens` tokens, or of one answer where it is longer.
 
-    Without `shared` each answer has a row of its own, prompt included, for models that can't run trees. `long_rows` puts all trees of a
-    pass into one row. The result depends on nothing but the arguments, so every rank cuts alike.
+    Without `shared` each answer has a row of its own, prompt included, for models that can't run trees. `long_rows`
+    puts all trees of a pass into one row. `pad` fills shorter rows up. The result depends on nothing but the arguments,
+    so every rank cuts alike.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, sample in enumerate(samples):
         key = tuple(sample.tokens[: sample.mask.index(True)])
         groups.setdefault(key if shared else (*key, -i), []).append(i)
-    most = tokens if long_rows else min(tokens, ROW_TOKENS)
+    row_tokens = tokens if long_rows else min(tokens, ROW_TOKENS)
     trees: list[tuple[int, list[int]]] = []  # (tokens, samples)
     for members in groups.values():
         prompt = samples[members[0]].mask.index(True)
@@ -125,7 +144,7 @@ def pack(samples: Sequence[Sample], tokens: int, device: torch.device, *, pad: i
         tree: list[int] = []
         for i in members:
             own = len(samples[i].tokens) - prompt - 1
-            if tree and size + own > most:
+            if tree and size + own > row_tokens:
                 trees.append((size, tree))
                 size, tree = prompt, []
             size, tree = size + own, [*tree, i]
@@ -134,44 +153,57 @@ def pack(samples: Sequence[Sample], tokens: int, device: torch.device, *, pad: i
     passes: list[list[list[list[int]]]] = []  # passes of rows of trees of samples
     filled = 0
     for size, tree in trees:
-        alone = len(tree) > 1 and not long_rows  # one tree at a time
         last = passes[-1] if passes else None
         if last is not None and long_rows and filled + size <= tokens:
             last[0].append(tree)
             filled += size
-        elif last is not None and not long_rows and not alone and len(last[0][0]) == 1 and (len(last) + 1) * size <= tokens:
-            last.append([tree])
+        elif (
+            last is not None
+            and not long_rows
+            and len(tree) == len(last[0][0]) == 1
+            and (len(last) + 1) * size <= tokens
+        ):
+            last.append([tree])  # rows of one answer each; a tree of several is a pass of its own
         else:
             passes.append([[tree]])
             filled = size
     return [_packed(samples, rows, tokens if long_rows else None, pad, device) for rows in passes]
 
 
-def _packed(samples: Sequence[Sample], rows: list[list[list[int]]], tokens: int | None, pad: int, device: torch.device) -> Packed:
-    """One pass. On a GPU (`tokens` is given) widths are rounded up to halves of a full row: flex_attention compiles for each width."""
+def _packed(
+    samples: Sequence[Sample], rows: list[list[list[int]]], tokens: int | None, pad: int, device: torch.device
+) -> Packed:
+    """Return one pass.
+
+    On a GPU (`tokens` is given) widths are rounded up to halves of a full row: flex_attention compiles for each width.
+    """
     laid = [_row(samples, trees) for trees in rows]
     width = max(len(row.ids) for row in laid)
     if tokens is not None:
-        step = -(-tokens // (2 * BLOCK)) * BLOCK
-        width = -(-width // step) * step
+        half = math.ceil(tokens / (2 * BLOCK)) * BLOCK
+        width = math.ceil(width / half) * half
 
     def grid(lists: list[list[int]], fill: int) -> Tensor:
         return torch.tensor([values + [fill] * (width - len(values)) for values in lists], device=device)
 
     return Packed(
-        [i for trees in rows for tree in trees for i in tree],
-        grid([row.ids for row in laid], pad), grid([row.positions for row in laid], 0),
-        grid([row.branch for row in laid], -1), grid([row.root for row in laid], -1),
-        torch.tensor([n * width + at for n, row in enumerate(laid) for at in row.sources], device=device),
-        torch.tensor([t for row in laid for t in row.targets], device=device),
+        samples=[i for trees in rows for tree in trees for i in tree],
+        ids=grid([row.ids for row in laid], pad),
+        positions=grid([row.positions for row in laid], 0),
+        branch=grid([row.branch for row in laid], -1),
+        root=grid([row.root for row in laid], -1),
+        sources=torch.tensor([n * width + at for n, row in enumerate(laid) for at in row.sources], device=device),
+        targets=torch.tensor([target for row in laid for target in row.targets], device=device),
         causal=tokens is None and all(len(trees) == len(trees[0]) == 1 for trees in rows),
         tree=laid[0].tree if len(rows) == len(rows[0]) == 1 and tokens is None else None,
         long=tokens is not None,
-    )  # fmt: skip
+    )
 
 
 @dataclass
 class _Row:
+    """One row as lists; see `Packed`."""
+
     ids: list[int]
     positions: list[int]
     branch: list[int]
@@ -179,11 +211,11 @@ class _Row:
     sources: list[int]
     targets: list[int]
     tree: Tree
-    """The last one."""
+    """The shape of the last tree."""
 
 
 def _row(samples: Sequence[Sample], trees: list[list[int]]) -> _Row:
-    """The trees, one after the other."""
+    """Return the row that holds these trees (indices of their samples), one after the other."""
     row = _Row([], [], [], [], [], [], Tree(0, []))
     number = 0
     for tree in trees:
@@ -198,7 +230,8 @@ def _row(samples: Sequence[Sample], trees: list[list[int]]) -> _Row:
             number += 1
             tokens, mask = samples[i].tokens[length:], samples[i].mask[length:]
             first = len(row.ids)
-            before = [start + length - 1, *range(first, first + len(tokens) - 1)]  # the place before each token of the branch
+            # the place before each token of the branch
+            before = [start + length - 1, *range(first, first + len(tokens) - 1)]
             row.sources += [at for at, sampled in zip(before, mask, strict=True) if sampled]
             row.targets += [token for token, sampled in zip(tokens, mask, strict=True) if sampled]
             row.ids += tokens[:-1]
@@ -210,7 +243,7 @@ def _row(samples: Sequence[Sample], trees: list[list[int]]) -> _Row:
 
 
 def hidden_states(model: PreTrainedModel, packed: Packed) -> Tensor:
-    """(n, hidden) that predict the sampled tokens."""
+    """Return the hidden states (n, hidden) that predict the sampled tokens."""
     if packed.causal:
         states = model.base_model(input_ids=packed.ids, use_cache=False).last_hidden_state
     else:
@@ -221,10 +254,12 @@ def hidden_states(model: PreTrainedModel, packed: Packed) -> Tensor:
 
 
 def masks(model: PreTrainedModel, packed: Packed) -> Any:
-    """What the model takes as `attention_mask`: one mask, or one for each kind of layer where its config names kinds."""
+    """Return the model's `attention_mask`: one mask, or one for each kind of layer where its config names kinds."""
     config = model.config
     by_tree = packed.tree is not None and config._attn_implementation == TREE
-    make: Any = packed.block_mask if packed.long else partial(packed.tree_mask if by_tree else packed.dense_mask, model.dtype)
+    make: Any = packed.block_mask
+    if not packed.long:
+        make = partial(packed.tree_mask if by_tree else packed.dense_mask, model.dtype)
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or [])
     if not kinds:
@@ -236,21 +271,31 @@ _compiled = torch.compile(flex_attention, dynamic=False)
 
 
 def tree_attention(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float | None = None,
-    softcap: float | None = None, **kwargs: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
-    """Attention as transformers calls it: (rows, heads, width, size) to (rows, width, heads, size)."""
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend, as transformers calls it: from (rows, heads, width, size) to (rows, width, heads, size)."""
     if isinstance(attention_mask, BlockMask):
         mixed = _flex(query, key, value, attention_mask, scaling, softcap)
     elif (tree := getattr(attention_mask, "tree", None)) is not None:
         mixed = _one_tree(query, key, value, tree, scaling)
     else:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, softcap=softcap, **kwargs)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, softcap=softcap, **kwargs
+        )
     return mixed.transpose(1, 2).contiguous(), None
 
 
-def _flex(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None, softcap: float | None) -> Tensor:
-    """Compiled on GPUs. On CPUs, where it has no backward pass, it is for tests."""
+def _flex(
+    query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None, softcap: float | None
+) -> Tensor:
+    """Attend by flex_attention: compiled on GPUs; on CPUs, where it has no backward pass, for tests."""
 
     def capped(score: Tensor, row: Tensor, head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         assert softcap is not None
@@ -258,17 +303,19 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: f
 
     attend = _compiled if query.is_cuda else flex_attention
     grouped = query.shape[1] != key.shape[1]
-    return attend(query, key, value, score_mod=capped if softcap else None, block_mask=mask, scale=scaling, enable_gqa=grouped)
+    return attend(
+        query, key, value, score_mod=capped if softcap else None, block_mask=mask, scale=scaling, enable_gqa=grouped
+    )
 
 
 def _one_tree(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scaling: float | None) -> Tensor:
-    """The prompt attends to itself; then all answers at once, as rows of a batch, each to the prompt and itself."""
+    """Attend within the prompt, then from all answers at once, as rows of a batch, each to the prompt and itself."""
     grouped = query.shape[1] != key.shape[1]
     attend = partial(functional.scaled_dot_product_attention, scale=scaling, enable_gqa=grouped)
     start, window = tree.prompt, tree.window
 
     def ahead(queries: int, before: int) -> Tensor:
-        """(queries, before + queries): what comes after a token, or before its window, is -inf."""
+        """Return a mask (queries, before + queries): -inf after a token, and before its window."""
         keys = torch.arange(before + queries, device=query.device)
         at = keys[before:, None]
         hidden = (keys > at) if window is None else (keys > at) | (at - keys >= window)
@@ -276,17 +323,23 @@ def _one_tree(query: Tensor, key: Tensor, value: Tensor, tree: Tree, scaling: fl
 
     q, k, v = (x[:, :, :start] for x in (query, key, value))
     mixed = [attend(q, k, v, is_causal=True) if window is None else attend(q, k, v, attn_mask=ahead(start, 0))]
-    if rows := [n for n in tree.answers if n]:
-        longest = max(rows)
+    if lengths := [n for n in tree.answers if n]:
+        longest = max(lengths)
 
         def apart(x: Tensor) -> Tensor:
-            """(answers, heads, longest, size); padding comes last, so nothing but padding attends to it."""
-            parts = x[0, :, start:].split(rows, 1)
-            return torch.stack([part if n == longest else functional.pad(part, (0, 0, 0, longest - n)) for part, n in zip(parts, rows, strict=True)])
+            """Return (answers, heads, longest, size). Padding comes last, so nothing but padding attends to it."""
+            # not pad_sequence: it pads the first dimension, and the transposed result would be slower to attend to
+            parts = zip(x[0, :, start:].split(lengths, 1), lengths, strict=True)
+            return torch.stack(
+                [part if n == longest else functional.pad(part, (0, 0, 0, longest - n)) for part, n in parts]
+            )
 
-        keys, values = (torch.cat([x[:, :, :start].expand(len(rows), -1, -1, -1), apart(x)], 2) for x in (key, value))
-        answered = attend(apart(query), keys, values, attn_mask=ahead(longest, start)).unbind()
-        mixed += [one[None, :, :n] for one, n in zip(answered, rows, strict=True)]
+        def after_prompt(x: Tensor) -> Tensor:
+            """Return (answers, heads, prompt + longest, size)."""
+            return torch.cat([x[:, :, :start].expand(len(lengths), -1, -1, -1), apart(x)], 2)
+
+        answers = attend(apart(query), after_prompt(key), after_prompt(value), attn_mask=ahead(longest, start)).unbind()
+        mixed += [answer[None, :, :n] for answer, n in zip(answers, lengths, strict=True)]
     return torch.cat(mixed, 2)
 
 

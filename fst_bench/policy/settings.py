@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .distributed.settings import DistributedSettings
+from fst_bench.policy.distributed.settings import DistributedSettings
 
 NO_GPU = "policy.device is cuda, and torch sees no GPU here: fst-bench doctor says which presets this machine can run"
 
@@ -15,23 +15,26 @@ class PolicySettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     max_tokens: Annotated[int, Field(ge=1)] = 64
+    """Most tokens sampled for one answer, over all its turns."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    clip: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Largest gradient norm."""
-    sample_rows: Annotated[int, Field(ge=1)] = 192
+    max_num_seqs: Annotated[int, Field(ge=1)] = 192
     """Sequences sampled at a time; more are slower on a CPU, whose cache they overflow."""
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192
     """Padded tokens in one forward-backward pass (one answer where it is longer); changes nothing but memory."""
-    checkpointing: bool = False
-    """Whether a layer's activations are computed again in the backward pass instead of kept; changes nothing but memory and time."""
+    gradient_checkpointing: bool = False
+    """Whether a layer's activations are computed again in the backward pass instead of kept. Changes nothing but
+    memory and time."""
     thinking: bool = True
     """Handed to chat templates that know `enable_thinking`, as Qwen3's does."""
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     float32_head: bool = False
-    """Whether the head runs in float32 where the model does not, for sampler and learner alike: their log-probabilities then differ less."""
+    """Whether the head runs in float32 where the model does not, for sampler and learner alike: their log-probabilities
+    then differ less."""
 
     distributed: DistributedSettings = DistributedSettings()
-    """Of the vllm-deepspeed backend."""
+    """Settings of the vllm-deepspeed backend."""

@@ -1,5 +1,5 @@
-"""The slow part: group advantages, token losses, and the step that turns rollouts into an update."""
+"""The slow loop: group advantages, token losses, and the step that turns rollouts into an update of the weights."""
 
-from .learn import SlowSettings, learn
+from fst_bench.slow.learn import learn
 
-__all__ = ["SlowSettings", "learn"]
+__all__ = ["learn"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def group_advantages(rewards: Sequence[float], eps: float = 1e-6) -> list[float]:
-    """A_i = (r_i - mean) / (std + eps) over one group, whatever context each rollout had (population std).
+    """Return A_i = (r_i - mean) / (std + eps) over one group, whatever context each rollout had (population std).
 
     A group without variance gets zeros.
     """
@@ -15,19 +15,19 @@ def group_advantages(rewards: Sequence[float], eps: float = 1e-6) -> list[float]
     return [(r - mean) / (std + eps) for r in rewards]
 
 
-def token_weights(lengths: Sequence[Sequence[int]], normaliser: str = "problem") -> list[list[float]]:
-    """The weight of every token of a rollout; `lengths[p][i]` is |y_pi|.
+def token_weights(lengths: Sequence[Sequence[int]], loss_aggregation: str = "problem") -> list[list[float]]:
+    """Return the weight of every token of a rollout; `lengths[p][i]` is |y_pi|, the sampled tokens of rollout i of problem p.
 
-    `problem`: 1 / (P * sum_i |y_pi|), each problem counts alike (CISPO as DESIGN section 6 has it).
+    `problem`: 1 / (P * sum_i |y_pi|), each problem counts alike (CISPO's objective, arXiv 2506.13585 eq. 4, averaged over problems).
     `token`: 1 / sum_pi |y_pi|, each token counts alike. `sequence`: 1 / (N * |y_pi|), each rollout counts alike.
     P counts every problem, those without variance too.
     """
     everything, rollouts = sum(map(sum, lengths)), sum(map(len, lengths))
-    match normaliser:
+    match loss_aggregation:
         case "problem":
             return [[1 / (len(lengths) * sum(group))] * len(group) for group in lengths]
         case "token":
             return [[1 / everything] * len(group) for group in lengths]
         case "sequence":
             return [[1 / (rollouts * length) for length in group] for group in lengths]
-    raise ValueError(f"unknown normaliser {normaliser!r}: there are problem, sequence, token")
+    raise ValueError(f"unknown loss_aggregation {loss_aggregation!r}: there are problem, sequence, token")

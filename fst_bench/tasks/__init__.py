@@ -8,16 +8,16 @@ Use:
 
 from typing import Any
 
-from fst_bench.errors import explain
-from fst_bench.plugins import Shelf
-
-from .base import Difficulty, Problem, Task, Verdict
-from .codeio import Codeio
-from .hover import Hover
-from .hover_search import HoverSearch
-from .math import Math
-from .physics import Physics
-from .star_graph import StarGraph
+from fst_bench.core.errors import explain
+from fst_bench.core.registry import Registry
+from fst_bench.core.types import Problem, Score
+from fst_bench.tasks.base import Difficulty, Task
+from fst_bench.tasks.codeio import Codeio
+from fst_bench.tasks.hover import Hover
+from fst_bench.tasks.hover_search import HoverSearch
+from fst_bench.tasks.math import Math
+from fst_bench.tasks.physics import Physics
+from fst_bench.tasks.star_graph import StarGraph
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Math, Codeio, Hover, StarGraph, Physics, HoverSearch)}
 """The shipped ones."""
@@ -28,14 +28,18 @@ def unsound(task: type[Task]) -> str | None:
     if not (isinstance(getattr(task, "Difficulty", None), type) and issubclass(task.Difficulty, Difficulty)):
         return f"{task.__name__}.Difficulty has to be a class over fst_bench.tasks.Difficulty"
     lacking = [name for name in ("protocol", "hint") if not isinstance(getattr(task, name, None), str)]
-    lacking += [] if isinstance(ladder := getattr(task, "ladder", None), list) and len(ladder) >= 2 else ["ladder (two difficulties or more)"]
+    lacking += (
+        []
+        if isinstance(levels := getattr(task, "levels", None), list) and len(levels) >= 2
+        else ["levels (two difficulties or more)"]
+    )
     return f"{task.__name__} lacks {', '.join(lacking)}" if lacking else None
 
 
-SHELF: Shelf[Task] = Shelf("task", Task, TASKS, unsound)
-find_task = SHELF.find
+TASK_REGISTRY: Registry[Task] = Registry("task", Task, TASKS, unsound)
+find_task = TASK_REGISTRY.find
 
-__all__ = ["SHELF", "TASKS", "Difficulty", "Problem", "Task", "Verdict", "find_task", "load_task"]
+__all__ = ["TASK_REGISTRY", "TASKS", "Difficulty", "Problem", "Task", "Score", "find_task", "load_task"]
 
 
 def load_task(name: str, **difficulty: Any) -> Task:

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from fst_bench.errors import unknown
+from fst_bench.core.errors import unknown
+from fst_bench.core.types import Problem, Score
 
 Split = Literal["train", "test", "pretrain"]
-Status = Literal["ok", "wrong", "unparseable", "timeout", "crash"]
+
 
 SPLIT_SHARE: dict[str, range] = {"test": range(0, 2), "train": range(2, 10), "pretrain": range(10, 20)}
 """Which of the 20 hash buckets belong to which split."""
@@ -42,26 +43,6 @@ class Draft:
     data: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One instance. `answer` is the gold answer in the task's own syntax; `data` is what the generator knows."""
-
-    id: str
-    prompt: str
-    answer: str
-    data: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a verifier says of one text. `answer` is what it read as the answer, `feedback` what a reader can learn from."""
-
-    reward: float
-    feedback: str
-    status: Status
-    answer: str | None = None
-
-
 CORRECT = "The answer is correct."
 
 
@@ -82,7 +63,7 @@ class Task(ABC):
     Class attributes:
     - name: of folders, tables and settings.
     - Difficulty: the class of its knobs, over `Difficulty`, each with a default.
-    - ladder: difficulties from tiny to headline, two or more dicts of knobs; `fst-bench validate tasks` walks through them.
+    - levels: difficulties from tiny to headline, two or more dicts of knobs; `fst-bench validate tasks` walks through them.
     - protocol: the answer protocol in one sentence, stated in the problem when `format_given` is set.
     - hint: what a teacher would add when an answer came without any working; `teach` puts it behind a diagnosis.
     - sizes: nominal sizes of the splits.
@@ -93,7 +74,7 @@ class Task(ABC):
     sizes: dict[str, int] = {"train": 10_000, "test": 200}
     protocol: str
     hint: str
-    ladder: ClassVar[list[dict[str, Any]]]
+    levels: ClassVar[list[dict[str, Any]]]
 
     def __init__(self, difficulty: BaseModel):
         self.difficulty: Any = difficulty
@@ -110,18 +91,22 @@ class Task(ABC):
         """
         return None
 
-    def verify(self, problem: Problem, text: str, before: Sequence[str] = ()) -> Verdict:
+    def verify(self, problem: Problem, text: str, before: Sequence[str] = ()) -> Score:
         """Score `text` (hostile, of any length) as an answer to `problem`; reward 1.0 or 0.0; never raises.
 
         `before` are the model's earlier turns of the conversation that `text` ends.
         """
         answer = answer_of(text)
         if answer is None:
-            return Verdict(0.0, "The thinking was never closed, so no answer came after it: think more briefly and then answer.", "unparseable")
+            return Score(
+                0.0,
+                "The thinking was never closed, so no answer came after it: think more briefly and then answer.",
+                "unparseable",
+            )
         return self.check(problem, answer)
 
     @abstractmethod
-    def check(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Score:
         """The verdict on an answer without the thinking before it; as `verify`."""
 
     @abstractmethod

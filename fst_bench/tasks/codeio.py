@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from .base import CORRECT, Difficulty, Draft, Problem, Verdict, clip
-from .formats import DECODER, AnswerFormat, Wrapped, compact, last_object_with, shallow
+from fst_bench.core.types import Problem, Score
+from fst_bench.tasks.base import CORRECT, Difficulty, Draft, clip
+from fst_bench.tasks.formats import DECODER, AnswerFormat, Wrapped, compact, last_object_with, shallow
 
 MAX_SHOWN = 300
 """Characters of a right answer in a feedback line."""
@@ -32,7 +33,7 @@ class Codeio(Wrapped):
     asked = "the answer"
     protocol = "Give the answer as a JSON object with the key output."
     hint = "It helps to step through the code and record the list after every line."
-    ladder = [
+    levels = [
         {"lines": 1, "max_length": 5, "max_item": 9},
         {"lines": 4, "max_length": 5, "max_item": 9},
         {},
@@ -59,16 +60,25 @@ class Codeio(Wrapped):
     def write(self, answer: str) -> str:
         return f'{{"output": {answer}}}' if self.answer_format == "json" else self.wrapper.write(answer)
 
-    def check(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Score:
         found = last_object_with(text, "output") if self.answer_format == "json" else self.value_in(text)
         if found is None:
-            return Verdict(0.0, self.teach(f"The answer was expected {self.wrapper.wanted}, and none was found.", text), "unparseable")
+            return Score(
+                0.0,
+                self.teach(f"The answer was expected {self.wrapper.wanted}, and none was found.", text),
+                "unparseable",
+            )
         output = found["output"]
         shown = clip(compact(output))
         if same(output, json.loads(problem.answer)):
-            return Verdict(1.0, CORRECT, "ok", shown)
-        return Verdict(
-            0.0, self.teach(f"The output given is {shown}, but the right output is {clip(problem.answer, MAX_SHOWN)}.", text), "wrong", shown
+            return Score(1.0, CORRECT, "ok", shown)
+        return Score(
+            0.0,
+            self.teach(
+                f"The output given is {shown}, but the right output is {clip(problem.answer, MAX_SHOWN)}.", text
+            ),
+            "wrong",
+            shown,
         )
 
     def value_in(self, text: str) -> dict | None:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
-from .base import TAIL, Task, last_boxed
+from fst_bench.tasks.base import TAIL, Task, last_boxed
 
 AnswerFormat = Literal["boxed", "json", "answer", "tag", "hash"]
 
@@ -93,7 +93,9 @@ def shallow(value: Any, depth: int = MAX_DEPTH) -> bool:
     """Whether a JSON value is nested at most `depth` deep."""
     if not isinstance(value, dict | list):
         return True
-    return depth > 0 and all(shallow(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value))
+    return depth > 0 and all(
+        shallow(item, depth - 1) for item in (value.values() if isinstance(value, dict) else value)
+    )
 
 
 # --- the wrappers
@@ -129,9 +131,21 @@ def read_tag(text: str) -> str | None:
 
 
 WRAPPERS: dict[AnswerFormat, Wrapper] = {
-    "boxed": Wrapper("in \\boxed{}", "the box", "Put {} inside \\boxed{{}}.", lambda answer: f"\\boxed{{{answer}}}", last_boxed),
-    "json": Wrapper("as a JSON object with the key output", "the object", "Give {} as a JSON object with the key output.", write_json, read_json),
-    "answer": Wrapper("after ANSWER:", "ANSWER:", "Write ANSWER: before {}.", "ANSWER: {}".format, line_after("ANSWER:")),
-    "tag": Wrapper("in <answer> tags", "the tag", "Put {} inside <answer> tags.", "<answer>{}</answer>".format, read_tag),
+    "boxed": Wrapper(
+        "in \\boxed{}", "the box", "Put {} inside \\boxed{{}}.", lambda answer: f"\\boxed{{{answer}}}", last_boxed
+    ),
+    "json": Wrapper(
+        "as a JSON object with the key output",
+        "the object",
+        "Give {} as a JSON object with the key output.",
+        write_json,
+        read_json,
+    ),
+    "answer": Wrapper(
+        "after ANSWER:", "ANSWER:", "Write ANSWER: before {}.", "ANSWER: {}".format, line_after("ANSWER:")
+    ),
+    "tag": Wrapper(
+        "in <answer> tags", "the tag", "Put {} inside <answer> tags.", "<answer>{}</answer>".format, read_tag
+    ),
     "hash": Wrapper("after ####", "####", "Write #### before {}.", "#### {}".format, line_after("####")),
 }

@@ -10,12 +10,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .base import CORRECT, TAIL, Difficulty, Draft, Problem, Task, Verdict, clip
+from fst_bench.core.types import Problem, Score
+from fst_bench.tasks.base import CORRECT, TAIL, Difficulty, Draft, Task, clip
 
 PEOPLE = "Ana Bob Carl Dina Eva Finn Gus Hana Ivan Jill Kim Leo Mia Nora Omar Pia".split()
 FIRMS = "Corvex Zentro Quillo Marlin Optix Brio Tandem Vexar Lumen Nimbo Pyxis Astra Helix Rondo Sable Tycho".split()
 CITIES = "Lima Oslo Cairo Paris Quito Delhi Milan Tokyo Bern Riga Accra Seoul Porto Hanoi Dakar Sofia".split()
-COUNTRIES = "Norland Sudria Estia Wesland Boria Calia Dovia Elmia Faria Galdia Hestia Istria Jovia Kestia Lusia Movia".split()
+COUNTRIES = (
+    "Norland Sudria Estia Wesland Boria Calia Dovia Elmia Faria Galdia Hestia Istria Jovia Kestia Lusia Movia".split()
+)
 RULERS = "Queen King Duke Count Baron Prince Consul Regent Emir Sultan Mayor Shah Doge Rajah Khan Earl".split()
 LEVELS = [PEOPLE, FIRMS, CITIES, COUNTRIES, RULERS]
 PROSE = ["{} works at {}.", "{} is based in {}.", "{} lies in {}.", "{} is ruled by the {}."]
@@ -37,7 +40,7 @@ class Hover(Task):
     Difficulty = HoverDifficulty
     protocol = "Write VERDICT: SUPPORTED or REFUTED and then EVIDENCE: with the titles."
     hint = "It helps to locate the linked facts and compare them with the claim."
-    ladder = [
+    levels = [
         {"chains": 1, "hops": 1, "style": "bare"},
         {"chains": 3, "hops": 2, "style": "bare"},
         {},
@@ -69,23 +72,28 @@ class Hover(Task):
         verdict, titles = answer.split(": ", 1)
         return f"VERDICT: {verdict} EVIDENCE: {titles}"
 
-    def check(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Score:
         given = read_labels(text)
         if given is None:
             diagnosis = "The answer was expected with the labels VERDICT: and EVIDENCE:, and they were not found."
-            return Verdict(0.0, self.teach(diagnosis, text), "unparseable")
+            return Score(0.0, self.teach(diagnosis, text), "unparseable")
         verdict, titles = given
         right_verdict, right_titles = problem.answer.split(": ", 1)
         shown = clip(f"{verdict}: {'; '.join(titles)}")
         if verdict not in ("SUPPORTED", "REFUTED"):
-            return Verdict(0.0, self.teach(f"The verdict {clip(verdict, 20)!r} is neither SUPPORTED nor REFUTED.", text), "unparseable", shown)
+            return Score(
+                0.0,
+                self.teach(f"The verdict {clip(verdict, 20)!r} is neither SUPPORTED nor REFUTED.", text),
+                "unparseable",
+                shown,
+            )
         if len(titles) == len(set(titles)) and set(titles) == set(right_titles.split("; ")):
             if verdict == right_verdict:
-                return Verdict(1.0, CORRECT, "ok", shown)
+                return Score(1.0, CORRECT, "ok", shown)
             diagnosis = f"The evidence is right, but the claim is {right_verdict}."
         else:
             diagnosis = f"The evidence given is {clip('; '.join(titles), 40)}, but the claim rests on {right_titles}."
-        return Verdict(0.0, self.teach(diagnosis, text), "wrong", shown)
+        return Score(0.0, self.teach(diagnosis, text), "wrong", shown)
 
     def wrong_texts(self, problem: Problem) -> list[str]:
         verdict, titles = problem.answer.split(": ", 1)
@@ -103,7 +111,7 @@ class Hover(Task):
 
 
 def read_labels(text: str) -> tuple[str, list[str]] | None:
-    """Verdict and titles after the last VERDICT: label, or None. Titles are on one line."""
+    """Score and titles after the last VERDICT: label, or None. Titles are on one line."""
     tail = text[-TAIL:]
     start = tail.rfind("VERDICT:")
     if start < 0:

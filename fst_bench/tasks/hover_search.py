@@ -23,8 +23,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from .base import TAIL, Problem, Split, Verdict, answer_of
-from .hover import Hover, HoverDifficulty, Passage
+from fst_bench.core.types import Problem, Score
+from fst_bench.tasks.base import TAIL, Split, answer_of
+from fst_bench.tasks.hover import Hover, HoverDifficulty, Passage
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 NOTHING = "Nothing was found."
@@ -71,7 +72,7 @@ class HoverSearchDifficulty(HoverDifficulty):
 class HoverSearch(Hover):
     name = "hover-search"
     Difficulty = HoverSearchDifficulty
-    ladder = [
+    levels = [
         {"chains": 1, "hops": 1, "style": "bare"},
         {"chains": 3, "hops": 2, "style": "bare", "shown": 3},
         {},
@@ -101,13 +102,15 @@ class HoverSearch(Hover):
         """The tool's reply to the words of a query."""
         passages: list[Passage] = problem.data["passages"]
         scores = bm25([words(self.context([passage])) for passage in passages], query)
-        best = sorted((i for i, score in enumerate(scores) if score > 0), key=lambda i: -scores[i])  # stable: of equal ones the first
+        best = sorted(
+            (i for i, score in enumerate(scores) if score > 0), key=lambda i: -scores[i]
+        )  # stable: of equal ones the first
         return self.context([passages[i] for i in best[: self.difficulty.results]]) if best else NOTHING
 
     def wrong_texts(self, problem: Problem) -> list[str]:
         return [*super().wrong_texts(problem), search(problem.data["claim"])]
 
-    def verify(self, problem: Problem, text: str, before: Sequence[str] = ()) -> Verdict:
+    def verify(self, problem: Problem, text: str, before: Sequence[str] = ()) -> Score:
         verdict = super().verify(problem, text)
         heard = [self.respond(problem, before[: i + 1]) for i in range(len(before))]
         notes = [feedback for error, feedback in ERRORS.items() if f"Error: {error}" in heard]

@@ -11,9 +11,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import CORRECT, Difficulty, Draft, Problem, Status, Verdict, clip
-from .formats import AnswerFormat, Wrapped
-from .math_judge import judge
+from fst_bench.core.types import Problem, Score, Status
+from fst_bench.tasks.base import CORRECT, Difficulty, Draft, clip
+from fst_bench.tasks.formats import AnswerFormat, Wrapped
+from fst_bench.tasks.math_judge import judge
 
 MAX_CHARS = 120
 MAX_DIGITS = 40
@@ -33,7 +34,7 @@ class Math(Wrapped):
     own = "boxed"
     protocol = "Put the final answer inside \\boxed{}."
     hint = "It helps to handle a single operation before the next one."
-    ladder = [
+    levels = [
         {"operations": 1, "max_value": 60, "max_operand": 9},
         {"operations": 6, "max_value": 60, "max_operand": 9},
         {},
@@ -55,20 +56,26 @@ class Math(Wrapped):
         key = f"{start} {chain}"
         return Draft(key, f"Start and apply in order: {key}", str(value), {"start": start, "operations": operations})
 
-    def check(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Score:
         content, place, subject = self.wrapper.read(text), self.wrapper.place, self.wrapper.subject
         if not content:
-            return Verdict(0.0, self.teach(f"The answer was expected {self.wrapper.wanted}, and no value was found there.", text), "unparseable")
+            return Score(
+                0.0,
+                self.teach(f"The answer was expected {self.wrapper.wanted}, and no value was found there.", text),
+                "unparseable",
+            )
         if content == problem.answer:
-            return Verdict(1.0, CORRECT, "ok", clip(content))
+            return Score(1.0, CORRECT, "ok", clip(content))
         if len(content) > MAX_CHARS or sum(c.isdigit() for c in content) > MAX_DIGITS:
-            return Verdict(0.0, self.teach(f"{subject} holds far more than one value.", text), "unparseable", clip(content))
+            return Score(
+                0.0, self.teach(f"{subject} holds far more than one value.", text), "unparseable", clip(content)
+            )
         if DECIMAL.fullmatch(content) and DECIMAL.fullmatch(problem.answer):
             status: Status = "ok" if Fraction(content) == Fraction(problem.answer) else "wrong"
         else:
             status = judge(problem.answer, content)
         if status == "ok":
-            return Verdict(1.0, CORRECT, "ok", clip(content))
+            return Score(1.0, CORRECT, "ok", clip(content))
         right = clip(problem.answer, MAX_CHARS)
         diagnosis = {
             "wrong": f"{subject} says {clip(content)}, but the right value is {right}.",
@@ -76,7 +83,7 @@ class Math(Wrapped):
             "timeout": f"The expression in {place} took too long to judge.",
             "crash": f"The expression in {place} could not be judged.",
         }[status]
-        return Verdict(0.0, self.teach(diagnosis, text), status, clip(content))
+        return Score(0.0, self.teach(diagnosis, text), status, clip(content))
 
     def wrong_texts(self, problem: Problem) -> list[str]:
         right = problem.answer

@@ -19,7 +19,7 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from .base import Status
+    from fst_bench.core.types import Status
 
 START_S = 120.0
 DEADLINE_S = 20.0

@@ -14,14 +14,17 @@ from typing import Annotated
 import pint
 from pydantic import Field
 
-from .base import CORRECT, Difficulty, Draft, Problem, Verdict, clip
-from .formats import AnswerFormat, Wrapped
+from fst_bench.core.types import Problem, Score
+from fst_bench.tasks.base import CORRECT, Difficulty, Draft, clip
+from fst_bench.tasks.formats import AnswerFormat, Wrapped
 
 MAX_LINE = 120
 NUMBER = re.compile(r"([+-]?\d{1,30}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?)\s*(.*)", re.ASCII | re.DOTALL)
 FACTOR = re.compile(r"([*/]?)\s*([A-Za-z]{1,8})(?:\^(-?\d))?\s*", re.ASCII)
 SYMBOLS = frozenset(
-    f"{prefix}{unit}" for prefix in ("", "k", "M", "m", "c") for unit in ("m", "g", "s", "N", "J", "W", "V", "A", "C", "Pa", "Hz")
+    f"{prefix}{unit}"
+    for prefix in ("", "k", "M", "m", "c")
+    for unit in ("m", "g", "s", "N", "J", "W", "V", "A", "C", "Pa", "Hz")
 ) | {"kg", "ohm", "kohm", "h", "min", "L"}
 
 
@@ -60,7 +63,11 @@ FORMULAS: dict[str, list[tuple[Formula, str]]] = {
     "d": [(Formula("W", "F", "J", "work"), "against {} N")],
     "q": [(Formula("E", "U", "J", "energy"), "across {} V")],
 }
-STARTS = [Start("m", "kg", "A mass of {} kg"), Start("I", "A", "A current of {} A"), Start("v", "m/s", "A speed of {} m/s")]
+STARTS = [
+    Start("m", "kg", "A mass of {} kg"),
+    Start("I", "A", "A current of {} A"),
+    Start("v", "m/s", "A speed of {} m/s"),
+]
 
 
 class PhysicsDifficulty(Difficulty):
@@ -76,7 +83,7 @@ class Physics(Wrapped):
     asked = "the final answer with its unit"
     protocol = "Write ANSWER: before the final answer with its unit."
     hint = "It helps to set up the formula and put in the numbers."
-    ladder = [{"steps": 1, "max_value": 9}, {"steps": 2, "max_value": 6}, {}, {"steps": 3, "max_value": 1000}]
+    levels = [{"steps": 1, "max_value": 9}, {"steps": 2, "max_value": 6}, {}, {"steps": 3, "max_value": 1000}]
 
     def draw(self, rng: random.Random) -> Draft:
         d = self.difficulty
@@ -97,21 +104,32 @@ class Physics(Wrapped):
         text = f"{' '.join(parts)}. Find the {last.asks}."
         return Draft(text, text, f"{value} {last.unit}", {"first": first, "steps": steps})
 
-    def check(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Score:
         line, subject = self.wrapper.read(text), self.wrapper.subject
         if not line:
-            return Verdict(0.0, self.teach(f"The answer was expected {self.wrapper.wanted}, and nothing was found there.", text), "unparseable")
+            return Score(
+                0.0,
+                self.teach(f"The answer was expected {self.wrapper.wanted}, and nothing was found there.", text),
+                "unparseable",
+            )
         given, gold = read_quantity(line) if len(line) <= MAX_LINE else None, read_quantity(problem.answer)
         assert gold is not None
         if given is None:
-            return Verdict(0.0, self.teach(f"{subject} says {clip(line)}, which is not a number with a unit.", text), "unparseable", clip(line))
+            return Score(
+                0.0,
+                self.teach(f"{subject} says {clip(line)}, which is not a number with a unit.", text),
+                "unparseable",
+                clip(line),
+            )
         if given[1] != gold[1]:
-            diagnosis = f"{subject} says {clip(line)}, whose unit does not measure what was asked; {problem.answer} was right."
+            diagnosis = (
+                f"{subject} says {clip(line)}, whose unit does not measure what was asked; {problem.answer} was right."
+            )
         elif abs(given[0] - gold[0]) > abs(gold[0]) / 1000:
             diagnosis = f"{subject} says {clip(line)}, but {problem.answer} is right."
         else:
-            return Verdict(1.0, CORRECT, "ok", clip(line))
-        return Verdict(0.0, self.teach(diagnosis, text), "wrong", clip(line))
+            return Score(1.0, CORRECT, "ok", clip(line))
+        return Score(0.0, self.teach(diagnosis, text), "wrong", clip(line))
 
     def wrong_texts(self, problem: Problem) -> list[str]:
         number, unit = problem.answer.split(" ")

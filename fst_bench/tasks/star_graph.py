@@ -12,8 +12,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .base import CORRECT, Difficulty, Draft, Problem, Verdict, clip
-from .formats import AnswerFormat, Wrapped
+from fst_bench.core.types import Problem, Score
+from fst_bench.tasks.base import CORRECT, Difficulty, Draft, clip
+from fst_bench.tasks.formats import AnswerFormat, Wrapped
 
 
 class StarGraphDifficulty(Difficulty):
@@ -30,7 +31,9 @@ class StarGraphDifficulty(Difficulty):
     def enough_nodes(self) -> Self:
         nodes = self.degree * (self.path_length - 1) + 1
         if nodes > self.pool:
-            raise ValueError(f"degree {self.degree} and path_length {self.path_length} need {nodes} nodes, pool has {self.pool}")
+            raise ValueError(
+                f"degree {self.degree} and path_length {self.path_length} need {nodes} nodes, pool has {self.pool}"
+            )
         if self.labels == "letters" and self.pool > 26:
             raise ValueError(f"letters name at most 26 nodes, pool has {self.pool}")
         return self
@@ -43,7 +46,7 @@ class StarGraph(Wrapped):
     more = " Separate the nodes with arrows."
     protocol = "Put the final answer inside \\boxed{}. Separate the nodes with arrows."
     hint = "It helps to retrace the route from the goal back to the source."
-    ladder = [
+    levels = [
         {"degree": 2, "path_length": 2, "pool": 8},
         {"degree": 4, "path_length": 4, "pool": 20, "labels": "letters", "serialisation": "arrows"},
         {"degree": 5, "path_length": 5, "pool": 50, "orientation": "undirected"},
@@ -66,16 +69,27 @@ class StarGraph(Wrapped):
             text = "Edges: " + " ".join(f"{u},{v}" for u, v in edges)
         else:
             text = "Edges:" + ";".join(f"{v}<-{u}" for u, v in edges)
-        return Draft(key, f"{text}\nSource:{source} Goal:{path[-1]}", "->".join(path), {"arms": arms, "path": path, "edges": edges})
+        return Draft(
+            key,
+            f"{text}\nSource:{source} Goal:{path[-1]}",
+            "->".join(path),
+            {"arms": arms, "path": path, "edges": edges},
+        )
 
-    def check(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Score:
         content = self.wrapper.read(text)
         if not content:
-            return Verdict(0.0, self.teach(f"The answer was expected {self.wrapper.wanted}, and no path was found there.", text), "unparseable")
+            return Score(
+                0.0,
+                self.teach(f"The answer was expected {self.wrapper.wanted}, and no path was found there.", text),
+                "unparseable",
+            )
         if content == problem.answer:
-            return Verdict(1.0, CORRECT, "ok", clip(content))
+            return Score(1.0, CORRECT, "ok", clip(content))
         if "->" not in content:
-            return Verdict(0.0, self.teach("The nodes were expected to be linked by arrows.", text), "wrong", clip(content))
+            return Score(
+                0.0, self.teach("The nodes were expected to be linked by arrows.", text), "wrong", clip(content)
+            )
         given, path = content[: 16 * len(problem.answer)].split("->"), problem.data["path"]
         allowed = {frozenset(edge) for edge in problem.data["edges"]}
         if given[0] != path[0]:
@@ -86,7 +100,7 @@ class StarGraph(Wrapped):
             diagnosis = f"The path ends at {clip(given[-1], 12)}, not at the goal {path[-1]}."
         else:
             diagnosis = "The path is not written exactly once, without spaces."
-        return Verdict(0.0, self.teach(diagnosis, text), "wrong", clip(content))
+        return Score(0.0, self.teach(diagnosis, text), "wrong", clip(content))
 
     def wrong_texts(self, problem: Problem) -> list[str]:
         path = problem.data["path"]

@@ -14,9 +14,10 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from fst_bench.compare import columns, interval, load
-from fst_bench.display import SweepDisplay
-from fst_bench.sweep import sweep
+from fst_bench.analysis import columns, load
+from fst_bench.cli.display import SweepDisplay
+from fst_bench.harness.sweep import sweep
+from fst_bench.metrics.intervals import t_interval
 
 HERE = Path(__file__).parent
 LOG = HERE / "trials.jsonl"
@@ -28,25 +29,42 @@ def logged() -> list[dict[str, Any]]:
 
 
 def one(plan: dict[str, Any], method: str, trial: dict[str, Any], seed: int, out: Path) -> None:
-    done = sweep(plan["stream"], [method], [seed], out, plan["preset"], plan["common"] | trial, 1, SweepDisplay(Console(), live=False))
+    done = sweep(
+        plan["stream"],
+        [method],
+        [seed],
+        out,
+        plan["preset"],
+        plan["common"] | trial,
+        1,
+        SweepDisplay(Console(), live=False),
+    )
     for path, why in done.items():
         if why is None:
             (run,) = load([path])
-            row = {"method": method, "trial": trial, "seed": seed, **{name: round(value, 4) for name, value in columns(run).items()}}
+            row = {
+                "method": method,
+                "trial": trial,
+                "seed": seed,
+                **{name: round(value, 4) for name, value in columns(run).items()},
+            }
             with LOCK, LOG.open("a") as f:
                 f.write(json.dumps(row) + "\n")
 
 
+SHOWN = ("online accuracy", "end-of-stage accuracy", "end, own prompt", "end, seed prompt", "KL")
+
+
 def table() -> None:
     rows = logged()
-    print(
-        "| method | trial | seeds | within stages | stages' ends | end, own prompt | end, weights only | KL | rollouts |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-    )
-    for key in dict.fromkeys((row["method"], json.dumps(row["trial"])) for row in rows):
-        group = [row for row in rows if (row["method"], json.dumps(row["trial"])) == key]
-        cells = [interval([row[name] for row in group]) for name in ("within stages", "stages' ends", "end, own prompt", "end, weights only", "KL")]
-        shown = " | ".join(f"{mean:.3f} ± {half:.3f}" for mean, half in cells)
-        print(f"| {key[0]} | {key[1].strip('{}') or 'as it is'} | {len(group)} | {shown} | {sum(r['rollouts'] for r in group) / len(group):,.0f} |")
+    head = ["method", "trial", "seeds", *SHOWN, "rollouts"]
+    print("\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head))))
+    for method, trial in dict.fromkeys((row["method"], json.dumps(row["trial"])) for row in rows):
+        group = [row for row in rows if (row["method"], json.dumps(row["trial"])) == (method, trial)]
+        estimates = [t_interval([row[name] for row in group]) for name in SHOWN]
+        cells = [f"{e.value:.3f} ± {e.half:.3f}" for e in estimates]
+        rollouts = f"{sum(row['rollouts'] for row in group) / len(group):,.0f}"
+        print(f"| {' | '.join([method, trial.strip('{}') or 'as it is', str(len(group)), *cells, rollouts])} |")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fst_bench.model import model_folder
+from fst_bench.policy.models import model_folder
 from fst_bench.policy import PolicySettings, load_policy
 from fst_bench.policy.distributed.learner import Learner, join
 from fst_bench.slow.losses import cispo
@@ -27,16 +27,30 @@ def main(out: Path) -> None:
     torch.set_num_threads(1)
     join("cpu")
     samples = rollouts(16, 8, 100, (30, 60))
-    rows = samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], [[0.001] * s.sampled for s in samples], cispo
+    rows = (
+        samples,
+        [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)],
+        [[0.001] * s.sampled for s in samples],
+        cispo,
+    )
     reference = load_policy("embedded:tiny", PolicySettings())
     learners: dict[str, Any] = {"torch": reference}
     for zero in (2, 3):
-        learners[f"zero{zero}"] = Learner(model_folder("embedded:tiny"), PolicySettings(distributed={"zero": zero}), reference.pad)
-    seconds = {name: timeit.repeat(lambda: learner.update(*rows), number=1, repeat=1 + ROUNDS)[1:] for name, learner in learners.items()}  # noqa: B023
+        learners[f"zero{zero}"] = Learner(
+            model_folder("embedded:tiny"), PolicySettings(distributed={"zero": zero}), reference.pad
+        )
+    seconds = {
+        name: timeit.repeat(lambda: learner.update(*rows), number=1, repeat=1 + ROUNDS)[1:]
+        for name, learner in learners.items()
+    }  # noqa: B023
     found: dict[str, Any] = {name: statistics.median(times) for name, times in seconds.items()}
     found |= {f"{name}_to_torch": found[name] / found["torch"] for name in ("zero2", "zero3")}
     out.write_text(
-        json.dumps({"seconds_an_update": found, "rollouts": "16 problems x 8 answers of 30-60 tokens after 100", "threads": 1}, indent=1) + "\n"
+        json.dumps(
+            {"seconds_an_update": found, "rollouts": "16 problems x 8 answers of 30-60 tokens after 100", "threads": 1},
+            indent=1,
+        )
+        + "\n"
     )
     print(json.dumps(found))
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from fst_bench.policy import PolicySettings, Sample, load_policy
-from fst_bench.policy.torch_backend import TorchPolicy
+from fst_bench.policy import PolicySettings, load_policy
+from fst_bench.core.types import Sample
+from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.slow.losses import cispo
 
 MEMORY = Path(__file__).parents[1] / "policy" / "logprob_memory.py"
@@ -64,9 +65,16 @@ def model_of(name: str, folder: Path) -> TorchPolicy:
     ("name", "work"),
     [("embedded:tiny", (16, 8, 100, (30, 60))), ("llama 135M", (2, 8, 115, (12, 24)))],
 )
-def test_an_update_whose_answers_share_their_prompt(benchmark: Any, tmp_path: Path, name: str, work: tuple[int, int, int, tuple[int, int]]) -> None:
+def test_an_update_whose_answers_share_their_prompt(
+    benchmark: Any, tmp_path: Path, name: str, work: tuple[int, int, int, tuple[int, int]]
+) -> None:
     policy, samples = model_of(name, tmp_path), rollouts(*work)
-    rows = samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], [[0.001] * s.sampled for s in samples], cispo
+    rows = (
+        samples,
+        [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)],
+        [[0.001] * s.sampled for s in samples],
+        cispo,
+    )
     policy.scorer.shared = False
     separate = min(timeit.repeat(lambda: policy.update(*rows), number=1, repeat=2))
     policy.scorer.shared = True
@@ -77,7 +85,11 @@ def test_an_update_whose_answers_share_their_prompt(benchmark: Any, tmp_path: Pa
 @pytest.mark.parametrize("how", ["chunked", "whole"])
 def test_memory_of_log_probabilities(benchmark: Any, how: str) -> None:
     def peak() -> float:
-        return float(subprocess.run([sys.executable, str(MEMORY), "8192", how], capture_output=True, text=True, check=True).stdout)
+        return float(
+            subprocess.run(
+                [sys.executable, str(MEMORY), "8192", how], capture_output=True, text=True, check=True
+            ).stdout
+        )
 
     gb = benchmark.pedantic(peak, rounds=1)
     benchmark.extra_info |= {"peak_gb": gb, "tokens": 8192, "vocabulary": 151_936}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fst_bench.sandbox import Sandbox, sandbox_kind
+from fst_bench.tasks.sandbox import Sandbox, sandbox_kind
 
 ANSWERS = 200
 CODE = """
@@ -24,7 +24,12 @@ def main_solution(words, limit):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_answers_per_second(benchmark: Any, workers: int) -> None:
     box = Sandbox(workers=workers)
-    calls = [(CODE, "main_solution", {"words": ["the", "The", "cat", "x1", str(i)] * 20, "limit": 2}) for i in range(ANSWERS)]
+    calls = [
+        (CODE, "main_solution", {"words": ["the", "The", "cat", "x1", str(i)] * 20, "limit": 2}) for i in range(ANSWERS)
+    ]
     outcomes = benchmark.pedantic(box.map, args=(calls,), rounds=5, warmup_rounds=1)
     assert {o.status for o in outcomes} == {"ok"}
-    benchmark.extra_info |= {"answers_per_second": ANSWERS / statistics.median(benchmark.stats.stats.data), "sandbox": sandbox_kind()}
+    benchmark.extra_info |= {
+        "answers_per_second": ANSWERS / statistics.median(benchmark.stats.stats.data),
+        "sandbox": sandbox_kind(),
+    }

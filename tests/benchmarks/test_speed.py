@@ -18,15 +18,18 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from fst_bench.config import load_preset
-from fst_bench.lab import Handle, Rollout, conversation
-from fst_bench.model import model_folder
-from fst_bench.model.probe import FORMAT, STRATEGY
-from fst_bench.policy import Ask, PolicySettings, Sample, load_policy
-from fst_bench.policy.torch_backend import TorchPolicy
-from fst_bench.slow import SlowSettings, learn
+from fst_bench.harness.config import load_preset
+from fst_bench.core.types import ProblemHandle, Rollout
+from fst_bench.method.lab import conversation
+from fst_bench.policy.models import model_folder
+from fst_bench.embedded.card import FORMAT, STRATEGY
+from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.policy import PolicySettings, load_policy
+from fst_bench.policy.torch.backend import TorchPolicy
+from fst_bench.method.settings import SlowSettings
+from fst_bench.slow import learn
 from fst_bench.tasks import load_task
-from fst_bench.tasks.base import Verdict
+from fst_bench.core.types import Score
 
 PROBLEMS, GENERATIONS, TOKENS = 16, 8, 60
 TRL = Path(__file__).parents[2] / ".venv-trl/bin/python"
@@ -54,15 +57,19 @@ def conversations(n: int) -> list[Any]:
 
 
 def sample(policy: TorchPolicy, prompts: int, each: int) -> list[list[Sample]]:
-    return policy.sample([Ask(c, i, each) for i, c in enumerate(conversations(prompts))])
+    return policy.sample([SampleRequest(c, i, each) for i, c in enumerate(conversations(prompts))])
 
 
 @pytest.mark.parametrize(("prompts", "each"), [(PROBLEMS, GENERATIONS), (PROBLEMS * GENERATIONS, 1)])
 def test_sampling_against_generate(benchmark: Any, policy: TorchPolicy, prompts: int, each: int) -> None:
-    texts = policy.tokenizer.apply_chat_template([list(c) for c in conversations(prompts)], tokenize=False, add_generation_prompt=True)
+    texts = policy.tokenizer.apply_chat_template(
+        [list(c) for c in conversations(prompts)], tokenize=False, add_generation_prompt=True
+    )
     policy.tokenizer.padding_side = "left"
     encoded = policy.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-    wanted = GenerationConfig(do_sample=True, top_k=0, num_return_sequences=each, max_new_tokens=TOKENS, min_new_tokens=TOKENS, pad_token_id=0)
+    wanted = GenerationConfig(
+        do_sample=True, top_k=0, num_return_sequences=each, max_new_tokens=TOKENS, min_new_tokens=TOKENS, pad_token_id=0
+    )
 
     def generate() -> float:
         start = time.perf_counter()
@@ -74,15 +81,19 @@ def test_sampling_against_generate(benchmark: Any, policy: TorchPolicy, prompts:
     groups = benchmark.pedantic(sample, args=(policy, prompts, each), rounds=3, warmup_rounds=1)
     total = sum(s.sampled for group in groups for s in group)
     ours = benchmark.stats.stats.median
-    benchmark.extra_info |= {"tokens_per_second": total / ours, "generate_tokens_per_second": total / theirs, "ratio": theirs / ours}
+    benchmark.extra_info |= {
+        "tokens_per_second": total / ours,
+        "generate_tokens_per_second": total / theirs,
+        "ratio": theirs / ours,
+    }
 
 
 def step(policy: TorchPolicy) -> dict[str, float]:
     """One RL step without a run around it; the reward is a hash, as on TRL's side."""
     start = time.perf_counter()
-    handles = [Handle(i, c[-1]["content"]) for i, c in enumerate(conversations(PROBLEMS))]
+    handles = [ProblemHandle(i, c[-1]["content"]) for i, c in enumerate(conversations(PROBLEMS))]
     groups = [
-        [Rollout(h, "", (), s, Verdict(zlib.crc32(s.text.encode()) % 2, "", "ok"), policy.version) for s in group]
+        [Rollout(h, "", (), s, Score(zlib.crc32(s.text.encode()) % 2, "", "ok"), policy.version) for s in group]
         for h, group in zip(handles, sample(policy, PROBLEMS, GENERATIONS), strict=True)
     ]
     sampled = time.perf_counter() - start
@@ -97,7 +108,9 @@ class Direct:
     def __init__(self, policy: TorchPolicy):
         self.policy = policy
 
-    def update(self, rollouts: list[Rollout], advantages: list[list[float]], weights: list[list[float]], loss: Any) -> dict[str, float]:
+    def update(
+        self, rollouts: list[Rollout], advantages: list[list[float]], weights: list[list[float]], loss: Any
+    ) -> dict[str, float]:
         return self.policy.update([r.sample for r in rollouts], advantages, weights, loss)
 
 

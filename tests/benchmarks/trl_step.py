@@ -50,7 +50,12 @@ def reward(completions: Any, **kwargs: Any) -> list[float]:
 
 batch = len(job["prompts"]) * job["generations"]
 rows = job["rows"] if cuda else batch
-own: dict[str, Any] = {"use_cpu": True, "bf16": False, "generation_kwargs": {"min_new_tokens": job["tokens"]}, "gradient_checkpointing": False}
+own: dict[str, Any] = {
+    "use_cpu": True,
+    "bf16": False,
+    "generation_kwargs": {"min_new_tokens": job["tokens"]},
+    "gradient_checkpointing": False,
+}
 if cuda:
     own = {
         "use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": job["positions"], "generation_kwargs": {"ignore_eos": True},
@@ -62,7 +67,11 @@ settings = GRPOConfig(
     loss_type="cispo", beta=0.0, learning_rate=1e-5, seed=0, **own,
 )  # fmt: skip
 trainer = Timed(
-    model=job["model"], reward_funcs=reward, args=settings, train_dataset=Dataset.from_dict({"prompt": job["prompts"]}), callbacks=[Clock()]
+    model=job["model"],
+    reward_funcs=reward,
+    args=settings,
+    train_dataset=Dataset.from_dict({"prompt": job["prompts"]}),
+    callbacks=[Clock()],
 )
 trainer.train()
 print(json.dumps(steps))

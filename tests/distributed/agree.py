@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from deepspeed.utils import safe_get_full_grad
 
-from fst_bench.errors import NotFinite
-from fst_bench.model import model_folder
-from fst_bench.policy import Ask, PolicySettings, Sample, load_policy
+from fst_bench.core.errors import NotFinite
+from fst_bench.policy.models import model_folder
+from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.policy import PolicySettings, load_policy
 from fst_bench.policy.distributed.learner import Learner, join
 from fst_bench.slow.losses import cispo
 
@@ -37,7 +38,9 @@ def agree(zero: int, activations: str, folder: Path, device: str = "cpu") -> dic
     join(device)
     torch.manual_seed(0)
     reference = load_policy("embedded:tiny", settings)
-    groups = reference.sample([Ask(({"role": "user", "content": text},), seed=i, n=3) for i, text in enumerate(TEXTS)])
+    groups = reference.sample(
+        [SampleRequest(({"role": "user", "content": text},), seed=i, n=3) for i, text in enumerate(TEXTS)]
+    )
     samples: list[Sample] = [s for group in groups for s in group]
     advantages = [[a] * s.sampled for a, s in zip([1.0, -1.0, 0.5] * 3, samples, strict=True)]
     weights = [[0.01 * (i + 1)] * s.sampled for i, s in enumerate(samples)]
@@ -52,11 +55,20 @@ def agree(zero: int, activations: str, folder: Path, device: str = "cpu") -> dic
             gradients[name] = safe_get_full_grad(parameter).clone()
         step()
 
-    found: dict[str, Any] = {"ranks": learner.world, "zero": zero, "logprobs": largest(learner.logprobs(samples), reference.logprobs(samples))}
+    found: dict[str, Any] = {
+        "ranks": learner.world,
+        "zero": zero,
+        "logprobs": largest(learner.logprobs(samples), reference.logprobs(samples)),
+    }
     learner.engine.step = recorded_step
-    ours, theirs = learner.update(samples, advantages, weights, cispo), reference.update(samples, advantages, weights, cispo)
+    ours, theirs = (
+        learner.update(samples, advantages, weights, cispo),
+        reference.update(samples, advantages, weights, cispo),
+    )
     names = [name for name, _ in reference.model.named_parameters()]
-    clip = min(1.0, settings.clip / (theirs["gradient_norm"] + 1e-6))  # torch clips the gradients in place, DeepSpeed inside its step
+    clip = min(
+        1.0, settings.clip / (theirs["gradient_norm"] + 1e-6)
+    )  # torch clips the gradients in place, DeepSpeed inside its step
     expected = flat(p.grad for p in reference.model.parameters()) / clip
     found["loss"] = abs(ours["loss"] - theirs["loss"])
     found["gradient"] = float((flat(gradients[name] for name in names) - expected).norm() / expected.norm())
@@ -64,13 +76,16 @@ def agree(zero: int, activations: str, folder: Path, device: str = "cpu") -> dic
     found["effective_sample_size"] = abs(ours["effective_sample_size"] - theirs["effective_sample_size"])
     moved = flat(p.clone() for _, p in learner.weights())
     found["weights"] = float((moved - flat(reference.model.parameters())).abs().max())
-    found["kl"] = largest([learner.kl_to_base(samples, False)], [reference.kl_to_base(samples)])
+    found["kl"] = largest([learner.kl_to_reference(samples, False)], [reference.kl_to_reference(samples)])
 
     folder /= f"saved-{learner.world}-{zero}-{activations}"
     learner.save(folder)
     went_on = learner.update(samples, advantages, weights, cispo), learner.logprobs(samples)
     learner.load(folder)
-    found["resumed_bit_for_bit"] = (learner.update(samples, advantages, weights, cispo), learner.logprobs(samples)) == went_on
+    found["resumed_bit_for_bit"] = (
+        learner.update(samples, advantages, weights, cispo),
+        learner.logprobs(samples),
+    ) == went_on
     learner.start_from(folder)
     reference.start_from(folder)  # one format of weights for both backends
     found["started_from"] = largest(learner.logprobs(samples), reference.logprobs(samples))
@@ -85,7 +100,9 @@ def agree(zero: int, activations: str, folder: Path, device: str = "cpu") -> dic
             learner.update(samples, broken, [[1.0] * s.sampled for s in samples], cispo)
         except NotFinite as error:
             found["stopped"].append(str(error))
-    found["untouched"] = all(torch.equal(a, b) for a, (_, b) in zip(before, learner.weights(), strict=True)) and learner.version == 1
+    found["untouched"] = (
+        all(torch.equal(a, b) for a, (_, b) in zip(before, learner.weights(), strict=True)) and learner.version == 1
+    )
     return found | {"rank": learner.rank}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
-from fst_bench.bench import Bench
+from fst_bench.harness.loop import Bench
 from fst_bench.cli import main
 from fst_bench.policy.distributed.learner import Learner
 from fst_bench.policy.distributed.policy import Ranked

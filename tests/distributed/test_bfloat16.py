@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from fst_bench.model import model_folder
-from fst_bench.policy import Ask, PolicySettings, Sample
+from fst_bench.policy.models import model_folder
+from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.policy import PolicySettings
 from fst_bench.policy import load_policy as load_any
 from fst_bench.policy.distributed.learner import Learner, join
 from fst_bench.policy.distributed.policy import TOLERANCE, load_policy
@@ -15,17 +16,29 @@ TEXTS = ["Start and apply in order: 3 +4 *2", "Source:A Goal:B", "def f(a):\n a.
 
 @pytest.mark.parametrize("float32_head", [False, True])
 def test_it_samples_learns_and_syncs(float32_head: bool) -> None:
-    policy = load_policy("embedded:tiny", PolicySettings(max_tokens=32, dtype="bfloat16", float32_head=float32_head, checkpointing=True))
-    asks = [Ask(({"role": "user", "content": text},), seed=i, n=8) for i, text in enumerate(TEXTS)]
+    policy = load_policy(
+        "embedded:tiny",
+        PolicySettings(max_tokens=32, dtype="bfloat16", float32_head=float32_head, gradient_checkpointing=True),
+    )
+    asks = [SampleRequest(({"role": "user", "content": text},), seed=i, n=8) for i, text in enumerate(TEXTS)]
     samples = [s for group in policy.sample(asks) for s in group]
     for step in range(3):
-        facts = policy.update(samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], [[0.01] * s.sampled for s in samples], cispo)
+        facts = policy.update(
+            samples,
+            [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)],
+            [[0.01] * s.sampled for s in samples],
+            cispo,
+        )
         samples = [s for group in policy.sample(asks) for s in group]
         print(
             f"head {float32_head} step {step}: canary {policy.ranked.gap:.3f}, max {facts['max_logprob_gap']:.3f}, mean {facts['mean_logprob_gap']:.4f}"
         )
-        assert policy.ranked.gap < TOLERANCE["bfloat16"] and facts["mean_logprob_gap"] < 0.02 and facts["effective_sample_size"] > 0.99
-    assert sum(policy.kl_to_base(samples)) > 0
+        assert (
+            policy.ranked.gap < TOLERANCE["bfloat16"]
+            and facts["mean_logprob_gap"] < 0.02
+            and facts["effective_sample_size"] > 0.99
+        )
+    assert sum(policy.kl_to_reference(samples)) > 0
 
 
 def test_the_gap_to_float32_does_not_grow_with_position() -> None:
@@ -50,7 +63,7 @@ def test_the_gap_to_float32_does_not_grow_with_position() -> None:
 def test_many_tiny_updates_move_bfloat16_weights_as_float32_ones(zero: int) -> None:
     join("cpu")
     reference = load_any("embedded:tiny", PolicySettings(max_tokens=16))
-    samples = reference.sample([Ask(({"role": "user", "content": TEXTS[0]},), seed=1)])[0]
+    samples = reference.sample([SampleRequest(({"role": "user", "content": TEXTS[0]},), seed=1)])[0]
     moved = []
     for dtype in ("float32", "bfloat16"):
         settings = PolicySettings(dtype=dtype, learning_rate=1e-5, distributed={"zero": zero})

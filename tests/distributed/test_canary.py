@@ -13,7 +13,8 @@ from torch import Tensor
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
 from fst_bench.cli import main
-from fst_bench.policy import Ask, PolicySettings, Sample
+from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.policy import PolicySettings
 from fst_bench.policy.distributed.learner import Learner
 from fst_bench.policy.distributed.policy import DistributedPolicy, SyncError, load_policy
 from fst_bench.policy.distributed.sampler import Sampler
@@ -37,12 +38,17 @@ def policy(loaded: tuple[DistributedPolicy, Path]) -> DistributedPolicy:
     return loaded[0]
 
 
-ASKS = [Ask(({"role": "user", "content": "Start and apply in order: 3 +4 *2"},), seed=1, n=4)]
+ASKS = [SampleRequest(({"role": "user", "content": "Start and apply in order: 3 +4 *2"},), seed=1, n=4)]
 
 
 def learn(policy: DistributedPolicy) -> None:
     samples: list[Sample] = policy.sample(ASKS)[0]
-    policy.update(samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], [[0.01] * s.sampled for s in samples], cispo)
+    policy.update(
+        samples,
+        [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)],
+        [[0.01] * s.sampled for s in samples],
+        cispo,
+    )
 
 
 def test_it_is_quiet_after_a_good_sync(policy: DistributedPolicy) -> None:
@@ -63,10 +69,16 @@ def test_every_tensor_is_compared(policy: DistributedPolicy) -> None:
     policy.sample(ASKS)
     names = [name for name, _ in policy.ranked.learner.weights()]
     found = policy.ranked.compared
-    assert set(found.same) == {*names, "lm_head of model.embed_tokens.weight"} and not found.different and not found.unknown
+    assert (
+        set(found.same) == {*names, "lm_head of model.embed_tokens.weight"}
+        and not found.different
+        and not found.unknown
+    )
 
 
-@pytest.mark.parametrize("name", ["self_attn.k_proj.weight", "mlp.gate_proj.weight", "self_attn.o_proj.weight", "self_attn.q_norm.weight"])
+@pytest.mark.parametrize(
+    "name", ["self_attn.k_proj.weight", "mlp.gate_proj.weight", "self_attn.o_proj.weight", "self_attn.q_norm.weight"]
+)
 def test_one_number_of_one_tensor(policy: DistributedPolicy, name: str) -> None:
     """In each kind of tensor, parts of fused ones among them: as the engine holds it, against one that differs in its last bit."""
     learn(policy)
@@ -77,13 +89,19 @@ def test_one_number_of_one_tensor(policy: DistributedPolicy, name: str) -> None:
     last.copy_(torch.nextafter(last, torch.tensor([math.inf])))
     found = policy.ranked.sampler.compare(iter(weights.items()))
     assert found.different == [key]
-    assert policy.ranked.sampler.compare([("model.layers.9.mlp.up_proj.weight", last)]).unknown == ["model.layers.9.mlp.up_proj.weight"]
+    assert policy.ranked.sampler.compare([("model.layers.9.mlp.up_proj.weight", last)]).unknown == [
+        "model.layers.9.mlp.up_proj.weight"
+    ]
 
 
 def test_a_tensor_that_was_not_sent(policy: DistributedPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Sampler.receive
     lost = "model.layers.2.mlp.down_proj.weight"
-    monkeypatch.setattr(Sampler, "receive", lambda self, weights: whole(self, ((name, tensor) for name, tensor in weights if name != lost)))
+    monkeypatch.setattr(
+        Sampler,
+        "receive",
+        lambda self, weights: whole(self, ((name, tensor) for name, tensor in weights if name != lost)),
+    )
     stopped(policy, rf"1 of 47 tensors differ, the first is {lost}")
 
 
@@ -99,7 +117,9 @@ def test_a_skipped_tensor(policy: DistributedPolicy, monkeypatch: pytest.MonkeyP
 
 
 def test_a_stale_tied_head(policy: DistributedPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(InMemory, "finish_weight_update", lambda self: finalize_layerwise_reload(self.model, self.model_config))
+    monkeypatch.setattr(
+        InMemory, "finish_weight_update", lambda self: finalize_layerwise_reload(self.model, self.model_config)
+    )
     stopped(policy, r"1 of 47 tensors differ, the first is lm_head of model\.embed_tokens\.weight")
 
 
@@ -132,11 +152,28 @@ def test_a_stale_sync_that_no_tolerance_sees(monkeypatch: pytest.MonkeyPatch) ->
     policy.sample(ASKS)
 
 
-def test_the_run_stops_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_run_stops_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A whole run on a sampler that drops its new weights: stopped at the first sampling after an update, and what it recorded is there."""
     monkeypatch.setattr(Sampler, "receive", lambda self, weights: [None for _ in weights])
-    command = ["run", "--stream", "single-math", "--method", "rl", "--preset", "smoke", "--backend", "vllm-deepspeed", "--out", str(tmp_path)]
-    command += ["--set", "seed_prompt=Always handle a single operation before the next one. Deliver the answer in \\boxed{}."]
+    command = [
+        "run",
+        "--stream",
+        "single-math",
+        "--method",
+        "rl",
+        "--preset",
+        "smoke",
+        "--backend",
+        "vllm-deepspeed",
+        "--out",
+        str(tmp_path),
+    ]
+    command += [
+        "--set",
+        "seed_prompt=Always handle a single operation before the next one. Deliver the answer in \\boxed{}.",
+    ]
     assert main(command) == 3
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("fst-bench:")]

@@ -14,7 +14,19 @@ from pathlib import Path
 import pytest
 
 PROGRAM = ["-m", "fst_bench"]
-RUN = ["run", "--stream", "single-math", "--method", "rl", "--preset", "smoke", "--backend", "vllm-deepspeed", "--set", "stage_problems=200"]
+RUN = [
+    "run",
+    "--stream",
+    "single-math",
+    "--method",
+    "rl",
+    "--preset",
+    "smoke",
+    "--backend",
+    "vllm-deepspeed",
+    "--set",
+    "stage_problems=200",
+]
 HANGS = 500
 """Seconds; DeepSpeed's collectives would give up after 600."""
 
@@ -22,11 +34,19 @@ HANGS = 500
 class Pair:
     """Rank 0 and rank 1 of one run; what each says is in its log."""
 
-    def __init__(self, folder: Path, program: list[str], arguments: dict[int, list[str]], before: dict[int, Callable[[], None]]):
+    def __init__(
+        self, folder: Path, program: list[str], arguments: dict[int, list[str]], before: dict[int, Callable[[], None]]
+    ):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
         self.out, self.logs = folder / "runs", [folder / f"rank-{rank}.log" for rank in (0, 1)]
-        place = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        place = {
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "OMP_NUM_THREADS": "1",
+        }
         self.ranks = [
             subprocess.Popen(
                 [sys.executable, *program, *RUN, "--out", str(self.out), *arguments.get(rank, [])], env=os.environ | place | {"RANK": str(rank)},
@@ -45,7 +65,10 @@ class Pair:
 
 @contextmanager
 def two_ranks(
-    folder: Path, program: list[str] = PROGRAM, arguments: dict[int, list[str]] | None = None, before: dict[int, Callable[[], None]] | None = None
+    folder: Path,
+    program: list[str] = PROGRAM,
+    arguments: dict[int, list[str]] | None = None,
+    before: dict[int, Callable[[], None]] | None = None,
 ) -> Iterator[Pair]:
     """The pair; `arguments` are more of them for a rank, `before` is called in its process before the program."""
     pair = Pair(folder, program, arguments or {}, before or {})
@@ -81,7 +104,11 @@ def test_rank_0_fails_in_the_middle_of_a_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "told"), [(["--set", "policy.learning_rate=1e-6"], "the policy's settings"), (["--model", "embedded:tiny-early"], "the model")]
+    ("other", "told"),
+    [
+        (["--set", "policy.learning_rate=1e-6"], "the policy's settings"),
+        (["--model", "embedded:tiny-early"], "the model"),
+    ],
 )
 def test_ranks_that_were_not_started_alike(tmp_path: Path, other: list[str], told: str) -> None:
     with two_ranks(tmp_path, arguments={1: other}) as pair:

@@ -8,14 +8,32 @@ from pathlib import Path
 
 import pandas as pd
 
-RUN = ["-m", "fst_bench", "run", "--stream", "single-math", "--method", "fst", "--preset", "smoke", "--backend", "vllm-deepspeed"]
+RUN = [
+    "-m",
+    "fst_bench",
+    "run",
+    "--stream",
+    "single-math",
+    "--method",
+    "fst",
+    "--preset",
+    "smoke",
+    "--backend",
+    "vllm-deepspeed",
+]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 DEEPSPEED = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", "--no_local_rank"]
 
 
 def launched(launcher: list[str], arguments: list[str]) -> subprocess.CompletedProcess[str]:
     bin_first = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return subprocess.run([*launcher, *arguments], env=os.environ | bin_first | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [*launcher, *arguments],
+        env=os.environ | bin_first | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def the_run(out: Path) -> tuple[pd.DataFrame, dict]:

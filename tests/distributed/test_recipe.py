@@ -19,7 +19,12 @@ def test_the_recipe_runs_as_it_is_written(tmp_path: Path) -> None:
     assert {"deepspeed", "torchrun", "hostfile", "kill", "resume", "cmp"} <= set(re.findall(r"\w+", script))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    found = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(HOUSE), "PORT": port, "OMP_NUM_THREADS": "1"}
+    found = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(HOUSE),
+        "PORT": port,
+        "OMP_NUM_THREADS": "1",
+    }
     shell = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=os.environ | found, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

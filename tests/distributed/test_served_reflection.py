@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 
 import fst_bench
-from fst_bench.bench import Watcher
+from fst_bench.harness.loop import Callback
 from fst_bench.cli import main
 from fst_bench.fast.remote import RemoteReflector
-from fst_bench.fast.settings import ReflectionSettings
-from fst_bench.lab import ReflectionFailure
-from fst_bench.ledger import Ledger
-from fst_bench.model import model_folder
-from fst_bench.policy import Ask, PolicySettings, load_policy
+from fst_bench.method.settings import ReflectionSettings
+from fst_bench.method.reflection import ReflectionFailure
+from fst_bench.method.ledger import Ledger
+from fst_bench.policy.models import model_folder
+from fst_bench.core.types import SampleRequest
+from fst_bench.policy import PolicySettings, load_policy
 
 KEY = "sk-planted-Wb4Tn8rQ1z"
 PROMPT = "Start and apply in order: 3 +4 *2"
@@ -61,7 +62,10 @@ class Served:
     def counted(self) -> tuple[int, int]:
         """(prompt, sampled) tokens since the start, by the server's own counters."""
         text = urllib.request.urlopen(f"{self.root}/metrics", timeout=60).read().decode()
-        prompt, sampled = (re.search(rf"^vllm:{kind}_tokens_total{{.*}} (.+)$", text, re.MULTILINE) for kind in ("prompt", "generation"))
+        prompt, sampled = (
+            re.search(rf"^vllm:{kind}_tokens_total{{.*}} (.+)$", text, re.MULTILINE)
+            for kind in ("prompt", "generation")
+        )
         assert prompt and sampled
         return int(float(prompt[1])), int(float(sampled[1]))
 
@@ -90,13 +94,18 @@ def asking(server: Served, model: str = "tiny", **settings: Any) -> RemoteReflec
 
 
 def fast(server: Served) -> dict[str, Any]:
-    return {"fast": {"reflector": "tiny", "reflection": {"base_url": server.url, "api_key_env": "SERVED_KEY", "max_tokens": 256, "backoff": 0.001}}}
+    return {
+        "fast": {
+            "reflector": "tiny",
+            "reflection": {"base_url": server.url, "api_key_env": "SERVED_KEY", "max_tokens": 256, "backoff": 0.001},
+        }
+    }
 
 
 def test_the_reply_is_the_models_and_so_is_the_count(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """By both ways to name it: a model's name with base_url, and LiteLLM's own provider for vLLM."""
     monkeypatch.setenv("HOSTED_VLLM_API_BASE", server.url)
-    ask = Ask(({"role": "user", "content": PROMPT},), seed=0)
+    ask = SampleRequest(({"role": "user", "content": PROMPT},), seed=0)
     greedy = load_policy("embedded:tiny", PolicySettings(max_tokens=64)).sample([ask], temperature=0.0)[0][0]
     for model, base_url in (("tiny", server.url), ("hosted_vllm/tiny", None)):
         reflector, before = asking(server, model, base_url=base_url), server.counted()
@@ -108,8 +117,24 @@ def test_the_reply_is_the_models_and_so_is_the_count(server: Served, monkeypatch
 
 def test_a_run_that_reflects_over_it(server: Served, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = server.counted()
-    sets = {"reflector": "tiny", "reflection.base_url": server.url, "reflection.api_key_env": "SERVED_KEY", "reflection.max_tokens": 256}
-    command = ["run", "--stream", "single-math", "--method", "fst", "--preset", "smoke", "--out", str(tmp_path), "--json"]
+    sets = {
+        "reflector": "tiny",
+        "reflection.base_url": server.url,
+        "reflection.api_key_env": "SERVED_KEY",
+        "reflection.max_tokens": 256,
+    }
+    command = [
+        "run",
+        "--stream",
+        "single-math",
+        "--method",
+        "fst",
+        "--preset",
+        "smoke",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
     assert main(command + [part for name, value in sets.items() for part in ("--set", f"fast.{name}={value}")]) == 0
     out, err = capfd.readouterr()
     ledger = json.loads((Path(json.loads(out.splitlines()[-1])["run"]) / "ledger.json").read_text())
@@ -143,7 +168,7 @@ def test_what_it_refuses_is_asked_for_once(
 def test_it_is_killed_in_the_middle_of_a_run(server: Served, tmp_path: Path) -> None:
     """After the first of two rounds of reflection. The last of these tests: there is no server any more."""
 
-    class Killing(Watcher):
+    class Killing(Callback):
         def __init__(self) -> None:
             self.notes = list[str]()
 
@@ -154,9 +179,14 @@ def test_it_is_killed_in_the_middle_of_a_run(server: Served, tmp_path: Path) -> 
             self.notes.append(text)
 
     watcher = Killing()
-    run = fst_bench.run(stream="single-math", method="fst", preset="smoke", out=tmp_path, watcher=watcher, **fast(server))
+    run = fst_bench.run(
+        stream="single-math", method="fst", preset="smoke", out=tmp_path, watcher=watcher, **fast(server)
+    )
     first, second = run.store.rows("prompts")
-    assert first["reflections"] > first["reflection_failures"] and second["reflections"] == second["reflection_failures"] > 0
+    assert (
+        first["reflections"] > first["reflection_failures"]
+        and second["reflections"] == second["reflection_failures"] > 0
+    )
     assert run.ledger["reflection_reasons"]["unreachable"] == second["reflections"]
     assert [p["prompt"] for p in second["population"]] == [p["prompt"] for p in first["population"]]
     assert watcher.notes == [] and run.metrics["stages"] and run.store.broken() == []

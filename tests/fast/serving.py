@@ -67,7 +67,13 @@ class Handler(BaseHTTPRequestHandler):
 def completion(message: dict[str, Any], usage: tuple[int, int] | None = (40, 20)) -> bytes:
     """The body of a chat completion; `usage` are prompt and reply tokens."""
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant"} | message}
-    found: dict[str, Any] = {"id": "1", "object": "chat.completion", "created": 1, "model": "served", "choices": [choice]}
+    found: dict[str, Any] = {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "served",
+        "choices": [choice],
+    }
     if usage:
         found["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
     return json.dumps(found).encode()
@@ -81,7 +87,12 @@ def reflects(handler: Handler, body: dict[str, Any]) -> None:
     handler.send(completion({"content": reply}, handler.server.usage[-1]))
 
 
-def says(status: int = 200, body: bytes = b'{"error": {"message": "no"}}', content_type: str = "application/json", **headers: str) -> Answer:
+def says(
+    status: int = 200,
+    body: bytes = b'{"error": {"message": "no"}}',
+    content_type: str = "application/json",
+    **headers: str,
+) -> Answer:
     return lambda handler, _: handler.send(body, status, content_type, **headers)
 
 

@@ -9,22 +9,25 @@ from gepa.strategies.proposal_sampling import IndependentSampling
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fst_bench.bench import Bench
-from fst_bench.fast.evolve import Scored, choose, distinct, evolve, split
-from fst_bench.fast.settings import FastSettings
-from fst_bench.lab import Handle, ReflectionFailure
-from fst_bench.policy import Ask, Sample
+from fst_bench.harness.loop import Bench
+from fst_bench.core.types import Candidate
+from fst_bench.fast.selection import select, distinct, split
+from fst_bench.fast.evolve import evolve
+from fst_bench.method.settings import FastSettings
+from fst_bench.core.types import ProblemHandle
+from fst_bench.method.reflection import ReflectionFailure
+from fst_bench.core.types import SampleRequest, Sample
 
 SETTINGS = FastSettings(population=2, budget=40, anchor=4, minibatch=2, cycle=3)
 
 
-def lookahead(b: Bench) -> list[Handle]:
+def lookahead(b: Bench) -> list[ProblemHandle]:
     b.lab.begin(0)
     return [p for batch in b.lab.peek(SETTINGS.cycle) for p in batch]
 
 
 def test_choose_covers_the_pareto_front() -> None:
-    a, b, c, d = (Scored(name, scores) for name, scores in
+    a, b, c, d = (Candidate(name, scores) for name, scores in
                   [("a", (1, 1, 0, 0, 0)), ("b", (1, 1, 1, 0, 0)), ("c", (0, 0, 0, 1, 0)), ("d", (1, 0, 1, 0, 0))])  # fmt: skip
     # b is best by mean; c alone wins problem 3; nobody wins problem 4; then a before d (same mean, earlier)
     assert [s.prompt for s in choose([a, b, c, d], 2)] == ["b", "c"]
@@ -34,7 +37,7 @@ def test_choose_covers_the_pareto_front() -> None:
 
 @given(st.lists(st.tuples(*[st.sampled_from([0.0, 1.0])] * 4), min_size=1, max_size=8), st.integers(1, 6))
 def test_choose_returns_the_best_first_and_k_distinct(rows: list[tuple[float, ...]], k: int) -> None:
-    candidates = [Scored(str(i), row) for i, row in enumerate(rows)]
+    candidates = [Candidate(str(i), row) for i, row in enumerate(rows)]
     chosen = choose(candidates, k)
     assert len(chosen) == min(k, len(rows)) == len({s.prompt for s in chosen})
     assert chosen[0].mean == max(c.mean for c in candidates)
@@ -42,12 +45,15 @@ def test_choose_returns_the_best_first_and_k_distinct(rows: list[tuple[float, ..
 
 
 def test_a_survivor_scored_anew_stands_before_its_copy() -> None:
-    assert distinct([Scored("a", (1.0,)), Scored("b", (0.0,)), Scored("a", (0.0,))]) == [Scored("a", (1.0,)), Scored("b", (0.0,))]
+    assert distinct([Candidate("a", (1.0,)), Candidate("b", (0.0,)), Candidate("a", (0.0,))]) == [
+        Candidate("a", (1.0,)),
+        Candidate("b", (0.0,)),
+    ]
 
 
 @given(st.integers(1, 60))
 def test_anchor_and_feedback_are_disjoint_where_they_can_be(n: int) -> None:
-    problems = [Handle(i, str(i)) for i in range(n)]
+    problems = [ProblemHandle(i, str(i)) for i in range(n)]
     anchor, feedback = split(problems, SETTINGS, random.Random(0))
     assert anchor and feedback and len(anchor) == min(n, SETTINGS.anchor)
     if n >= SETTINGS.anchor + SETTINGS.minibatch:
@@ -140,9 +146,9 @@ class Counting:
     """A policy's own sampling, with what the base was asked for in each call."""
 
     def __init__(self, sample: Callable[..., list[list[Sample]]]):
-        self.sample, self.calls = sample, list[tuple[list[Ask], list[str]]]()
+        self.sample, self.calls = sample, list[tuple[list[SampleRequest], list[str]]]()
 
-    def __call__(self, asks: Sequence[Ask], *, base: bool = False, **options: Any) -> list[list[Sample]]:
+    def __call__(self, asks: Sequence[SampleRequest], *, base: bool = False, **options: Any) -> list[list[Sample]]:
         groups = self.sample(asks, base=base, **options)
         if base:
             self.calls.append((list(asks), [group[0].text for group in groups]))
@@ -150,7 +156,9 @@ class Counting:
 
 
 @pytest.mark.parametrize("method", ["gepa", "fst"])
-def test_the_base_policy_reflects_once_in_an_iteration(bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+def test_the_base_policy_reflects_once_in_an_iteration(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     """Two rounds, four proposals at a time: one call of the base's for all four, with the texts it gives one by one."""
     b = bench(method=method, fast={"reflector": "base-policy", "proposals": 4, "budget": 48})
     iterations: list[int] = []

@@ -15,18 +15,19 @@ from hypothesis import strategies as st
 from serving import Answer, Handler, Server, breaks_off, completion, dies, dribbles, hangs, reflects, says, serving
 
 import fst_bench
-from fst_bench.bench import Bench, Run, Watcher
+from fst_bench.harness.loop import Bench, Run, Callback
 from fst_bench.cli import main
-from fst_bench.config import resolve
-from fst_bench.cost import calls, estimate
+from fst_bench.harness.config import resolve
+from fst_bench.harness.planning.cost import calls, estimate
 from fst_bench.fast import reflectors
-from fst_bench.fast.evolve import evolve, reflect
+from fst_bench.fast.evolve import evolve
+from fst_bench.fast.gepa_adapter import reflect
 from fst_bench.fast.reflectors import extractive
 from fst_bench.fast.remote import LONGEST_BACKOFF, Price, RemoteReflector, backoff, price_of
-from fst_bench.fast.settings import FastSettings, ReflectionSettings
-from fst_bench.lab import ReflectionFailure
-from fst_bench.ledger import Ledger
-from fst_bench.store import Store
+from fst_bench.method.settings import FastSettings, ReflectionSettings
+from fst_bench.method.reflection import ReflectionFailure
+from fst_bench.method.ledger import Ledger
+from fst_bench.harness.store import Store
 
 PROMPT = "```\nBe kind. Work step by step.\n```\n# Example 1\n## Feedback\nThe answer is correct."
 PLANTED = "sk-planted-Zq7Kx2mT9w"
@@ -56,7 +57,7 @@ def fast(server: Server, **settings: Any) -> dict[str, Any]:
     return {"fast": {"reflector": "served", "reflection": {"base_url": server.url, "backoff": 0.001} | settings}}
 
 
-class Listening(Watcher):
+class Listening(Callback):
     def __init__(self) -> None:
         self.notes = list[str]()
 
@@ -64,7 +65,7 @@ class Listening(Watcher):
         self.notes.append(text)
 
 
-def smoke(out: Path, watcher: Watcher | None = None, **settings: Any) -> Run:
+def smoke(out: Path, watcher: Callback | None = None, **settings: Any) -> Run:
     return fst_bench.run(stream="single-math", method="gepa", preset="smoke", out=out, watcher=watcher, **settings)
 
 
@@ -77,7 +78,9 @@ def failure(reflector: RemoteReflector, seed: int = 0) -> str:
 # --- the good server
 
 
-def test_a_run_over_http_is_the_run_with_the_embedded_reflector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_over_http_is_the_run_with_the_embedded_reflector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with serving(reflects) as server:
         served = smoke(tmp_path / "served", **fast(server))
     monkeypatch.setattr(reflectors, "extractive", lambda prompt, seed: extractive(prompt, seed % 2**31))
@@ -89,7 +92,9 @@ def test_a_run_over_http_is_the_run_with_the_embedded_reflector(tmp_path: Path, 
     assert served.ledger["reflections"] == len(server.requests) > 0 == served.ledger["reflection_failures"]
     assert served.ledger["reflection_prompt_tokens"] == sum(prompt for prompt, _ in server.usage)
     assert served.ledger["reflection_sampled_tokens"] == sum(reply for _, reply in server.usage)
-    assert served.ledger["reflection_usd"] is None and embedded.ledger["reflection_usd"] == 0.0  # unknown is not nothing
+    assert (
+        served.ledger["reflection_usd"] is None and embedded.ledger["reflection_usd"] == 0.0
+    )  # unknown is not nothing
     assert "reflection_usd" in (served.path / "report.html").read_text()
 
 
@@ -125,12 +130,14 @@ def test_nothing_but_the_server_is_spoken_to() -> None:
         " if event in ('socket.connect', 'socket.getaddrinfo') else None)\n"
         "from fst_bench.fast.remote import RemoteReflector\n"
         "from fst_bench.fast.settings import ReflectionSettings\n"
-        "from fst_bench.ledger import Ledger\n"
+        "from fst_bench.method.ledger import Ledger\n"
         "RemoteReflector('served', ReflectionSettings(base_url=sys.argv[1]), Ledger())(sys.argv[2], 0)\n"
         "print(json.dumps(met))\n"
     )
     with serving(reflects) as server:
-        done = subprocess.run([sys.executable, "-c", script, server.url, PROMPT], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script, server.url, PROMPT], capture_output=True, text=True, check=True
+        )
     met = json.loads(done.stdout)
     assert met and all("127.0.0.1" in place for place in met), met
     assert not done.stderr
@@ -162,13 +169,28 @@ def test_a_server_that_was_slow_once_is_asked_again() -> None:
 
 
 def test_errors_of_the_moment_are_tried_again_with_backoff() -> None:
-    with serving(says(500), says(529), breaks_off, says(503, retry_after="7"), says(429, retry_after="Fri, 01 Jan 2100"), reflects) as server:
+    with serving(
+        says(500),
+        says(529),
+        breaks_off,
+        says(503, retry_after="7"),
+        says(429, retry_after="Fri, 01 Jan 2100"),
+        reflects,
+    ) as server:
         clock = Clock()
         reflector = asking(server, clock, retries=5, backoff=2.0, max_tokens=1000)
         assert reflector(PROMPT, 9) == extractive(PROMPT, 9)
-        assert clock.slept == [backoff(2.0, 0, 9), backoff(2.0, 1, 9), backoff(2.0, 2, 9), max(7.0, backoff(2.0, 3, 9)), backoff(2.0, 4, 9)]
+        assert clock.slept == [
+            backoff(2.0, 0, 9),
+            backoff(2.0, 1, 9),
+            backoff(2.0, 2, 9),
+            max(7.0, backoff(2.0, 3, 9)),
+            backoff(2.0, 4, 9),
+        ]
         assert reflector.ledger.reflection_retries == 5
-        assert reflector.ledger.reflection_unanswered_tokens == len(PROMPT) + 1000  # the reply that broke off, not the errors
+        assert (
+            reflector.ledger.reflection_unanswered_tokens == len(PROMPT) + 1000
+        )  # the reply that broke off, not the errors
 
 
 def test_retry_after_is_waited_for() -> None:
@@ -182,7 +204,9 @@ def test_retry_after_is_waited_for() -> None:
         assert clock.slept == [] and len(server.requests) == 1
 
 
-@pytest.mark.parametrize(("status", "reason"), [(429, "rate limited"), (500, "server error"), (502, "server error"), (504, "timeout")])
+@pytest.mark.parametrize(
+    ("status", "reason"), [(429, "rate limited"), (500, "server error"), (502, "server error"), (504, "timeout")]
+)
 def test_the_last_error_is_the_reason(status: int, reason: str) -> None:
     with serving(says(503), says(status)) as server:
         assert failure(asking(server, retries=1)) == reason
@@ -190,7 +214,14 @@ def test_the_last_error_is_the_reason(status: int, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [(400, "refused"), (401, "key refused"), (403, "key refused"), (404, "model or address not found"), (422, "refused")]
+    ("status", "reason"),
+    [
+        (400, "refused"),
+        (401, "key refused"),
+        (403, "key refused"),
+        (404, "model or address not found"),
+        (422, "refused"),
+    ],
 )
 def test_a_refusal_is_final(status: int, reason: str) -> None:
     with serving(says(status)) as server:
@@ -205,7 +236,9 @@ def test_a_dead_server_costs_its_retries_once() -> None:
         assert failure(reflector) == "server error" and len(server.requests) == 2
         assert failure(reflector) == "server error" and len(server.requests) == 3  # one try, no more
         assert reflector(PROMPT, 0) and len(server.requests) == 4
-        assert failure(reflector) == "server error" and len(server.requests) == 6  # it had answered: worth a retry again
+        assert (
+            failure(reflector) == "server error" and len(server.requests) == 6
+        )  # it had answered: worth a retry again
 
 
 # --- nonsense
@@ -240,7 +273,9 @@ def test_garbage_is_a_failure_and_not_asked_for_twice(kind: str) -> None:
         assert failure(reflector) == reason
         assert len(server.requests) == 1
         most = len(PROMPT) + 1000
-        assert reflector.ledger.reflection_spent()[0] == (most if reason == "garbage" else 60)  # unreadable: at most; else as counted
+        assert reflector.ledger.reflection_spent()[0] == (
+            most if reason == "garbage" else 60
+        )  # unreadable: at most; else as counted
 
 
 def test_a_reply_of_the_wrong_content_type_is_read() -> None:
@@ -253,7 +288,10 @@ def test_without_a_usable_count_a_byte_is_a_token(usage: tuple[int, int] | None)
     with serving(says(200, completion({"content": "é!"}, usage))) as server:
         reflector = asking(server)
         assert reflector(PROMPT, 0) == "é!"
-        assert (reflector.ledger.reflection_prompt_tokens, reflector.ledger.reflection_sampled_tokens) == (len(PROMPT), 3)
+        assert (reflector.ledger.reflection_prompt_tokens, reflector.ledger.reflection_sampled_tokens) == (
+            len(PROMPT),
+            3,
+        )
 
 
 def test_what_can_be_no_prompt_leaves_the_prompts(bench: Callable[..., Bench]) -> None:
@@ -309,7 +347,12 @@ def test_the_rate_limit_holds_for_retries_too() -> None:
         reflector(PROMPT, 2)
         clock.now += 10
         reflector(PROMPT, 3)
-    assert clock.slept == [2.0, 0.0, 2.0, 0.5]  # before the second, backoff, before its retry, before the third; the fourth is late
+    assert clock.slept == [
+        2.0,
+        0.0,
+        2.0,
+        0.5,
+    ]  # before the second, backoff, before its retry, before the third; the fourth is late
 
 
 @given(st.floats(0, 1e6), st.integers(0, 10), st.integers(0, 2**56 - 1))
@@ -404,14 +447,17 @@ def test_an_older_ledger_is_read() -> None:
            "reflection_characters": 9, "optimizer_steps": 1, "seconds": {"sample": 1.5}}  # fmt: skip
     ledger = Ledger.from_dict(old)
     ledger.reflection_failed("timeout")
-    assert ledger.reflection_reasons == {"timeout": 1} and ledger.reflection_failures == 2 and ledger.reflection_usd == 0.0
+    assert (
+        ledger.reflection_reasons == {"timeout": 1} and ledger.reflection_failures == 2 and ledger.reflection_usd == 0.0
+    )
     assert {key: value for key, value in ledger.to_dict().items() if key in old} == old | {"reflection_failures": 2}
 
 
 def test_a_dry_run_states_calls_and_price(bench: Callable[..., Bench]) -> None:
     overrides = {
         "fast.reflector": "served",
-        "fast.reflection": {"base_url": "http://localhost:1/v1", "retries": 1, "max_tokens": 1000, "ceiling_usd": 9} | PRICE,
+        "fast.reflection": {"base_url": "http://localhost:1/v1", "retries": 1, "max_tokens": 1000, "ceiling_usd": 9}
+        | PRICE,
     }
     cost = estimate(*resolve("single-math", "gepa", "smoke", 0, overrides))
     # 12 problems in cycles of 8 and 4; 4 of them anchors, so 24 metric calls are left: of 4 and of 4 problems (all of the last cycle) reflections read
@@ -455,7 +501,19 @@ def echoes(handler: Handler, body: dict[str, Any]) -> None:
 
 
 def test_a_key_appears_nowhere(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fst_bench", "run", "--stream", "single-math", "--method", "gepa", "--preset", "smoke", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "fst_bench",
+        "run",
+        "--stream",
+        "single-math",
+        "--method",
+        "gepa",
+        "--preset",
+        "smoke",
+        "--json",
+    ]
     with serving(echoes) as server:
         sets = [
             "fast.reflector=served",
@@ -468,12 +526,16 @@ def test_a_key_appears_nowhere(tmp_path: Path) -> None:
     assert len(server.keys) > 8 and set(server.keys) == {f"Bearer {PLANTED}"}  # it was sent, and every way was taken
     assert b"EVERY reflection of this run failed" in done.stdout
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {"config.json", "env.json", "ledger.json", "events.jsonl", "report.html", "state.json"} <= {path.name for path in files}
+    assert {"config.json", "env.json", "ledger.json", "events.jsonl", "report.html", "state.json"} <= {
+        path.name for path in files
+    }
     everything = {str(path): path.read_bytes() for path in files} | {"stdout": done.stdout, "stderr": done.stderr}
     assert [place for place, content in everything.items() if PLANTED.encode() in content] == []
 
 
-def test_a_failure_tells_nothing_of_what_the_server_said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_tells_nothing_of_what_the_server_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", PLANTED)
     with serving(echoes) as server:
         for _ in range(8):
@@ -490,15 +552,24 @@ SERVED = [*RUN, "--set", "fast.reflector=served", "--set", "fast.reflection.base
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([*RUN, "--set", f"fast.reflection.base_url=http://user:{PLANTED}@host/v1"], "may hold no user, password or query"),
+        (
+            [*RUN, "--set", f"fast.reflection.base_url=http://user:{PLANTED}@host/v1"],
+            "may hold no user, password or query",
+        ),
         ([*RUN, "--set", f"fast.reflection.base_url=http://{PLANTED}@host/v1"], "may hold no user, password or query"),
-        ([*RUN, "--set", f"fast.reflection.base_url=https://host/v1?key={PLANTED}"], "may hold no user, password or query"),
+        (
+            [*RUN, "--set", f"fast.reflection.base_url=https://host/v1?key={PLANTED}"],
+            "may hold no user, password or query",
+        ),
         ([*RUN, "--set", f"fast.reflection.base_url=https://host/v1#{PLANTED}"], "may hold no user, password or query"),
         ([*RUN, "--set", f"fast.reflection.base_url={PLANTED}"], "wants an address such as http://localhost:8000/v1"),
         ([*RUN, "--set", f"fast.reflection.base_url=http://[{PLANTED}"], "wants an address such as"),
         ([*RUN, "--set", f"fast.reflection.api_key_env={PLANTED}"], "the NAME of an environment variable"),
         ([*RUN, "--set", f"fast.reflection.api_key={PLANTED}"], "did you mean api_key_env?"),
-        ([*RUN, "--set", "fast.reflection.base_url=http://localhost:1/v1"], "the name of the model that is served there"),
+        (
+            [*RUN, "--set", "fast.reflection.base_url=http://localhost:1/v1"],
+            "the name of the model that is served there",
+        ),
         ([*SERVED, "--set", "fast.reflection.api_key_env=NOT_THERE"], "names no variable of the environment"),
         ([*SERVED, "--set", "fast.reflection.ceiling_usd=1"], "needs the price of 'served'"),
         ([*SERVED, "--set", "fast.reflection.usd_per_million_prompt_tokens=1"], "a price wants both"),
@@ -509,7 +580,11 @@ SERVED = [*RUN, "--set", "fast.reflector=served", "--set", "fast.reflection.base
     ],
 )
 def test_what_cannot_work_is_said_before_there_is_a_run(
-    arguments: list[str], expected: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    expected: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert main([*arguments, "--out", str(tmp_path / "runs")]) == 2

@@ -4,17 +4,22 @@ import pytest
 from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 
 from fst_bench.fast.reflectors import BasePolicy, extractive, instructions, load_reflector
-from fst_bench.fast.settings import FastSettings
-from fst_bench.lab import ReflectionFailure
-from fst_bench.ledger import Ledger
-from fst_bench.policy import Ask
-from fst_bench.policy.torch_backend import TorchPolicy
+from fst_bench.method.settings import FastSettings
+from fst_bench.method.reflection import ReflectionFailure
+from fst_bench.method.ledger import Ledger
+from fst_bench.core.types import SampleRequest
+from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.tasks import TASKS, load_task
 
 
 def reflection_prompt(current: str, feedback: list[str]) -> str:
-    records = [{"Inputs": "Start and apply in order: 1 +1", "Generated Outputs": "#### 2", "Feedback": text} for text in feedback]
-    rendered = Signature.prompt_renderer({"current_instruction_doc": current, "dataset_with_feedback": records, "prompt_template": None})
+    records = [
+        {"Inputs": "Start and apply in order: 1 +1", "Generated Outputs": "#### 2", "Feedback": text}
+        for text in feedback
+    ]
+    rendered = Signature.prompt_renderer(
+        {"current_instruction_doc": current, "dataset_with_feedback": records, "prompt_template": None}
+    )
     assert isinstance(rendered, str)
     return rendered
 
@@ -27,13 +32,18 @@ def test_rules_by_hand() -> None:
     text = "The answer was expected in \\boxed{}, and no value was found there. It helps to handle a single operation before the next one."
     assert instructions(text) == [
         ("Present the answer in \\boxed{}.", "Deliver the answer in \\boxed{}."),
-        ("Handle a single operation before the next one.", "Always handle a single operation before the next one."),
+        (
+            "ProblemHandle a single operation before the next one.",
+            "Always handle a single operation before the next one.",
+        ),
     ]
     assert instructions("The box says 4, but the right value is 5.") == []
 
 
 def test_it_adds_what_the_feedback_asks_for() -> None:
-    prompt = reflection_prompt("You are a helpful assistant.", ["The answer was expected after ANSWER:, and nothing was found there."] * 3)
+    prompt = reflection_prompt(
+        "You are a helpful assistant.", ["The answer was expected after ANSWER:, and nothing was found there."] * 3
+    )
     proposals = {proposal(extractive(prompt, seed)) for seed in range(20)}
     assert any("ANSWER:" in p and p.startswith("You are a helpful assistant.") for p in proposals)
 
@@ -51,7 +61,7 @@ def test_it_is_deterministic_and_short() -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_it_finds_an_instruction_in_every_tasks_feedback(name: str) -> None:
-    task = load_task(name, **TASKS[name].ladder[1])
+    task = load_task(name, **TASKS[name].levels[1])
     problem = task.problems("train", 0, 1)[0]
     wanted = 3 if name == "hover-search" else 2  # the protocol, the hint, and that there is a tool
     assert len(instructions(task.verify(problem, "no idea").feedback)) == wanted
@@ -65,8 +75,12 @@ def test_a_prompt_without_an_instruction_is_a_failure() -> None:
 def test_the_base_policy_can_reflect(policy: TorchPolicy) -> None:
     ledger = Ledger()
     reflector = BasePolicy(policy, ledger)
-    assert reflector.reflect_many(["Write a new instruction."], [3]) == reflector.reflect_many(["Write a new instruction."], [3])
-    (sample,) = policy.sample([Ask(({"role": "user", "content": "Write a new instruction."},), 3)], base=True)[0]
+    assert reflector.reflect_many(["Write a new instruction."], [3]) == reflector.reflect_many(
+        ["Write a new instruction."], [3]
+    )
+    (sample,) = policy.sample(
+        [SampleRequest(({"role": "user", "content": "Write a new instruction."},), 3)], base=True
+    )[0]
     assert ledger.reflection_prompt_tokens == 2 * (len(sample.tokens) - sample.sampled) > 0
     assert ledger.reflection_sampled_tokens == 2 * sample.sampled > 0
     spent = ledger.counts()
@@ -87,5 +101,8 @@ def test_what_is_too_long_for_the_base_policy_fails_alone(policy: TorchPolicy, l
 
 
 def test_unknown_reflectors_are_named(policy: TorchPolicy) -> None:
-    with pytest.raises(ValueError, match=r"unknown reflector 'extractve': there are base-policy, extractive, a LiteLLM .* fast.reflection.base_url"):
+    with pytest.raises(
+        ValueError,
+        match=r"unknown reflector 'extractve': there are base-policy, extractive, a LiteLLM .* fast.reflection.base_url",
+    ):
         load_reflector(FastSettings(reflector="extractve"), policy, Ledger())

@@ -29,15 +29,27 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen3Config
 
 from fst_bench import fit
-from fst_bench.config import Config, hardware_of, resolve
-from fst_bench.model import model_folder
-from fst_bench.policy import Ask, Sample, load_policy
+from fst_bench.harness.config import Config, hardware_of, resolve
+from fst_bench.policy.models import model_folder
+from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.policy import load_policy
 from fst_bench.policy.conversation import written
 from fst_bench.slow.losses import cispo
 
 PRESET, MODEL = "qwen3-0.6b", "Qwen/Qwen3-0.6B"
-FULL: Any = {"vocab_size": 151_936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40_960} | fit.QWEN3[MODEL]
-SMALL: Any = FULL | {"vocab_size": 2_000, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+FULL: Any = {
+    "vocab_size": 151_936,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 40_960,
+} | fit.QWEN3[MODEL]
+SMALL: Any = FULL | {
+    "vocab_size": 2_000,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 SMALL |= {"num_key_value_heads": 2, "head_dim": 32}
 PEAK = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bfloat16 operations a second by the data sheets, by a part of the device's name; the first that fits counts."""
@@ -59,13 +71,25 @@ class Bench:
     samples: list[Sample] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.cuda, self.group, self.tokens = self.config.policy.device == "cuda", self.config.slow.group, self.config.policy.max_tokens
+        self.cuda, self.group, self.tokens = (
+            self.config.policy.device == "cuda",
+            self.config.slow.group_size,
+            self.config.policy.max_tokens,
+        )
         self.sampled = self.problems * self.group * self.tokens
-        texts = [f"Problem {i}. " + "Start and apply in order: 3 +4 *2 -7, then say why. " * 8 for i in range(self.problems)]
-        self.asks = [Ask(({"role": "user", "content": text},), seed, self.group) for seed, text in enumerate(texts)]
+        texts = [
+            f"Problem {i}. " + "Start and apply in order: 3 +4 *2 -7, then say why. " * 8 for i in range(self.problems)
+        ]
+        self.asks = [
+            SampleRequest(({"role": "user", "content": text},), seed, self.group) for seed, text in enumerate(texts)
+        ]
 
     def prompts(self) -> list[list[int]]:
-        return written(AutoTokenizer.from_pretrained(self.config.model), [ask.messages for ask in self.asks], self.shape["max_position_embeddings"])
+        return written(
+            AutoTokenizer.from_pretrained(self.config.model),
+            [ask.messages for ask in self.asks],
+            self.shape["max_position_embeddings"],
+        )
 
     def sample(self) -> list[Sample]:
         self.samples = [sample for answers in self.policy.sample(self.asks) for sample in answers]
@@ -74,7 +98,10 @@ class Bench:
 
     def learn(self) -> Figures:
         samples = self.samples or self.sample()
-        advantages, weights = [[(-1.0) ** i] * self.tokens for i in range(len(samples))], [[1 / self.sampled] * self.tokens] * len(samples)
+        advantages, weights = (
+            [[(-1.0) ** i] * self.tokens for i in range(len(samples))],
+            [[1 / self.sampled] * self.tokens] * len(samples),
+        )
         return self.policy.update(samples, advantages, weights, cispo)
 
     def sync(self) -> None:
@@ -125,18 +152,28 @@ def make_model(bench: Bench) -> Figures:
 
     def make() -> None:
         with torch.device(bench.config.policy.device):
-            model = AutoModelForCausalLM.from_config(Qwen3Config(**bench.shape, pad_token_id=0, eos_token_id=None), dtype=torch.bfloat16)
+            model = AutoModelForCausalLM.from_config(
+                Qwen3Config(**bench.shape, pad_token_id=0, eos_token_id=None), dtype=torch.bfloat16
+            )
         model.save_pretrained(folder)
 
     taken = seconds(make)
-    tokenizer, settings = (json.loads((tiny / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json"))
+    tokenizer, settings = (
+        json.loads((tiny / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")
+    )
     known: dict[str, int] = tokenizer["model"]["vocab"]
-    known |= {f"<{i}>": i for i in range(len(known), vocabulary)}  # whatever is sampled has a text, as it has with a tokenizer of this size
+    known |= {
+        f"<{i}>": i for i in range(len(known), vocabulary)
+    }  # whatever is sampled has a text, as it has with a tokenizer of this size
     tokenizer["added_tokens"].append(tokenizer["added_tokens"][1] | {"id": vocabulary, "content": "<|never|>"})
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": "<|never|>"}))
     shutil.copy(tiny / "chat_template.jinja", folder)
-    return {"make_s": taken, "parameters": fit.shape_of(str(folder)).parameters, "prompt_tokens": max(map(len, bench.prompts()))}
+    return {
+        "make_s": taken,
+        "parameters": fit.shape_of(str(folder)).parameters,
+        "prompt_tokens": max(map(len, bench.prompts())),
+    }
 
 
 def generate(bench: Bench) -> Figures:
@@ -150,7 +187,9 @@ def generate(bench: Bench) -> Figures:
         ids[row, longest - len(prompt) :], mask[row, longest - len(prompt) :] = torch.tensor(prompt), 1
 
     def run(tokens: int) -> None:
-        wanted = GenerationConfig(do_sample=True, top_k=0, num_return_sequences=bench.group, max_new_tokens=tokens, pad_token_id=0)
+        wanted = GenerationConfig(
+            do_sample=True, top_k=0, num_return_sequences=bench.group, max_new_tokens=tokens, pad_token_id=0
+        )
         assert model.generate(input_ids=ids, attention_mask=mask, generation_config=wanted).shape[1] == longest + tokens
 
     run(8)
@@ -191,7 +230,12 @@ def sampling(bench: Bench) -> Figures:
 def update(bench: Bench) -> Figures:
     """Optimizer steps on one batch with the engine asleep, and their memory beside what `fit` says of sampling and learning."""
     bench.learn()  # compiles flex_attention, and sends the engine to sleep
-    shape, gpu, peak, memory = fit.shape_of(bench.config.model), hardware_of(PRESET).model_copy(update={"gpus": 0}), None, None
+    shape, gpu, peak, memory = (
+        fit.shape_of(bench.config.model),
+        hardware_of(PRESET).model_copy(update={"gpus": 0}),
+        None,
+        None,
+    )
     if bench.cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -209,7 +253,7 @@ def update(bench: Bench) -> Figures:
             "reserved_at_peak_gib": before + (torch.cuda.max_memory_reserved() - reserved) / fit.GIB,
         }  # fmt: skip
     tokens, said = bench.sampled + sum(map(len, bench.prompts())), fit.memory(bench.config, shape, gpu)
-    flops = (8 if bench.config.policy.checkpointing else 6) * shape.parameters * tokens / taken
+    flops = (8 if bench.config.policy.gradient_checkpointing else 6) * shape.parameters * tokens / taken
     return {
         "update_s": taken, "tokens": tokens, "tokens_per_s": tokens / taken, "teraflops": flops / 1e12, "peak_teraflops": peak and peak / 1e12,
         "share_of_peak_flops": peak and flops / peak, "mean_logprob_gap_nats": facts["mean_logprob_gap"], "memory": memory,
@@ -220,7 +264,9 @@ def update(bench: Bench) -> Figures:
 def sync(bench: Bench) -> Figures:
     """What brings the sampler's weights up to date, one by one; and what its sleep gives back."""
     ranked, sampler = bench.policy.ranked, bench.policy.ranked.sampler
-    found: dict[str, list[float]] = {name: [] for name in ("rest_s", "sleep_gives_back_gib", "wake_s", "receive_s", "compare_s", "canary_s")}
+    found: dict[str, list[float]] = {
+        name: [] for name in ("rest_s", "sleep_gives_back_gib", "wake_s", "receive_s", "compare_s", "canary_s")
+    }
 
     def wake() -> None:  # as `receive` does, which has none left to do then
         sampler.engine.wake_up(["weights"])
@@ -238,7 +284,9 @@ def sync(bench: Bench) -> Figures:
         found["receive_s"].append(seconds(lambda: sampler.receive(ranked.learner.weights(False))))
         found["compare_s"].append(seconds(lambda: ranked.compare(False)))
         found["canary_s"].append(seconds(lambda: ranked.canary(False)))
-    return {"first_sync_s": first, "canary_gap_nats": ranked.gap} | {k: statistics.median(v) if v else None for k, v in found.items()}
+    return {"first_sync_s": first, "canary_gap_nats": ranked.gap} | {
+        k: statistics.median(v) if v else None for k, v in found.items()
+    }
 
 
 def step(bench: Bench) -> Figures:
@@ -259,24 +307,40 @@ def trl(bench: Bench) -> Figures:
         bench.policy.ranked.sampler.rest()
     job = {
         "model": bench.config.model, "prompts": [list(ask.messages) for ask in bench.asks], "generations": bench.group, "tokens": bench.tokens,
-        "steps": ROUNDS + 1, "device": bench.config.policy.device, "positions": bench.config.policy.distributed.positions, "rows": TRL_ROWS,
+        "steps": ROUNDS + 1, "device": bench.config.policy.device, "positions": bench.config.policy.distributed.max_model_len, "rows": TRL_ROWS,
     }  # fmt: skip
-    ours = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # this process's place among the ranks, which is not TRL's
+    ours = {
+        "RANK",
+        "LOCAL_RANK",
+        "WORLD_SIZE",
+        "MASTER_ADDR",
+        "MASTER_PORT",
+    }  # this process's place among the ranks, which is not TRL's
     environment = {name: value for name, value in os.environ.items() if name not in ours} | {"HF_HUB_OFFLINE": "1"}
     command = [python, str(Path(__file__).parents[1] / "benchmarks/trl_step.py"), json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TRL_LIMIT, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
-    middle = sorted(json.loads(done.stdout.strip().splitlines()[-1])[1:], key=lambda spans: spans["seconds"])[ROUNDS // 2]
+    middle = sorted(json.loads(done.stdout.strip().splitlines()[-1])[1:], key=lambda spans: spans["seconds"])[
+        ROUNDS // 2
+    ]
     return {"step_s": middle["seconds"], "sample_and_sync_s": middle["sample"], "update_s": middle["update"]}
 
 
 def goals(parts: dict[str, Figures]) -> list[Figures]:
     """`met` is None where a figure was not measured."""
-    bare, ours, theirs = (parts.get(p, {}).get(figure) for p, figure in (("sampling", "ratio_to_bare_vllm"), ("step", "step_s"), ("trl", "step_s")))
+    bare, ours, theirs = (
+        parts.get(p, {}).get(figure)
+        for p, figure in (("sampling", "ratio_to_bare_vllm"), ("step", "step_s"), ("trl", "step_s"))
+    )
     share = ours / theirs if ours and theirs else None
     return [
-        {"figure": "tokens/s of policy.sample over bare vLLM's", "goal": ">= 0.9", "value": bare, "met": bare and bare >= 0.9},
+        {
+            "figure": "tokens/s of policy.sample over bare vLLM's",
+            "goal": ">= 0.9",
+            "value": bare,
+            "met": bare and bare >= 0.9,
+        },
         {"figure": "seconds of an RL step over TRL's", "goal": "<= 0.5", "value": share, "met": share and share <= 0.5},
     ]
 
@@ -292,7 +356,11 @@ def main() -> int:
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
     parts: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory() as folder:
-        asked = {"model": folder, "policy.device": arguments.device, "policy.max_tokens": 16 if arguments.small else 512}
+        asked = {
+            "model": folder,
+            "policy.device": arguments.device,
+            "policy.max_tokens": 16 if arguments.small else 512,
+        }
         config, _ = resolve("continual-4", "rl", PRESET, overrides=asked)
         bench = Bench(config, SMALL if arguments.small else FULL, 2 if arguments.small else config.batch)
         for part in (make_model, generate, load, sampling, update, sync, step, trl):

@@ -41,13 +41,15 @@ def check(name: str) -> Callable[[Callable[[str], Figures]], Callable[[str], Fig
 def settings(device: str, **changes: Any) -> Any:
     from fst_bench.policy import PolicySettings
 
-    return PolicySettings(**{"max_tokens": 32, "device": device, "distributed": {"cache_gb": 1.0, "positions": 1024}} | changes)
+    return PolicySettings(
+        **{"max_tokens": 32, "device": device, "distributed": {"cache_gb": 1.0, "positions": 1024}} | changes
+    )
 
 
 def asks(n: int) -> Any:
-    from fst_bench.policy import Ask
+    from fst_bench.core.types import SampleRequest
 
-    return [Ask(({"role": "user", "content": text},), seed=i, n=n) for i, text in enumerate(TEXTS)]
+    return [SampleRequest(({"role": "user", "content": text},), seed=i, n=n) for i, text in enumerate(TEXTS)]
 
 
 def learn(policy: Any, samples: list[Any]) -> dict[str, float]:
@@ -88,10 +90,15 @@ def kernels(device: str) -> Figures:
     if device == "cuda":
         assert current_platform.is_cuda(), found
         found["gpu"], found["capability"] = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-        x, weight = torch.randn(4, 64, device=device, dtype=torch.bfloat16), torch.ones(64, device=device, dtype=torch.bfloat16)
+        x, weight = (
+            torch.randn(4, 64, device=device, dtype=torch.bfloat16),
+            torch.ones(64, device=device, dtype=torch.bfloat16),
+        )
         out = torch.empty_like(x)
         _custom_ops.rms_norm(out, x, weight, 1e-6)
-        found["rms_norm_gap"] = float((out.float() - x.float() * (x.float() ** 2).mean(-1, keepdim=True).rsqrt()).abs().max())
+        found["rms_norm_gap"] = float(
+            (out.float() - x.float() * (x.float() ** 2).mean(-1, keepdim=True).rsqrt()).abs().max()
+        )
         assert found["rms_norm_gap"] < 0.05, found
     return found
 
@@ -103,17 +110,24 @@ def torch_float32(device: str) -> Figures:
 
     here, there = (load_policy("embedded:tiny", settings(d)) for d in (device, "cpu"))
     samples = flat(there.sample(asks(4)))
-    found: Figures = {"shared": here.scorer.shared, "flex": here.scorer.flex, "passes": len(here.scorer.passes(samples))}
+    found: Figures = {
+        "shared": here.scorer.shared,
+        "flex": here.scorer.flex,
+        "passes": len(here.scorer.passes(samples)),
+    }
     again = flat(here.sample(asks(4)))
     logprobs, there_logprobs, again_logprobs = here.logprobs(samples), there.logprobs(samples), here.logprobs(again)
     ours, theirs = learn(here, samples), learn(there, samples)
-    gradients = [torch.cat([p.grad.detach().double().cpu().flatten() for p in policy.model.parameters()]) for policy in (here, there)]
+    gradients = [
+        torch.cat([p.grad.detach().double().cpu().flatten() for p in policy.model.parameters()])
+        for policy in (here, there)
+    ]
     found |= {
         "logprob_gap": largest(logprobs, there_logprobs),
         "sampled_gap": largest([s.logprobs for s in again], again_logprobs),
         "loss_gap": abs(ours["loss"] - theirs["loss"]),
         "gradient_gap": float((gradients[0] - gradients[1]).norm() / gradients[1].norm()),
-        "kl_gap": largest([here.kl_to_base(samples)], [there.kl_to_base(samples)]),
+        "kl_gap": largest([here.kl_to_reference(samples)], [there.kl_to_reference(samples)]),
     }
     assert found["shared"] and found["flex"] == (device == "cuda"), found
     assert found["loss_gap"] < 1e-4 and found["gradient_gap"] < 1e-3 and found["logprob_gap"] < 1e-3, found
@@ -129,7 +143,11 @@ def torch_bfloat16(device: str) -> Figures:
     policy = load_policy("embedded:tiny", settings(device, dtype="bfloat16", float32_head=True))
     samples = flat(policy.sample(asks(4)))
     facts = learn(policy, samples)
-    found = {"shared": policy.scorer.shared, "mean_logprob_gap": facts["mean_logprob_gap"], "kl": sum(policy.kl_to_base(samples))}
+    found = {
+        "shared": policy.scorer.shared,
+        "mean_logprob_gap": facts["mean_logprob_gap"],
+        "kl": sum(policy.kl_to_reference(samples)),
+    }
     assert found["shared"] and found["mean_logprob_gap"] < 0.05 and found["kl"] > 0, found
     return found
 
@@ -144,7 +162,12 @@ def agreement(zero: int, activations: str) -> Callable[[str], Figures]:
 
         with tempfile.TemporaryDirectory() as folder:
             found = agree(zero, activations, Path(folder), device)
-        assert found["loss"] < 1e-4 and found["gradient"] < 1e-3 and found["gradient_norm"] < 1e-3 and found["logprobs"] < 1e-3, found
+        assert (
+            found["loss"] < 1e-4
+            and found["gradient"] < 1e-3
+            and found["gradient_norm"] < 1e-3
+            and found["logprobs"] < 1e-3
+        ), found
         assert found["untouched"] and len(found["stopped"]) == 2 and found["started_from"] < 1e-3, found
         return found
 
@@ -158,8 +181,9 @@ check("agreement-zero3")(agreement(3, "recomputed"))
 @check("bfloat16-zero3-positions")
 def positions(device: str) -> Figures:
     """The gap of bfloat16 under ZeRO-3 to float32 does not grow along a row of 1,800 tokens."""
-    from fst_bench.model import model_folder
-    from fst_bench.policy import Sample, load_policy
+    from fst_bench.policy.models import model_folder
+    from fst_bench.core.types import Sample
+    from fst_bench.policy import load_policy
     from fst_bench.policy.distributed.learner import Learner, join
 
     join(device)
@@ -196,7 +220,7 @@ def synced(dtype: str) -> Callable[[str], Figures]:
             found["tensors"], found["unknown"] = len(policy.ranked.compared.same), policy.ranked.compared.unknown
             found["canary"].append(policy.ranked.gap)
             found["mean_logprob_gap"].append(facts["mean_logprob_gap"])
-        kl = policy.kl_to_base(samples)
+        kl = policy.kl_to_reference(samples)
         policy.sample(asks(1), base=True)
         found["kl"] = sum(kl)
         assert found["tensors"] == 47 and not found["unknown"], found
@@ -261,7 +285,11 @@ def sleep(device: str) -> Figures:
     from fst_bench.policy import load_policy
     from fst_bench.policy.distributed.sampler import Sampler
 
-    policy = load_policy("embedded:tiny", settings(device, dtype="bfloat16", distributed={"cache_gb": 4.0, "positions": 1024}), "vllm-deepspeed")
+    policy = load_policy(
+        "embedded:tiny",
+        settings(device, dtype="bfloat16", distributed={"cache_gb": 4.0, "positions": 1024}),
+        "vllm-deepspeed",
+    )
     samples = flat(policy.sample(asks(4)))
     found: Figures = {"awake_gb": used_gb(device)}
     policy.ranked.sampler.rest()
@@ -270,7 +298,9 @@ def sleep(device: str) -> Figures:
     policy.sample(asks(4))
     found["awake_again_gb"] = used_gb(device)
     if device == "cuda":
-        assert found["awake_gb"] - found["asleep_gb"] > 3.5 and abs(found["awake_gb"] - found["awake_again_gb"]) < 1, found
+        assert found["awake_gb"] - found["asleep_gb"] > 3.5 and abs(found["awake_gb"] - found["awake_again_gb"]) < 1, (
+            found
+        )
         try:
             Sampler("nowhere", policy.settings, {1}, 1)
         except ValueError as error:
@@ -285,7 +315,16 @@ RUN = ["run", "--stream", "single-math", "--method", "fst", "--preset", "smoke"]
 
 
 def command(arguments: list[str], device: str, backend: str) -> list[str]:
-    own = ["--backend", backend, "--set", f"policy.device={device}", "--set", "policy.dtype=bfloat16", "--set", "policy.distributed.cache_gb=1"]
+    own = [
+        "--backend",
+        backend,
+        "--set",
+        f"policy.device={device}",
+        "--set",
+        "policy.dtype=bfloat16",
+        "--set",
+        "policy.distributed.cache_gb=1",
+    ]
     return [sys.executable, "-m", "fst_bench", *arguments, *(own if arguments[0] == "run" else [])]
 
 
@@ -294,7 +333,9 @@ def to_its_report(backend: str) -> Callable[[str], Figures]:
         """A smoke run from the command line to its report."""
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            done = subprocess.run([*command(RUN, device, backend), "--out", folder], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [*command(RUN, device, backend), "--out", folder], capture_output=True, text=True, check=False
+            )
             assert done.returncode == 0, done.stderr[-2000:]
             (report,) = Path(folder).rglob("report.html")
             rows = [json.loads(line) for line in (report.parent / "evals.jsonl").read_text().splitlines()]
@@ -335,9 +376,15 @@ def kill_and_resume(device: str) -> Figures:
         (config,) = Path(folder).rglob("config.json")
         cut = len(list(config.parent.rglob("COMPLETE.json")))
         assert not (config.parent / "manifest.json").exists(), "it ended before it was killed"
-        done = subprocess.run(command(["resume", str(config.parent)], device, ""), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command(["resume", str(config.parent)], device, ""), capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr[-2000:]
-        steps = [row["step"] for line in (config.parent / "events.jsonl").read_text().splitlines() if (row := json.loads(line))["kind"] == "step"]
+        steps = [
+            row["step"]
+            for line in (config.parent / "events.jsonl").read_text().splitlines()
+            if (row := json.loads(line))["kind"] == "step"
+        ]
         found = {"checkpoints_when_killed": cut, "steps": steps, "finished": (config.parent / "manifest.json").exists()}
     assert steps == list(range(1, len(steps) + 1)) and found["finished"], found
     return found

@@ -9,7 +9,15 @@ from pathlib import Path
 from run import alone
 
 SCRIPT = Path(__file__).with_name("benchmark.py")
-OF_A_GPU = {"gpu_in_use_gib", "peak_teraflops", "share_of_peak_flops", "memory", "rest_s", "sleep_gives_back_gib", "wake_s"}
+OF_A_GPU = {
+    "gpu_in_use_gib",
+    "peak_teraflops",
+    "share_of_peak_flops",
+    "memory",
+    "rest_s",
+    "sleep_gives_back_gib",
+    "wake_s",
+}
 """Figures that mean nothing on a CPU."""
 MAY_BE_ZERO = {"canary_gap_nats", "mean_logprob_gap_nats"}
 

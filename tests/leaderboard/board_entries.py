@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fst_bench.compare import Finished, load
+from fst_bench.analysis import Finished, load
 from fst_bench.leaderboard.site import Removed
 from fst_bench.leaderboard.standings import Entry, League, Standing, standings
 from fst_bench.metrics.intervals import Scores
-from fst_bench.store import records
+from fst_bench.harness.store import records
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -29,7 +29,7 @@ def entry(stream: str, method: str, seeds: int = 5) -> Entry:
         runs=runs,
         prompts=prompts,
         environment=json.loads((runs[0].path / "env.json").read_text()),
-        settings={"slow.cap": 5.0, "fast.cycle": 5} if method == "fst" else {},
+        settings={"slow.ratio_clip_max": 5.0, "fast.cycle": 5} if method == "fst" else {},
         code="shipped",
         note="Reference runs of the paper's method.\nNothing was tuned on these seeds." if method == "fst" else "",
         command=f"fst-bench run --stream {stream.split('@')[0]} --method {method} --seed 0",
@@ -55,7 +55,9 @@ def within(run: Finished) -> dict[str, float]:
 @cache
 def board() -> list[Standing]:
     """Four methods on one stream, one of them unranked, and two on another."""
-    entries = [entry("continual-4@2", method) for method in ("base", "gepa", "rl", "fst")] + [entry("paper-3@2", method) for method in ("rl", "fst")]
+    entries = [entry("continual-4@2", method) for method in ("base", "gepa", "rl", "fst")] + [
+        entry("paper-3@2", method) for method in ("rl", "fst")
+    ]
     entries[1] = replace(entries[1], unranked="its division asks for 10 seeds, it has 5")
     return standings(entries)
 
@@ -79,7 +81,10 @@ HARM = [
 def harmful(i: int) -> Entry:
     """An entry with the i-th text everywhere that a stranger writes."""
     text, made = HARM[i], entry("continual-4@2", "gepa", seeds=2)
-    rows = {s: [row | {"population": [{"prompt": text, "score": 0.5}]} for row in some[:2]] for s, some in made.prompts.items()}
+    rows = {
+        s: [row | {"population": [{"prompt": text, "score": 0.5}]} for row in some[:2]]
+        for s, some in made.prompts.items()
+    }
     return replace(
         made, id=f"harm-{i}", name=text, organisation=text, method=text, note=text, command=text, code=text, settings={text: text, "a": [text]},
         environment={text: text}, prompts=rows, verified=[text], unranked=text,

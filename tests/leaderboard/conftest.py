@@ -21,7 +21,9 @@ Files = dict[str, bytes]
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Runs of fst with seeds 0 and 1 on single-math, smoke preset."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fst_bench.environment.commit", lambda: "0123abc")  # a test runs on whatever tree there is
+        patch.setattr(
+            "fst_bench.harness.environment.commit", lambda: "0123abc"
+        )  # a test runs on whatever tree there is
         out = tmp_path_factory.mktemp("runs")
         for seed in (0, 1):
             fst_bench.run("single-math", "fst", out, seed, "smoke")
@@ -45,7 +47,9 @@ def tampered(honest: Path, tmp_path: Path) -> Callable[..., Path]:
         change(files)
         if rehashed and MANIFEST in files:
             said = json.loads(files[MANIFEST])
-            said["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items()) if name != MANIFEST}
+            said["files"] = {
+                name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items()) if name != MANIFEST
+            }
             files[MANIFEST] = json.dumps(said).encode()
         path = tmp_path / "tampered.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as packed:

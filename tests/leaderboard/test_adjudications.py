@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fst_bench.cli import main
-from fst_bench.config import resolve
-from fst_bench.evaluate import TEST_SEED
+from fst_bench.harness.config import resolve
+from fst_bench.harness.evaluate import TEST_SEED
 from fst_bench.leaderboard import adjudications
 from fst_bench.leaderboard.adjudications import append, judge, read
 from fst_bench.leaderboard.bundle import read_bundle
@@ -24,7 +24,11 @@ ENTRY, OTHER = "a" * 64, "b" * 64
 def test_decisions_are_read_in_order_and_an_edited_or_dropped_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "board" / "adjudications.jsonl"
     assert read(path) == []
-    for entry, action, reason in ((ENTRY, "removed", "Its author asked."), (OTHER, "verified", "The same."), (ENTRY, "restored", "Asked again.")):
+    for entry, action, reason in (
+        (ENTRY, "removed", "Its author asked."),
+        (OTHER, "verified", "The same."),
+        (ENTRY, "restored", "Asked again."),
+    ):
         append(path, entry, action, reason)
     assert [(d.entry, d.action, d.reason) for d in read(path)] == [
         (ENTRY, "removed", "Its author asked."), (OTHER, "verified", "The same."), (ENTRY, "restored", "Asked again."),
@@ -55,17 +59,51 @@ def test_a_decision_wants_a_reason(tmp_path: Path) -> None:
     assert not (tmp_path / "a.jsonl").exists()
 
 
-def test_a_seed_run_again_is_the_same_bit_for_bit(honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_seed_run_again_is_the_same_bit_for_bit(
+    honest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     board = tmp_path / "board"
-    assert main(["leaderboard", "verify", str(honest), "--seed", "1", "--out", str(tmp_path / "runs"), "--board", str(board)]) == 0
+    assert (
+        main(
+            [
+                "leaderboard",
+                "verify",
+                str(honest),
+                "--seed",
+                "1",
+                "--out",
+                str(tmp_path / "runs"),
+                "--board",
+                str(board),
+            ]
+        )
+        == 0
+    )
     (made,) = read(board / "adjudications.jsonl")
     assert made.action == "verified" and made.seed == 1 and made.entry == read_bundle(honest).sha256
     assert re.fullmatch(r"seed 1 run again on .*: all \d+ evaluation rows are the same, bit for bit", made.reason)
-    assert main(["leaderboard", "verify", str(honest), "--seed", "3", "--out", str(tmp_path / "runs"), "--board", str(board)]) == 2
+    assert (
+        main(
+            [
+                "leaderboard",
+                "verify",
+                str(honest),
+                "--seed",
+                "3",
+                "--out",
+                str(tmp_path / "runs"),
+                "--board",
+                str(board),
+            ]
+        )
+        == 2
+    )
     assert "no seed 3 in this submission: there are 0, 1" in capsys.readouterr().err
 
 
-def test_invented_answers_are_consistent_and_running_a_seed_again_disputes_them(tampered: Callable[..., Path], honest: Path, tmp_path: Path) -> None:
+def test_invented_answers_are_consistent_and_running_a_seed_again_disputes_them(
+    tampered: Callable[..., Path], honest: Path, tmp_path: Path
+) -> None:
     task = load_task("math", **resolve("single-math", "fst", "smoke")[0].difficulty["math"])
     golden = {p.id: (p, task.write(p.answer)) for p in task.problems("test", TEST_SEED, 8)}
 
@@ -87,7 +125,12 @@ def test_invented_answers_are_consistent_and_running_a_seed_again_disputes_them(
     path = tampered(invent)
     assert [line for line in check(read_bundle(path)) if line[1]] == []  # consistent, and not honest
     board = tmp_path / "board"
-    assert main(["leaderboard", "verify", str(path), "--seed", "0", "--out", str(tmp_path / "runs"), "--board", str(board)]) == 1
+    assert (
+        main(
+            ["leaderboard", "verify", str(path), "--seed", "0", "--out", str(tmp_path / "runs"), "--board", str(board)]
+        )
+        == 1
+    )
     (made,) = read(board / adjudications.DECISIONS)
     assert made.action == "disputed" and "evaluation rows differ; end of stream" in made.reason
 
@@ -97,9 +140,13 @@ def test_on_another_machine_one_more_draw_has_to_lie_where_another_seed_would(ho
     run = bundle.runs[0]
     rows = [row | {"kl": row["kl"] + 1e-9} for row in run.evals]
     action, reason = judge(bundle, run, rows, run.metrics)
-    assert action == "verified" and reason.startswith(f"{len(rows)} of {len(rows)} evaluation rows differ; end of stream")
+    assert action == "verified" and reason.startswith(
+        f"{len(rows)} of {len(rows)} evaluation rows differ; end of stream"
+    )
     ends = [other.metrics["final_average"]["system"] for other in bundle.runs]
-    half = 12.7062 * abs(ends[0] - ends[1]) / 2 * math.sqrt(3)  # t of one degree of freedom, s / sqrt(2) of two, and sqrt(n + 1)
+    half = (
+        12.7062 * abs(ends[0] - ends[1]) / 2 * math.sqrt(3)
+    )  # t of one degree of freedom, s / sqrt(2) of two, and sqrt(n + 1)
     assert f"in {sum(ends) / 2 - half:.3f} to {sum(ends) / 2 + half:.3f}" in reason
     far = run.metrics | {"final_average": run.metrics["final_average"] | {"system": sum(ends) / 2 + half + 0.01}}
     assert judge(bundle, run, rows, far)[0] == "disputed"

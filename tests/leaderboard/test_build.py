@@ -76,7 +76,9 @@ def test_decisions_remove_restore_and_dispute(honest: Path, tmp_path: Path) -> N
         build(board, tmp_path / "nothing")
 
 
-def test_a_mended_verifier_scores_a_submission_again_once_that_was_decided(tampered: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_mended_verifier_scores_a_submission_again_once_that_was_decided(
+    tampered: Callable[..., Path], tmp_path: Path
+) -> None:
     """As if the verifier of old had been wrong about one answer: consistent then, not now."""
 
     def of_old(files: dict[str, bytes]) -> None:
@@ -96,7 +98,10 @@ def test_a_mended_verifier_scores_a_submission_again_once_that_was_decided(tampe
     _, failed = build(board, tmp_path / "nothing")
     assert "was scored 1.0" in next(iter(failed.values())) and entries(board) == []
     append(
-        board / "adjudications.jsonl", read_bundle(board / "submissions" / "0.zip").sha256, "rescored", "The verifier took a wrong answer for right."
+        board / "adjudications.jsonl",
+        read_bundle(board / "submissions" / "0.zip").sha256,
+        "rescored",
+        "The verifier took a wrong answer for right.",
     )
     _, failed = build(board, tmp_path / "nothing")
     assert failed == {}

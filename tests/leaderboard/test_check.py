@@ -19,8 +19,8 @@ import pytest
 
 import fst_bench
 from fst_bench.cli import main
-from fst_bench.config import resolve
-from fst_bench.evaluate import TEST_SEED
+from fst_bench.harness.config import resolve
+from fst_bench.harness.evaluate import TEST_SEED
 from fst_bench.leaderboard.bundle import MANIFEST, read_bundle
 from fst_bench.leaderboard.check import check, rescored, scored, sound
 from fst_bench.leaderboard.submit import submit as make
@@ -64,7 +64,10 @@ def both(*changes: Change) -> Change:
 
 def every_run(change: Callable[[dict[str, Any]], Any], disclosed: dict[str, Any] | None = None) -> Change:
     """The same change to every config.json, and what the manifest says of it."""
-    return both(*(edit(f"runs/s{seed}/config.json", change) for seed in (0, 1)), edit(MANIFEST, lambda said: said.update(disclosed or {})))
+    return both(
+        *(edit(f"runs/s{seed}/config.json", change) for seed in (0, 1)),
+        edit(MANIFEST, lambda said: said.update(disclosed or {})),
+    )
 
 
 def setting(dotted: str, value: Any) -> Change:
@@ -186,8 +189,8 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "a head start": (setting("init", "step-000010"), "init is step-000010, preset smoke has None"),
     "longer answers": (setting("policy.max_tokens", 400), "policy.max_tokens is 400, preset smoke has 96"),
     "a better reflector": (setting("fast.reflector", "openai/gpt-5.2"), "fast.reflector is openai/gpt-5.2, preset smoke has extractive"),
-    "an undisclosed setting": (every_run(lambda c: c["config"]["slow"].update(cap=9.0)), "settings: slow.cap is disclosed as None, runs/s0/config.json has 9.0"),
-    "a setting of one seed": (edit("runs/s1/config.json", lambda c: c["config"]["slow"].update(cap=9.0)), "slow.cap"),
+    "an undisclosed setting": (every_run(lambda c: c["config"]["slow"].update(cap=9.0)), "settings: slow.ratio_clip_max is disclosed as None, runs/s0/config.json has 9.0"),
+    "a setting of one seed": (edit("runs/s1/config.json", lambda c: c["config"]["slow"].update(cap=9.0)), "slow.ratio_clip_max"),
     "a setting that does not exist": (every_run(lambda c: c["config"]["slow"].update(capp=9.0)), "unknown key 'capp'"),
     "a changed tree": (edit(f"{S0}/env.json", lambda e: e.update(code="0123abc+")), r"the code was 0123abc\+: the closed division wants a commit"),
     "no git": (edit(f"{S0}/env.json", lambda e: e.update(code="no git")), "the code was no git"),
@@ -252,8 +255,12 @@ def test_every_file_is_held_by_its_hash(tampered: Callable[..., Path], honest: P
     for name in read_bundle(honest).files.keys() - {MANIFEST}:
         found = complaint(tampered(lambda files, name=name: files.update({name: files[name] + b"\n"}), rehashed=False))
         assert found == f"file: {name} is not the file of submission.json: its sha256 differs"
-    assert "not named in submission.json" in complaint(tampered(lambda files: files.update({"code/methods/mine.py": b""}), rehashed=False))
-    assert "runs/s0/env.json is missing" in complaint(tampered(lambda files: files.pop("runs/s0/env.json"), rehashed=False))
+    assert "not named in submission.json" in complaint(
+        tampered(lambda files: files.update({"code/methods/mine.py": b""}), rehashed=False)
+    )
+    assert "runs/s0/env.json is missing" in complaint(
+        tampered(lambda files: files.pop("runs/s0/env.json"), rehashed=False)
+    )
 
 
 def zipped(path: Path, change: Callable[[zipfile.ZipFile], Any]) -> Path:
@@ -273,7 +280,9 @@ def test_zip_files_that_are_weapons_are_refused_before_they_go_off(tmp_path: Pat
     assert complaint(path) == "file: submission.json is there twice"
 
     zipped(path, lambda z: z.writestr(MANIFEST, b"0" * 410_000_000))
-    assert path.stat().st_size < 1_000_000 and re.fullmatch(r"file: unpacked it would have 410,000,000 bytes, more than [\d,]+", complaint(path))
+    assert path.stat().st_size < 1_000_000 and re.fullmatch(
+        r"file: unpacked it would have 410,000,000 bytes, more than [\d,]+", complaint(path)
+    )
 
     whole = honest.read_bytes()
     for part in (b"", b"PK", whole[: len(whole) // 2], whole[:-30], b"x" * 1000):
@@ -295,7 +304,9 @@ def test_a_zip_bomb_that_lies_about_its_size_is_read_no_further_than_it_says(tmp
     assert "Bad CRC-32" in complaint(path) or "is not JSON" in complaint(path)
 
 
-def test_an_honest_submission_is_the_same_and_passes_in_another_locale_and_time_zone(honest: Path, made: Path, tmp_path: Path) -> None:
+def test_an_honest_submission_is_the_same_and_passes_in_another_locale_and_time_zone(
+    honest: Path, made: Path, tmp_path: Path
+) -> None:
     foreign = os.environ | {
         "LC_ALL": "C",
         "LANG": "tr_TR.ISO-8859-9",
@@ -319,7 +330,13 @@ def test_an_honest_submission_is_the_same_and_passes_in_another_locale_and_time_
         "--out",
         str(again),
     ]
-    done = subprocess.run([sys.executable, "-m", "fst_bench", "leaderboard", *command], env=foreign, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "fst_bench", "leaderboard", *command],
+        env=foreign,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "seeds 0, 1" in done.stdout and "checked" in done.stdout
     assert again.read_bytes() == honest.read_bytes()
@@ -338,12 +355,33 @@ def test_what_must_not_leave_the_machine_is_not_written(
     out = tmp_path / "out" / "fst.zip"
 
     def submit(runs: Path, note: str = "") -> str:
-        assert main(["leaderboard", "submit", str(runs), "--name", "N", "--org", "O", "--division", "open", "--note", note, "--out", str(out)]) == 2
+        assert (
+            main(
+                [
+                    "leaderboard",
+                    "submit",
+                    str(runs),
+                    "--name",
+                    "N",
+                    "--org",
+                    "O",
+                    "--division",
+                    "open",
+                    "--note",
+                    note,
+                    "--out",
+                    str(out),
+                ]
+            )
+            == 2
+        )
         assert not out.exists()
         return capsys.readouterr().err
 
     monkeypatch.setenv("MY_API_KEY", "correct-horse-battery")
-    assert "submission.json line 6 holds the value of the environment variable MY_API_KEY" in submit(made, "ask correct-horse-battery")
+    assert "submission.json line 6 holds the value of the environment variable MY_API_KEY" in submit(
+        made, "ask correct-horse-battery"
+    )
     monkeypatch.setattr("socket.gethostname", lambda: "gpu-node-17")
     assert "holds this machine's name" in submit(made, "ran on gpu-node-17")
     assert "holds a path of this machine" in submit(made, f"from {next(made.rglob('config.json')).parent}")
@@ -356,15 +394,36 @@ def test_a_submission_holds_no_name_or_place_of_the_machine_it_was_made_on(hones
         text = data.decode()
         for planted in (str(made), str(Path.home()), str(Path.cwd()), socket.gethostname(), f"/{getpass.getuser()}/"):
             assert planted not in text, (name, planted)
-    assert not any(name.endswith((".safetensors", ".pt", ".bin")) or "rollouts" in name for name in read_bundle(honest).files)
+    assert not any(
+        name.endswith((".safetensors", ".pt", ".bin")) or "rollouts" in name for name in read_bundle(honest).files
+    )
 
 
-def test_what_cannot_be_submitted_is_one_line_and_costs_nothing(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_submitted_is_one_line_and_costs_nothing(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "x.zip"
     out.write_bytes(b"what was there")
 
     def refused(runs: Path) -> str:
-        assert main(["leaderboard", "submit", str(runs), "--name", "N", "--org", "O", "--division", "closed", "--out", str(out)]) == 2
+        assert (
+            main(
+                [
+                    "leaderboard",
+                    "submit",
+                    str(runs),
+                    "--name",
+                    "N",
+                    "--org",
+                    "O",
+                    "--division",
+                    "closed",
+                    "--out",
+                    str(out),
+                ]
+            )
+            == 2
+        )
         assert out.read_bytes() == b"what was there" and [path.name for path in tmp_path.glob("x.zip*")] == ["x.zip"]
         error = capsys.readouterr().err
         assert error.count("\n") == 1
@@ -382,18 +441,25 @@ def test_what_cannot_be_submitted_is_one_line_and_costs_nothing(made: Path, tmp_
     assert "a submission is one method's, these runs are of base, gepa" in refused(tmp_path / "short")
 
 
-def test_the_check_tells_each_part_and_exits_with_1(honest: Path, tampered: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_check_tells_each_part_and_exits_with_1(
+    honest: Path, tampered: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     change, _ = TAMPERED["a metric edited"]
     assert main(["leaderboard", "check", str(honest)]) == 0
     assert main(["leaderboard", "check", str(honest), str(tampered(change)), "--json"]) == 1
     printed = capsys.readouterr().out
-    assert f"consistent {honest}: 15 parts" in printed and "runs/s0 metrics: metrics.json: final_average.system is 0.99" in printed
+    assert (
+        f"consistent {honest}: 15 parts" in printed
+        and "runs/s0 metrics: metrics.json: final_average.system is 0.99" in printed
+    )
 
 
 def test_a_method_of_ones_own_comes_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fst_bench.environment.commit", lambda: "0123abc")
+    monkeypatch.setattr("fst_bench.harness.environment.commit", lambda: "0123abc")
     mine = tmp_path / "mine.py"
-    mine.write_text((Path(__file__).parents[2] / "methods" / "rl.py").read_text().replace('name = "rl"', 'name = "mine"'))
+    mine.write_text(
+        (Path(__file__).parents[2] / "methods" / "rl.py").read_text().replace('name = "rl"', 'name = "mine"')
+    )
     run = fst_bench.run("single-math", str(mine), tmp_path / "runs", 0, "smoke", settings={})
     bundle = make([run.path], "Mine", "Me", "closed", "", tmp_path / "mine.zip")
     assert bundle.code() == {"mine": mine.read_bytes()} and complaint(tmp_path / "mine.zip") == ""
@@ -408,5 +474,7 @@ def test_answers_of_a_conversation_are_scored_with_what_the_tool_said() -> None:
     right = {"text": task.write(problem.answer), "turns": [turn]}
     assert scored(1, right, task, problem)[0] == 1.0
     for turns in ([turn | {"heard": "The answer is yes."}], [{"said": said}], ["search"], "search"):
-        with pytest.raises(ValueError, match=r"answers.jsonl row 1: .*(was told what its tool does not say|its turns are none)"):
+        with pytest.raises(
+            ValueError, match=r"answers.jsonl row 1: .*(was told what its tool does not say|its turns are none)"
+        ):
             scored(1, right | {"turns": turns}, task, problem)

@@ -9,7 +9,7 @@ import pytest
 from fst_bench.leaderboard.adjudications import DECISIONS
 from fst_bench.leaderboard.build import build
 from fst_bench.leaderboard.bundle import read_bundle
-from fst_bench.store import records
+from fst_bench.harness.store import records
 
 HOUSE = Path(__file__).parents[2]
 BOARD, RESULTS = HOUSE / "leaderboard", HOUSE / "results"
@@ -40,7 +40,9 @@ def test_the_committed_site_is_built_from_what_is_committed(tmp_path: Path) -> N
 def test_the_reference_rows_are_there_in_the_closed_division_and_ranked() -> None:
     entries = json.loads((BOARD / "data.json").read_text())["entries"]
     there = {
-        (e["league"]["stream"], e["method"]) for e in entries if e["league"]["division"] == "closed" and e["places"] and e["seeds"] == [0, 1, 2, 3, 4]
+        (e["league"]["stream"], e["method"])
+        for e in entries
+        if e["league"]["division"] == "closed" and e["places"] and e["seeds"] == [0, 1, 2, 3, 4]
     }
     assert there >= {(stream, method) for stream in STREAMS for method in METHODS}
 

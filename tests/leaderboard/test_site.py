@@ -84,8 +84,14 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def test_which_files_there_are(out: Path) -> None:
-    tables = [f"tables/{name}.{kind}" for name in (LEAGUE, "paper-3-2-embedded-tiny-tiny-open") for kind in ("csv", "md", "tex")]
-    assert sorted(files(out)) == sorted(["index.html", "data.json", "tables/summary.md", *tables, *(f"entries/{s.entry.id}.html" for s in board())])
+    tables = [
+        f"tables/{name}.{kind}"
+        for name in (LEAGUE, "paper-3-2-embedded-tiny-tiny-open")
+        for kind in ("csv", "md", "tex")
+    ]
+    assert sorted(files(out)) == sorted(
+        ["index.html", "data.json", "tables/summary.md", *tables, *(f"entries/{s.entry.id}.html" for s in board())]
+    )
 
 
 def test_every_link_has_its_target_and_nothing_is_fetched(out: Path) -> None:
@@ -94,17 +100,32 @@ def test_every_link_has_its_target_and_nothing_is_fetched(out: Path) -> None:
         for link in (link for link in page.values("href") if not link.startswith("#")):
             target = (path.parent / link.split("#")[0]).resolve()
             assert target.is_file() or target == (out / "../docs/leaderboard.md").resolve(), link
-        assert not page.tags.keys() & {"link", "img", "iframe", "object", "embed", "base", "image"} and not page.values("src")
+        assert not page.tags.keys() & {"link", "img", "iframe", "object", "embed", "base", "image"} and not page.values(
+            "src"
+        )
         assert all(link.startswith("#") for link in page.values("xlink:href"))
-        assert page.tags["script"] == (2 if path.name == "index.html" else 0) and "@import" not in path.read_text().split("<script>")[0]
+        assert (
+            page.tags["script"] == (2 if path.name == "index.html" else 0)
+            and "@import" not in path.read_text().split("<script>")[0]
+        )
 
 
 def test_the_policy_names_the_scripts_by_their_hash(out: Path) -> None:
     page = Parsed(out / "index.html")
     (policy,) = [value for value in page.values("content") if "default-src" in value]
-    hashes = ["sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in page.scripts]
-    assert policy.startswith("default-src 'none';") and re.findall(r"'(sha256-[^']+)'", policy) == hashes and len(hashes) == 2
-    assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0] and "connect-src" not in policy and "img-src" not in policy
+    hashes = [
+        "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in page.scripts
+    ]
+    assert (
+        policy.startswith("default-src 'none';")
+        and re.findall(r"'(sha256-[^']+)'", policy) == hashes
+        and len(hashes) == 2
+    )
+    assert (
+        "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
+        and "connect-src" not in policy
+        and "img-src" not in policy
+    )
 
 
 def test_the_vendored_file_is_the_one_its_readme_names() -> None:
@@ -134,7 +155,11 @@ def test_the_same_bytes_elsewhere(tmp_path: Path) -> None:
     for i, change in enumerate(elsewhere):
         room = tmp_path / f"room {i}"
         room.mkdir()
-        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])} | change
+        env = (
+            os.environ
+            | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])}
+            | change
+        )
         subprocess.run([sys.executable, "-c", BUILD, str(room / "site")], check=True, env=env, cwd=room)
         made.append(files(room / "site"))
     assert list(made[0]) == list(made[1]) and len(made[0]) == 9
@@ -177,10 +202,18 @@ def test_data(out: Path) -> None:
     fst = next(e for e in made["entries"] if e["id"] == "continual-4-2-fst")
     runs = entry("continual-4@2", "fst").runs
     end = fst["values"]["end"]
-    assert end["seeds"] == [round(run.metrics["final_average"]["system"], 3) for run in runs] and fst["seeds"] == [0, 1, 2, 3, 4]
+    assert end["seeds"] == [round(run.metrics["final_average"]["system"], 3) for run in runs] and fst["seeds"] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
     assert end["value"] == pytest.approx(sum(end["seeds"]) / 5, abs=0.001) and end["low"] < end["value"] < end["high"]
     assert (fst["places"]["end"], fst["places"]["within"]) == ({"first": 1, "last": 2}, {"first": 1, "last": 1})
-    assert fst["differences"]["end"]["continual-4-2-rl"]["low"] < 0 < fst["differences"]["end"]["continual-4-2-rl"]["high"]
+    assert (
+        fst["differences"]["end"]["continual-4-2-rl"]["low"] < 0 < fst["differences"]["end"]["continual-4-2-rl"]["high"]
+    )
     assert (out / fst["page"]).is_file() and fst["verified"] and fst["unranked"] is None
     assert fst["league"] == {"stream": "continual-4@2", "model": "embedded:tiny", "preset": "tiny", "division": "open"}
     gepa = next(e for e in made["entries"] if e["id"] == "continual-4-2-gepa")
@@ -200,13 +233,21 @@ def test_numbers_are_rounded_before_they_are_written(out: Path) -> None:
         elif digits[key] == 0:
             assert isinstance(value, int), (key, value)
         else:
-            assert value == round(value, digits[key]) and digits[key] <= 4 and not (value == 0 and math.copysign(1, value) < 0)
+            assert (
+                value == round(value, digits[key])
+                and digits[key] <= 4
+                and not (value == 0 and math.copysign(1, value) < 0)
+            )
 
     for made in data(out)["entries"]:
         for part in ("values", "differences"):
             for key, value in made[part].items():
                 check(value, key)
-    written = (out / f"tables/{LEAGUE}.csv").read_text() + Parsed(out / "index.html").text + " ".join(Parsed(out / "index.html").values("data-order"))
+    written = (
+        (out / f"tables/{LEAGUE}.csv").read_text()
+        + Parsed(out / "index.html").text
+        + " ".join(Parsed(out / "index.html").values("data-order"))
+    )
     assert not re.search(r"\d\.\d{5}", written)
 
 
@@ -217,7 +258,12 @@ def test_an_exact_half_is_rounded_alike_on_every_machine(n: int) -> None:
 
 
 def test_rounded() -> None:
-    assert (rounded(0.12345, 3), rounded(1234.5678, 0), rounded(math.nan, 3), rounded(math.inf, 0)) == (0.123, 1235, None, None)
+    assert (rounded(0.12345, 3), rounded(1234.5678, 0), rounded(math.nan, 3), rounded(math.inf, 0)) == (
+        0.123,
+        1235,
+        None,
+        None,
+    )
     assert math.copysign(1, rounded(-0.0001, 3) or 0.0) == 1
 
 
@@ -225,7 +271,9 @@ def test_no_number_is_null_in_data_and_a_dash_on_pages(tmp_path: Path) -> None:
     runs = tuple(
         replace(run, metrics=run.metrics | {"final_average": {"system": 0.5}}) for run in entry("continual-4@2", "rl", 1).runs
     )  # fmt: skip
-    build_site(standings([replace(entry("continual-4@2", "rl", 1), runs=runs), entry("continual-4@2", "fst", 1)]), [], tmp_path)
+    build_site(
+        standings([replace(entry("continual-4@2", "rl", 1), runs=runs), entry("continual-4@2", "fst", 1)]), [], tmp_path
+    )
     rl = next(e for e in data(tmp_path)["entries"] if e["method"] == "rl")
     assert rl["values"]["recalled"] == {"value": None, "low": None, "high": None, "half": None, "seeds": [None]}
     assert rl["values"]["end"] == {"value": 0.5, "low": None, "high": None, "half": None, "seeds": [0.5]}
@@ -234,7 +282,10 @@ def test_no_number_is_null_in_data_and_a_dash_on_pages(tmp_path: Path) -> None:
         assert "–" in text and not re.search(r"\bnan\b|\bNone\b", text)
     (row,) = [row for row in csv.DictReader((tmp_path / f"tables/{LEAGUE}.csv").open()) if row["method"] == "rl"]
     assert (row["recalled"], row["end"], row["end_low"]) == ("", "0.5", "")
-    assert "| – |" in (tmp_path / f"tables/{LEAGUE}.md").read_text() and "nan" not in (tmp_path / f"tables/{LEAGUE}.tex").read_text()
+    assert (
+        "| – |" in (tmp_path / f"tables/{LEAGUE}.md").read_text()
+        and "nan" not in (tmp_path / f"tables/{LEAGUE}.tex").read_text()
+    )
 
 
 def test_an_entrys_page(out: Path) -> None:
@@ -246,10 +297,14 @@ def test_an_entrys_page(out: Path) -> None:
     assert "slow.cap5" in text.replace(" ", "") and "AMD EPYC" in text and "rollouts: train" in text
     for run in entry("continual-4@2", "fst").runs:
         assert f"{run.metrics['final_average']['system']:.3f}" in text and f"{run.ledger['sampled_tokens']:,}" in text
-    assert {"continual-4-2-rl.html", "continual-4-2-base.html"} <= set(page.values("href")) and "continual-4-2-gepa.html" not in page.values("href")
+    assert {"continual-4-2-rl.html", "continual-4-2-base.html"} <= set(
+        page.values("href")
+    ) and "continual-4-2-gepa.html" not in page.values("href")
     assert page.tags["svg"] == page.tags["figcaption"] == 2 and all(page.values("aria-label")) and page.tags["ins"] > 20
     unranked = Parsed(out / "entries/continual-4-2-gepa.html").text
-    assert "It has no place: its division asks for 10 seeds, it has 5" in unranked and "Against the others" not in unranked
+    assert (
+        "It has no place: its division asks for 10 seeds, it has 5" in unranked and "Against the others" not in unranked
+    )
     base = Parsed(out / "entries/continual-4-2-base.html").text
     assert "This method evolves no prompts." in base and "no seed of it was run again" in base
 
@@ -275,25 +330,49 @@ def test_plain_keeps_what_is_said() -> None:
 def test_harm_is_only_text_on_pages(hostile: Path, i: int) -> None:
     plain_tags = Parsed(hostile / "entries/continual-4-2-gepa.html").tags
     page = Parsed(hostile / f"entries/harm-{i}.html")
-    assert page.tags.keys() <= plain_tags.keys() | {"details", "summary", "div", "bdi", "h3", "ins", "del", "li", "ul", "span", "dl"}
+    assert page.tags.keys() <= plain_tags.keys() | {
+        "details",
+        "summary",
+        "div",
+        "bdi",
+        "h3",
+        "ins",
+        "del",
+        "li",
+        "ul",
+        "span",
+        "dl",
+    }
     assert not any(name.startswith("on") for name, _ in page.attributes)
     words = " ".join(plain(HARM[i]).split())
-    assert " ".join(page.text.split()).count(words) >= 8, "name, organisation, method, note, command, settings, environment, prompts: whole"
+    assert " ".join(page.text.split()).count(words) >= 8, (
+        "name, organisation, method, note, command, settings, environment, prompts: whole"
+    )
 
 
 def test_harm_is_only_text_on_the_index(hostile: Path, out: Path) -> None:
     page = Parsed(hostile / "index.html")
-    assert page.tags.keys() <= Parsed(out / "index.html").tags.keys() and page.tags["script"] == 2 and page.tags["tr"] == 2 + 1 + 2 * len(HARM)
+    assert (
+        page.tags.keys() <= Parsed(out / "index.html").tags.keys()
+        and page.tags["script"] == 2
+        and page.tags["tr"] == 2 + 1 + 2 * len(HARM)
+    )
     assert not any(name.startswith("on") for name, _ in page.attributes)
     cells = re.findall(r"<t[dh](?: [^>]*)?>", (hostile / "index.html").read_text().split("<tbody>")[1])
-    assert all(re.fullmatch(r'<t[dh]( (class|data-order|scope)="[\w .-]*")*>', cell) for cell in cells), "no text of theirs in a cell's attribute"
+    assert all(re.fullmatch(r'<t[dh]( (class|data-order|scope)="[\w .-]*")*>', cell) for cell in cells), (
+        "no text of theirs in a cell's attribute"
+    )
 
 
 def test_harm_is_data(hostile: Path) -> None:
     made = {e["id"]: e for e in data(hostile)["entries"]}
     for i, text in enumerate(HARM):
         entry = made[f"harm-{i}"]
-        assert entry["name"] == line(text) and entry["note"] == plain(text) and entry["settings"] == {plain(text): plain(text), "a": [plain(text)]}
+        assert (
+            entry["name"] == line(text)
+            and entry["note"] == plain(text)
+            and entry["settings"] == {plain(text): plain(text), "a": [plain(text)]}
+        )
 
 
 def test_harm_is_only_text_in_markdown(hostile: Path) -> None:
@@ -301,7 +380,9 @@ def test_harm_is_only_text_in_markdown(hostile: Path) -> None:
     html = MarkdownIt("commonmark").enable("table").render(written)
     (hostile / "rendered.html").write_text(html)
     page = Parsed(hostile / "rendered.html")
-    assert set(page.tags) == {"p", "strong", "table", "thead", "tbody", "tr", "th", "td", "a"} and page.tags["strong"] == 1
+    assert (
+        set(page.tags) == {"p", "strong", "table", "thead", "tbody", "tr", "th", "td", "a"} and page.tags["strong"] == 1
+    )
     assert page.tags["tr"] == 1 + 1 + len(HARM) and page.tags["td"] == page.tags["th"] * (1 + len(HARM))
     assert page.values("href") == [f"../{e['page']}" for e in data(hostile)["entries"]]
     for text in HARM:
@@ -318,7 +399,11 @@ def test_markdown_shows_any_text_as_it_is(text: str) -> None:
 @given(st.text(st.sampled_from('\\{}%#^~$&_[]*|<>"ab 1é–\n'), max_size=30))
 def test_latex_has_no_sign_of_its_own_left(text: str) -> None:
     written = in_latex(line(text))
-    words = re.sub(r"\\(text(backslash|asciicircum|asciitilde|less|greater|bar|quotedbl|periodcentered)|dots)\{\}|\\[&%$#_{}]", "", written)
+    words = re.sub(
+        r"\\(text(backslash|asciicircum|asciitilde|less|greater|bar|quotedbl|periodcentered)|dots)\{\}|\\[&%$#_{}]",
+        "",
+        written,
+    )
     assert not set(re.sub(r"\{[\[\]*]\}", "", words)) & set('\\{}%#^~$&_[]*|<>"')
 
 
@@ -326,9 +411,20 @@ def test_harm_is_only_text_in_latex(hostile: Path) -> None:
     lines = (hostile / f"tables/{LEAGUE}.tex").read_text().splitlines()
     body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
     assert len(body) == 1 + len(HARM) and all(row.endswith(r" \\") for row in body)
-    assert {len(re.findall(r"(?<!\\)&", row)) for row in body} == {len(re.findall("&", lines[lines.index(r"\toprule") + 1]))}
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in body} == {
+        len(re.findall("&", lines[lines.index(r"\toprule") + 1]))
+    }
     commands = set(re.findall(r"\\([a-zA-Z]+)", "\n".join(body)))
-    assert commands <= {"textbackslash", "textasciicircum", "textasciitilde", "textless", "textgreater", "textbar", "textquotedbl", "dots"}
+    assert commands <= {
+        "textbackslash",
+        "textasciicircum",
+        "textasciitilde",
+        "textless",
+        "textgreater",
+        "textbar",
+        "textquotedbl",
+        "dots",
+    }
     assert in_latex("[1cm]*") == "{[}1cm{]}{*}", "neither is an option of the line break before it"
 
 
@@ -339,7 +435,15 @@ def test_harm_is_only_text_in_a_spreadsheet(hostile: Path) -> None:
         for name in ("name", "organisation", "method", "unranked"):
             cell = rows[f"harm-{i}"][name]
             assert cell.removeprefix("'") == line(text) and cell[0] not in "=+-@"
-    assert [in_csv(text) for text in ("=1", "+1", "-1", "@a", "＝1", "a=1", "")] == ["'=1", "'+1", "'-1", "'@a", "'＝1", "a=1", ""]
+    assert [in_csv(text) for text in ("=1", "+1", "-1", "@a", "＝1", "a=1", "")] == [
+        "'=1",
+        "'+1",
+        "'-1",
+        "'@a",
+        "'＝1",
+        "a=1",
+        "",
+    ]
     first = (hostile / f"tables/{LEAGUE}.csv").read_text().splitlines()[1]
     assert re.match(r'("[^"]*",){8}\d+,', first), "texts in quotes, numbers not"
 
@@ -348,14 +452,20 @@ def test_names_of_files_are_safe_and_each_its_own() -> None:
     def of(**league: str) -> dict[str, Any]:
         return {"league": {"stream": "s@1", "model": "m", "preset": "p", "division": "d"} | league}
 
-    names = tabled([of(model="Org/Model"), of(model="org-model"), of(model="../../x"), of(model="Org/Model"), of(stream="." * 300)])
+    names = tabled(
+        [of(model="Org/Model"), of(model="org-model"), of(model="../../x"), of(model="Org/Model"), of(stream="." * 300)]
+    )
     assert len(names) == 4 and all(re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) and len(name) < 110 for name in names)
 
 
 def test_what_the_site_is_made_of_ships() -> None:
     folder = Path(fst_bench.leaderboard.__file__).parent
     assert {"index.html.jinja", "entry.html.jinja", "board.css", "board.js"} <= {path.name for path in folder.iterdir()}
-    assert {path.name for path in (folder / "assets").iterdir()} == {"README.md", "dataTables.min.js", "dataTables.LICENSE.txt"}
+    assert {path.name for path in (folder / "assets").iterdir()} == {
+        "README.md",
+        "dataTables.min.js",
+        "dataTables.LICENSE.txt",
+    }
 
 
 def test_the_short_table_has_every_entry_with_its_places(out: Path) -> None:

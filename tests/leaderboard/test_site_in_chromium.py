@@ -27,7 +27,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_site(standings([*(s.entry for s in board()[:2]), *map(harmful, range(len(HARM)))]), GONE, tmp_path_factory.mktemp("hostile"))
+    return build_site(
+        standings([*(s.entry for s in board()[:2]), *map(harmful, range(len(HARM)))]),
+        GONE,
+        tmp_path_factory.mktemp("hostile"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +53,19 @@ def opened(browser: Browser) -> Iterator[Opened]:
 
     def open_page(address: str, width: int = 1600, dark: bool = False, script: bool = True) -> Page:
         scheme = "dark" if dark else "light"
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script
+        )
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
         page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}") or dialog.dismiss())  # type: ignore[func-returns-value]
-        page.on("request", lambda request: None if request.url.startswith("file:") else wrong.append(f"asked for {request.url}"))
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith("file:") else wrong.append(f"asked for {request.url}"),
+        )
         page.goto(address)
         return page
 
@@ -68,7 +77,10 @@ def opened(browser: Browser) -> Iterator[Opened]:
 
 def rows(page: Page) -> list[str]:
     """The pages of the entries shown, in order."""
-    return [Path(address).stem for address in page.locator("#board tbody th a").evaluate_all("links => links.map(a => a.getAttribute('href'))")]
+    return [
+        Path(address).stem
+        for address in page.locator("#board tbody th a").evaluate_all("links => links.map(a => a.getAttribute('href'))")
+    ]
 
 
 def column(page: Page, label: str) -> list[str]:
@@ -100,7 +112,10 @@ def test_without_script_the_table_is_whole_and_in_order(site: Path, opened: Open
     page = opened(site.as_uri(), script=False)
     assert rows(page) == [s.entry.id for s in board()]
     assert column(page, "place: end of stream") == ["1–2", "1–2", "3", "–", "1", "2"]
-    assert page.locator("form#view").is_hidden() and page.get_by_text("unranked: its division asks for 10 seeds").is_visible()
+    assert (
+        page.locator("form#view").is_hidden()
+        and page.get_by_text("unranked: its division asks for 10 seeds").is_visible()
+    )
     assert page.locator("#board").get_by_text("verified", exact=True).count() == 2
 
 
@@ -173,7 +188,9 @@ def test_a_link_opens_the_same_view(site: Path, opened: Opened) -> None:
     again = opened(link)
     assert again.url == link
     for view in (page, again):
-        assert choice(view, "division").input_value() == "open" and view.get_by_label("search").input_value() == "shipped"
+        assert (
+            choice(view, "division").input_value() == "open" and view.get_by_label("search").input_value() == "shipped"
+        )
     assert again.locator("#board").inner_text() == page.locator("#board").inner_text()
     assert header(again, "kl") == "ascending" and not again.locator("#board .range").first.is_visible()
 
@@ -182,7 +199,9 @@ def test_a_link_opens_the_same_view(site: Path, opened: Opened) -> None:
     again.go_back()
     assert again.url == link and again.locator("#board").inner_text() == page.locator("#board").inner_text()
 
-    again.evaluate("location.hash = 'sort=end:asc&stream=paper-3%402'")  # an address typed by hand, while the page is open
+    again.evaluate(
+        "location.hash = 'sort=end:asc&stream=paper-3%402'"
+    )  # an address typed by hand, while the page is open
     expect(again.locator("#said")).to_have_text("2 of 6 entries are shown.")
     assert rows(again)[0] == "paper-3-2-fst" and again.get_by_role("checkbox", name="intervals").is_checked()
 
@@ -196,7 +215,13 @@ def test_without_a_clipboard_the_link_is_selected(site: Path, opened: Opened) ->
 
 
 @pytest.mark.parametrize(
-    "view", ["sort=no:desc&columns=&stream=nowhere", "sort=end:up,:,__proto__:asc&q=%00%E2%80%AE", "%%%&&==#<script>", "columns=" + "x," * 999]
+    "view",
+    [
+        "sort=no:desc&columns=&stream=nowhere",
+        "sort=end:up,:,__proto__:asc&q=%00%E2%80%AE",
+        "%%%&&==#<script>",
+        "columns=" + "x," * 999,
+    ],
 )
 def test_any_address_opens(site: Path, opened: Opened, view: str) -> None:
     page = opened(f"{site.as_uri()}#{view}")
@@ -212,7 +237,9 @@ def test_keyboard_alone(site: Path, opened: Opened) -> None:
             page.keyboard.press("Tab")
             with suppress(TypeError):
                 if page.evaluate("selector => document.activeElement.matches(selector)", found):
-                    assert page.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)") >= 2, "where one is can be seen"
+                    assert page.evaluate("parseFloat(getComputedStyle(document.activeElement).outlineWidth)") >= 2, (
+                        "where one is can be seen"
+                    )
                     return
         raise AssertionError(f"no way to {found} by Tab")
 
@@ -231,7 +258,10 @@ def test_keyboard_alone(site: Path, opened: Opened) -> None:
     page.keyboard.press("Enter")
     page.wait_for_function("location.hash.includes('sort=within')")
     assert choice(page, "stream").input_value() == "continual-4@2" and header(page, "within") == "descending"
-    assert not page.get_by_role("checkbox", name="intervals").is_checked() and page.get_by_role("columnheader", name="KL to the base").count() == 0
+    assert (
+        not page.get_by_role("checkbox", name="intervals").is_checked()
+        and page.get_by_role("columnheader", name="KL to the base").count() == 0
+    )
     tab_to("#board tbody a")
     page.keyboard.press("Enter")
     page.wait_for_url("**/entries/*.html")
@@ -256,12 +286,16 @@ def test_an_entrys_page_leads_to_its_league(site: Path, opened: Opened) -> None:
 @pytest.mark.parametrize("name", ["index.html", f"entries/{FST}.html"])
 def test_on_a_phone(site: Path, opened: Opened, name: str) -> None:
     page = opened((site.parent / name).as_uri(), width=400)
-    assert page.evaluate("document.documentElement.scrollWidth") == 400, "the page does not scroll sideways, its tables do"
+    assert page.evaluate("document.documentElement.scrollWidth") == 400, (
+        "the page does not scroll sideways, its tables do"
+    )
     region = page.get_by_role("region").first
     assert region.evaluate("box => box.scrollWidth > box.clientWidth")
     region.evaluate("box => { box.scrollLeft = 200 }")
     if name == "index.html":
-        assert 0 <= page.locator("#board tbody th").first.evaluate("cell => cell.getBoundingClientRect().left") < 40, "the names stay"
+        assert 0 <= page.locator("#board tbody th").first.evaluate("cell => cell.getBoundingClientRect().left") < 40, (
+            "the names stay"
+        )
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -315,4 +349,6 @@ def test_hostile_texts_do_nothing_on_their_page(hostile: Path, opened: Opened, i
     assert page.evaluate(odd) == 0 and page.locator("svg").count() == 2
     assert page.evaluate("document.documentElement.scrollWidth") == 400
     assert page.locator("h1").evaluate("heading => heading.offsetHeight") < 300
-    assert page.locator("footer, #view").count() == 0 and page.locator("h2").last.inner_text() == "Run it again", "nothing was closed early"
+    assert page.locator("footer, #view").count() == 0 and page.locator("h2").last.inner_text() == "Run it again", (
+        "nothing was closed early"
+    )

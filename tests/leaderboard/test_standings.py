@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fst_bench.compare.runs import Finished
+from fst_bench.analysis.runs import Finished
 from fst_bench.leaderboard.standings import COLUMNS, Entry, League, Place, difference, standings
 from fst_bench.metrics import paired_difference
 
@@ -21,11 +21,21 @@ def finished(seed: int, end: float, within: tuple[float, float] = (0.5, 0.7)) ->
         "final_average": {"system": end, "seed": 0.25},
         "transfer": {"system": {"anytime": 0.5, "forgetting": None}},
     }
-    ledger = {"rollouts": {"train": 80, "anchor": 20}, "sampled_tokens": 1_000, "seconds": {"sample": 1.5, "update": 2.5}}
+    ledger = {
+        "rollouts": {"train": 80, "anchor": 20},
+        "sampled_tokens": 1_000,
+        "seconds": {"sample": 1.5, "update": 2.5},
+    }
     return Finished(Path(f"runs/s{seed}"), "m", seed, {}, {}, [], metrics, ledger)
 
 
-def entry(name: str, ends: list[float], withins: list[float] | None = None, unranked: str | None = None, league: League = LEAGUE) -> Entry:
+def entry(
+    name: str,
+    ends: list[float],
+    withins: list[float] | None = None,
+    unranked: str | None = None,
+    league: League = LEAGUE,
+) -> Entry:
     """An entry whose seeds got `ends`, on one problem each, and `withins`."""
     scores = {"end": {"math": np.array(ends)[:, None]}, "within": {"within": np.array(withins or ends)}}
     return Entry(
@@ -57,7 +67,11 @@ def test_a_number_is_a_mean_over_seeds_with_its_t_interval() -> None:
 
 def test_clearly_better_comes_first_and_what_cannot_be_told_apart_shares_places() -> None:
     top, tied, last = [0.90, 0.91, 0.92, 0.93, 0.94], [0.88, 0.94, 0.90, 0.95, 0.91], [0.10, 0.11, 0.12, 0.13, 0.14]
-    assert places(entry("last", last), entry("tied", tied), entry("top", top)) == {"top": "1–2", "tied": "1–2", "last": "3"}
+    assert places(entry("last", last), entry("tied", tied), entry("top", top)) == {
+        "top": "1–2",
+        "tied": "1–2",
+        "last": "3",
+    }
     assert places(entry("alone", top)) == {"alone": "1"}
 
 
@@ -109,7 +123,9 @@ def test_a_difference_has_the_wider_of_the_t_interval_and_the_paired_bootstrap()
     seeds = [np.mean([a[task][i].mean() - b[task][i].mean() for task in a]) for i in range(5)]
     half = 2.776445 * np.std(seeds, ddof=1) / math.sqrt(5)  # t of 4 degrees of freedom at 97.5 %
     assert found.value == pytest.approx(bootstrap.value) == pytest.approx(np.mean(seeds))
-    assert (found.low, found.high) == pytest.approx((min(bootstrap.low, np.mean(seeds) - half), max(bootstrap.high, np.mean(seeds) + half)))
+    assert (found.low, found.high) == pytest.approx(
+        (min(bootstrap.low, np.mean(seeds) - half), max(bootstrap.high, np.mean(seeds) + half))
+    )
 
 
 def test_one_seed_unlike_the_others_makes_a_lead_unclear() -> None:

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from fst_bench.methods import METHODS
+from fst_bench.method.registry import METHODS
 from fst_bench.methods.fst_random import mutate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fst_bench.bench import Bench
-from fst_bench.cost import estimate
+from fst_bench.harness.loop import Bench
+from fst_bench.harness.planning.cost import estimate
 from fst_bench.fast.archive import Archive, cosine, words
-from fst_bench.lab import Attempt, Handle, Rollout
+from fst_bench.core.types import RolloutRequest, ProblemHandle, Rollout
 from fst_bench.slow.losses import clipped
-from fst_bench.tasks import Verdict
+from fst_bench.tasks import Score
 
 EASY = {"math": {"operations": 2, "max_value": 60, "max_operand": 9, "format_given": True}}
 """Some answers are right from the start, so that weights move."""
@@ -75,11 +75,16 @@ def test_every_ablation_has_a_neutral_setting() -> None:
 def test_at_its_neutral_setting_it_is_its_parent(
     bench: Callable[..., Bench], method: str, settings: dict[str, Any], parent: str, also: dict[str, Any]
 ) -> None:
-    ablation, original = bench(method=method, difficulty=EASY, settings=settings), bench(method=parent, difficulty=EASY, **also)
+    ablation, original = (
+        bench(method=method, difficulty=EASY, settings=settings),
+        bench(method=parent, difficulty=EASY, **also),
+    )
     for b in (ablation, original):
         stepped(b, 3)
     assert numbers(ablation) == numbers(original)
-    assert bool(ablation.ledger.optimizer_steps) == METHODS[parent].trains  # something was learned: the comparison is of something
+    assert (
+        bool(ablation.ledger.optimizer_steps) == METHODS[parent].trains
+    )  # something was learned: the comparison is of something
 
 
 @pytest.mark.parametrize("method", [row[0] for row in NEUTRAL])
@@ -99,8 +104,8 @@ def test_a_state_is_all_it_remembers(bench: Callable[..., Bench], method: str) -
 def rewarded(b: Bench, contexts: list[str], rewards: list[float]) -> list[Rollout]:
     """Real rollouts of the first problem, one for each context, with these rewards."""
     problem = b.lab.begin(0)[0]
-    found = b.lab.sample([Attempt(problem, context) for context in contexts], "train")
-    return [replace(group[0], verdict=Verdict(reward, "", "ok")) for group, reward in zip(found, rewards, strict=True)]
+    found = b.lab.sample([RolloutRequest(problem, context) for context in contexts], "train")
+    return [replace(group[0], score=Score(reward, "", "ok")) for group, reward in zip(found, rewards, strict=True)]
 
 
 def test_rl_kl_takes_the_penalty_from_the_advantage(bench: Callable[..., Bench]) -> None:
@@ -109,7 +114,7 @@ def test_rl_kl_takes_the_penalty_from_the_advantage(bench: Callable[..., Bench])
         b = bench(method="rl-kl", difficulty=EASY, settings={"beta": beta}, slow={"group": 8})
         stepped(b, 6)
         samples = [r.sample for r in rewarded(b, ["", "Work step by step."] * 4, [0.0] * 8)]
-        kls.append(sum(b.policy.kl_to_base(samples)))
+        kls.append(sum(b.policy.kl_to_reference(samples)))
     assert 0 < kls[1] < kls[0]
 
 
@@ -119,7 +124,9 @@ def test_rl_replay_trains_on_what_it_has_seen_and_pays(bench: Callable[..., Benc
     assert [f["replayed"] for f in facts] == [0, 2, 2]
     assert b.ledger.total_rollouts == 4 * (4 + 6 + 6)
     for step in (1, 2):
-        earlier = {row["problem"] for row in rows(b, "rollouts") if row["step"] == step} - {p.index for p in b.lab.begin(step)}
+        earlier = {row["problem"] for row in rows(b, "rollouts") if row["step"] == step} - {
+            p.index for p in b.lab.begin(step)
+        }
         assert len(earlier) == 2 and max(earlier) < 4 * step
     assert len(b.method.memory) == 3
 
@@ -161,7 +168,9 @@ def test_fst_prompt_advantage_by_hand(bench: Callable[..., Bench]) -> None:
     group = rewarded(b, ["A", "B", "A", "B", "B"], [1.0, 0.0, 0.0, 0.0, 0.0])
     right, wrong = (sum(r.sample.logprobs) for r in (group[0], group[2]))
     # among A: 1 and 0, so +1 and -1; among B nothing but zeros. Every ratio is 1
-    assert b.method.slow([group])["loss"] == pytest.approx(-(right - wrong) / sum(r.sample.sampled for r in group), rel=1e-4)
+    assert b.method.slow([group])["loss"] == pytest.approx(
+        -(right - wrong) / sum(r.sample.sampled for r in group), rel=1e-4
+    )
 
 
 def test_fst_random_neither_samples_nor_reflects_for_prompts(bench: Callable[..., Bench]) -> None:
@@ -171,7 +180,10 @@ def test_fst_random_neither_samples_nor_reflects_for_prompts(bench: Callable[...
     assert len(b.method.prompts) == 2 and b.method.prompts[0] != b.config.seed_prompt
 
 
-@given(st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1).map(lambda t: t + " word"), st.integers(0, 999))
+@given(
+    st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), min_size=1).map(lambda t: t + " word"),
+    st.integers(0, 999),
+)
 def test_a_mutation_is_never_empty_nor_too_long(prompt: str, seed: int) -> None:
     changed = mutate(prompt, random.Random(seed), 60)
     assert changed.split() and (len(changed) <= 60 or changed == prompt)
@@ -217,13 +229,17 @@ def test_fst_reuse_samples_less_for_reflection(bench: Callable[..., Bench]) -> N
 def test_fst_distill_raises_right_answers_after_the_seed_prompt(bench: Callable[..., Bench]) -> None:
     b = bench(method="fst-distill", difficulty=EASY)
     right = rewarded(b, ["Work step by step."] * 4, [1.0] * 4)
-    before = b.lab.retold(right, b.config.seed_prompt)
-    assert [r.sample.text for r in before] == [r.sample.text for r in right] and {r.context for r in before} == {b.config.seed_prompt}
+    before = b.lab.with_prompt(right, b.config.seed_prompt)
+    assert [r.sample.text for r in before] == [r.sample.text for r in right] and {r.context for r in before} == {
+        b.config.seed_prompt
+    }
     facts = b.method.slow([right])
     tokens = sum(r.sample.sampled for r in right)
-    assert facts["distillation_loss"] == pytest.approx(-sum(lp for r in before for lp in r.sample.logprobs) / tokens, rel=1e-4)
+    assert facts["distillation_loss"] == pytest.approx(
+        -sum(lp for r in before for lp in r.sample.logprobs) / tokens, rel=1e-4
+    )
     assert facts["distilled"] == 4 and b.ledger.optimizer_steps == 1  # the group has no variance: no RL step
-    after = b.lab.retold(right, b.config.seed_prompt)
+    after = b.lab.with_prompt(right, b.config.seed_prompt)
     assert sum(lp for r in after for lp in r.sample.logprobs) > sum(lp for r in before for lp in r.sample.logprobs)
 
 
@@ -236,29 +252,42 @@ def test_cosine_by_hand() -> None:
     assert cosine(Counter(), Counter(a=1)) == 0
 
 
-@given(st.lists(st.lists(st.sampled_from(["alpha", "beta", "gamma", "delta", "eps"]), max_size=5), min_size=1, max_size=12), st.floats(0, 1))
+@given(
+    st.lists(
+        st.lists(st.sampled_from(["alpha", "beta", "gamma", "delta", "eps"]), max_size=5), min_size=1, max_size=12
+    ),
+    st.floats(0, 1),
+)
 def test_every_problem_has_one_place(texts: list[list[str]], threshold: float) -> None:
     archive = Archive("seed", threshold)
-    problems = [Handle(i, " ".join(text)) for i, text in enumerate(texts)]
+    problems = [ProblemHandle(i, " ".join(text)) for i, text in enumerate(texts)]
     shares = archive.place(problems)
-    assert len(shares) == len(archive.entries) and sorted(p.index for share in shares for p in share) == list(range(len(texts)))
+    assert len(shares) == len(archive.entries) and sorted(p.index for share in shares for p in share) == list(
+        range(len(texts))
+    )
     if threshold == 0:
         assert len(shares) == 1
     again = Archive("seed", threshold)
     again.load(json.loads(json.dumps(archive.state())))
-    assert again.state() == archive.state() and [again.prompts_for(p.prompt) for p in problems] == [archive.prompts_for(p.prompt) for p in problems]
+    assert again.state() == archive.state() and [again.prompts_for(p.prompt) for p in problems] == [
+        archive.prompts_for(p.prompt) for p in problems
+    ]
 
 
 def test_tasks_fall_apart_by_their_words(bench: Callable[..., Bench]) -> None:
     b = bench("continual-4")
-    problems = {s.task: [Handle(i, b.stream.problem(i).prompt) for i in range(s.start, s.end)] for s in b.stream.stages}
+    problems = {
+        s.task: [ProblemHandle(i, b.stream.problem(i).prompt) for i in range(s.start, s.end)] for s in b.stream.stages
+    }
     archive = Archive("seed", 0.3)
     for task in problems.values():
         archive.place(task)
     assert len(archive.entries) == 4
     for n, entry in enumerate(archive.entries):
         entry.prompts = [f"prompt {n}"]
-    assert [{archive.prompts_for(p.prompt)[0] for p in task} for task in problems.values()] == [{f"prompt {n}"} for n in range(4)]
+    assert [{archive.prompts_for(p.prompt)[0] for p in task} for task in problems.values()] == [
+        {f"prompt {n}"} for n in range(4)
+    ]
     assert archive.prompts_for("Who goes there?") == ["seed"]
 
 

@@ -9,7 +9,7 @@ from fst_bench.methods.fst import spread
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fst_bench.bench import Bench
+from fst_bench.harness.loop import Bench
 
 
 def test_a_group_of_eight_over_three_prompts() -> None:

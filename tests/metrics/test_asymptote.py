@@ -18,7 +18,9 @@ def sigmoid(x: np.ndarray, A: float, B: float, mid: float, r0: float) -> np.ndar
     return out
 
 
-@pytest.mark.parametrize("truth", [(0.9, 2.0, 600.0, 0.05), (0.45, 1.0, 400.0, 0.2), (0.6, 5.0, 1500.0, 0.0), (0.3, 3.0, 900.0, 0.7)])
+@pytest.mark.parametrize(
+    "truth", [(0.9, 2.0, 600.0, 0.05), (0.45, 1.0, 400.0, 0.2), (0.6, 5.0, 1500.0, 0.0), (0.3, 3.0, 900.0, 0.7)]
+)
 def test_a_known_sigmoid_is_found(truth: tuple[float, float, float, float]) -> None:
     fit = fit_asymptote(X, sigmoid(X, *truth))
     assert (fit.A, fit.B, fit.c_mid, fit.r0) == pytest.approx(truth, rel=0.02, abs=0.003)
@@ -39,7 +41,10 @@ def test_noise_moves_it_little(seeds: int) -> None:
 
 def test_an_interval_covers_as_often_as_it_says() -> None:
     dice = np.random.default_rng(0)
-    fits = [fit_asymptote(X, sigmoid(X, 0.8, 2.0, 700.0, 0.1) + dice.normal(0, 0.03, (8, len(X))), r0=0.1) for _ in range(20)]
+    fits = [
+        fit_asymptote(X, sigmoid(X, 0.8, 2.0, 700.0, 0.1) + dice.normal(0, 0.03, (8, len(X))), r0=0.1)
+        for _ in range(20)
+    ]
     assert sum(fit.low <= 0.8 <= fit.high for fit in fits) >= 17  # at 95 % fewer are a chance of 1 in 60
 
 

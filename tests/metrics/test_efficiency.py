@@ -30,7 +30,9 @@ def test_it_is_shown_with_its_censoring() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=12), st.floats(0, 1), st.integers(1, 3))
-def test_a_higher_threshold_or_longer_hold_never_comes_sooner(accuracy: list[float], threshold: float, hold: int) -> None:
+def test_a_higher_threshold_or_longer_hold_never_comes_sooner(
+    accuracy: list[float], threshold: float, hold: int
+) -> None:
     x = list(range(len(accuracy)))
 
     def when(t: float, h: int) -> float:

@@ -13,7 +13,9 @@ def test_it_is_scipys_percentile_bootstrap_at_the_widened_level() -> None:
     values = np.random.default_rng(0).normal(0.5, 0.2, 30)
     ours = stratified_bootstrap({"a": values}, reps=20_000)
     level = 1 - 2 * stats.norm.cdf(math.sqrt(30 / 29) * stats.t.ppf(0.025, 29))
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", confidence_level=level, random_state=1)
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", confidence_level=level, random_state=1
+    )
     assert ours.value == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.003)
 
@@ -31,7 +33,9 @@ def test_coverage_over_seeds_and_problems(seeds: int) -> None:
     dice, inside, runs = np.random.default_rng(0), 0, 150
     for _ in range(runs):
         run = dice.normal(0, 0.1, seeds)  # a good seed is good on both tasks
-        scores = {t: 0.5 + run[:, None] + dice.normal(0, 0.1, 20) + dice.normal(0, 0.2, (seeds, 20)) for t in ("a", "b")}
+        scores = {
+            t: 0.5 + run[:, None] + dice.normal(0, 0.1, 20) + dice.normal(0, 0.2, (seeds, 20)) for t in ("a", "b")
+        }
         estimate = stratified_bootstrap(scores, reps=400)
         inside += estimate.low <= 0.5 <= estimate.high
     assert 0.9 * runs <= inside <= 0.995 * runs

@@ -31,7 +31,9 @@ def test_three_tasks_with_a_peak_after_the_own_stage() -> None:
     assert t.final == pytest.approx(2.2 / 3)
     assert t.anytime == pytest.approx((0.5 + (0.8 + 0.6) / 2 + 2.2 / 3) / 3)
     assert t.bwt == pytest.approx(((0.6 - 0.5) + (0.7 - 0.6)) / 2)
-    assert t.forgetting == pytest.approx(((0.8 - 0.6) + (0.6 - 0.7)) / 2)  # the peak before the end; b got better: negative
+    assert t.forgetting == pytest.approx(
+        ((0.8 - 0.6) + (0.6 - 0.7)) / 2
+    )  # the peak before the end; b got better: negative
     assert t.fwt == pytest.approx(((0.2 - 0.1) + (0.4 - 0.2)) / 2)
 
 
@@ -58,7 +60,9 @@ def test_a_mixture_counts_once_with_the_mean_over_its_tasks() -> None:
     assert t.final == pytest.approx(0.6)
     assert t.anytime == pytest.approx((0.6 + 2.1 / 3 + 0.6 + 0.6) / 4)
     assert t.bwt == pytest.approx((((0.6 - 0.5) + (0.5 - 0.7)) / 2 + (0.7 - 0.8) + ((0.5 - 0.6) + (0.7 - 0.9)) / 2) / 3)
-    assert t.forgetting == pytest.approx((((0.5 - 0.6) + (0.9 - 0.5)) / 2 + (0.9 - 0.7) + ((0.6 - 0.5) + (0.9 - 0.7)) / 2) / 3)
+    assert t.forgetting == pytest.approx(
+        (((0.5 - 0.6) + (0.9 - 0.5)) / 2 + (0.9 - 0.7) + ((0.6 - 0.5) + (0.9 - 0.7)) / 2) / 3
+    )
     assert t.fwt == pytest.approx(0.1 - 0.0)  # of c before its stage; b and c are nothing new in the third
     assert t.intransigence == pytest.approx((((0.9 - 0.5) + (0.9 - 0.7)) / 2 + (1.0 - 0.8)) / 2)
 
@@ -73,7 +77,11 @@ def test_one_stage_has_nothing_to_transfer() -> None:
     ("rows", "more", "complaint"),
     [
         ([{"a": 0.1, "b": 0.2}, {"a": 0.7}, {"a": 0.5, "b": 0.9}], {}, "no accuracy of b after stage 1"),
-        ([{"a": 0.1, "b": 0.2}, {"a": 0.7, "b": math.nan}, {"a": 0.5, "b": 0.9}], {}, "accuracy of b after stage 1 is nan"),
+        (
+            [{"a": 0.1, "b": 0.2}, {"a": 0.7, "b": math.nan}, {"a": 0.5, "b": 0.9}],
+            {},
+            "accuracy of b after stage 1 is nan",
+        ),
         (TWO[:2], {}, "2 stages need 3 rows"),
         ([], {}, "0 stages need 1 rows"),
         (TWO, {"order": ["a", "c"]}, "unknown task 'c'"),

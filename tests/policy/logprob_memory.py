@@ -23,7 +23,10 @@ def peak() -> float:
 
 def main(tokens: int, how: str) -> float:
     torch.set_num_threads(2)
-    states, weight = torch.randn(tokens, HIDDEN, requires_grad=True), torch.randn(VOCABULARY, HIDDEN, requires_grad=True)
+    states, weight = (
+        torch.randn(tokens, HIDDEN, requires_grad=True),
+        torch.randn(VOCABULARY, HIDDEN, requires_grad=True),
+    )
     targets = torch.randint(VOCABULARY, (tokens,))
     before = peak()
     if how == "chunked":

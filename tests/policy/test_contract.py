@@ -9,11 +9,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from fst_bench.policy import Ask, Policy, PolicySettings, Sample, load_policy
+from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.policy import Policy, PolicySettings, load_policy
 from fst_bench.slow.losses import cispo
-from fst_bench.turns import Respond, answers
+from fst_bench.policy.rollout import Respond, generate
 
-BACKENDS = ["torch", "vllm-deepspeed"] if importlib.util.find_spec("vllm") and importlib.util.find_spec("deepspeed") else ["torch"]
+BACKENDS = (
+    ["torch", "vllm-deepspeed"]
+    if importlib.util.find_spec("vllm") and importlib.util.find_spec("deepspeed")
+    else ["torch"]
+)
 TEXTS = ["Start and apply in order: 3 +4 *2", "Start and apply in order: 5 +1 -2 +9 *2 +3", "Source:A Goal:B"]
 TOKENS = 24
 REPLY = "Facts: Ana Corvex. Corvex Lima."
@@ -35,10 +40,10 @@ def policy(loaded: tuple[Policy, Path]) -> Iterator[Policy]:
     yield loaded[0]
 
 
-def asks(n: int = 1) -> list[Ask]:
+def asks(n: int = 1) -> list[SampleRequest]:
     contexts = ["", "Work step by step. Put the final answer inside \\boxed{}."]
     return [
-        Ask((*([{"role": "system", "content": c}] if c else []), {"role": "user", "content": t}), seed=i, n=n)
+        SampleRequest((*([{"role": "system", "content": c}] if c else []), {"role": "user", "content": t}), seed=i, n=n)
         for i, (t, c) in enumerate((t, c) for t in TEXTS for c in contexts)
     ]
 
@@ -72,7 +77,9 @@ def exported(policy: Policy, folder: Path, base: bool = False) -> torch.nn.Modul
 def plain(model: torch.nn.Module, sample: Sample) -> torch.Tensor:
     """(sampled tokens, vocabulary) log-probabilities by a forward pass of nothing but this row."""
     with torch.no_grad():
-        return model(torch.tensor([sample.tokens])).logits[0, :-1].double().log_softmax(-1)[torch.tensor(sample.mask[1:])]
+        return (
+            model(torch.tensor([sample.tokens])).logits[0, :-1].double().log_softmax(-1)[torch.tensor(sample.mask[1:])]
+        )
 
 
 def learn(policy: Policy, samples: list[Sample]) -> dict[str, float]:
@@ -133,31 +140,45 @@ def test_the_same_asks_give_the_same_samples_beside_any_others(policy: Policy) -
 
 
 def test_more_prompts_than_fit_into_one_pass(policy: Policy) -> None:
-    long = [Ask(({"role": "user", "content": f"{i} " + "Source:A Goal:B " * 40},), seed=i) for i in range(80)]
+    long = [SampleRequest(({"role": "user", "content": f"{i} " + "Source:A Goal:B " * 40},), seed=i) for i in range(80)]
     groups = policy.sample(long)
     assert sum(len(s.tokens) for s in all_of(groups)) > 20_000
     assert policy.sample(long[-1:])[0][0].tokens == groups[-1][0].tokens
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_sampling_follows_the_distribution(policy: Policy, tmp_path: Path, temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_follows_the_distribution(
+    policy: Policy, tmp_path: Path, temperature: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first token of 2,000 samples against its exact probabilities, untruncated."""
     monkeypatch.setattr(policy.settings, "max_tokens", 1)
-    groups = all_of(policy.sample([Ask(({"role": "user", "content": TEXTS[0]},), seed=1000 * i, n=100) for i in range(20)], temperature=temperature))
+    groups = all_of(
+        policy.sample(
+            [SampleRequest(({"role": "user", "content": TEXTS[0]},), seed=1000 * i, n=100) for i in range(20)],
+            temperature=temperature,
+        )
+    )
     start = groups[0].mask.index(True)
     with torch.no_grad():
-        exact = (exported(policy, tmp_path)(torch.tensor([groups[0].tokens[:start]])).logits[0, -1] / temperature).softmax(-1)
+        exact = (
+            exported(policy, tmp_path)(torch.tensor([groups[0].tokens[:start]])).logits[0, -1] / temperature
+        ).softmax(-1)
     counts = torch.bincount(torch.tensor([s.tokens[start] for s in groups]), minlength=len(exact)) / len(groups)
     likely = exact > 0.005
-    assert likely.sum() > 3 and ((counts - exact).abs()[likely] < 4 * (exact * (1 - exact) / len(groups)).sqrt()[likely] + 1e-3).all()
+    assert (
+        likely.sum() > 3
+        and ((counts - exact).abs()[likely] < 4 * (exact * (1 - exact) / len(groups)).sqrt()[likely] + 1e-3).all()
+    )
 
 
 def test_kl_is_the_exact_sum_over_the_vocabulary(policy: Policy, tmp_path: Path) -> None:
     samples = all_of(policy.sample(asks()))
-    assert policy.kl_to_base(samples) == [0.0] * 6
+    assert policy.kl_to_reference(samples) == [0.0] * 6
     learn(policy, samples)
     ours, theirs = exported(policy, tmp_path / "now"), exported(policy, tmp_path / "base", base=True)
-    for s, kl, reverse in zip(samples, policy.kl_to_base(samples), policy.kl_to_base(samples, reverse=True), strict=True):
+    for s, kl, reverse in zip(
+        samples, policy.kl_to_reference(samples), policy.kl_to_reference(samples, reverse=True), strict=True
+    ):
         p, q = plain(ours, s), plain(theirs, s)
         assert kl == pytest.approx(float((p.exp() * (p - q)).sum()), rel=2e-3, abs=1e-5) and kl > 0
         assert reverse == pytest.approx(float((q.exp() * (q - p)).sum()), rel=2e-3, abs=1e-5)
@@ -167,7 +188,9 @@ def test_an_update_is_one_step_on_the_weighted_loss(policy: Policy) -> None:
     samples = all_of(policy.sample(asks(2)))
     version = policy.version
     facts = learn(policy, samples)
-    expected = sum((0.01 if i % 2 == 0 else -0.01) * lp for i, s in enumerate(samples) for lp in s.logprobs)  # every ratio is 1
+    expected = sum(
+        (0.01 if i % 2 == 0 else -0.01) * lp for i, s in enumerate(samples) for lp in s.logprobs
+    )  # every ratio is 1
     assert policy.version == version + 1
     assert facts["loss"] == pytest.approx(expected, rel=1e-4, abs=1e-5) and facts["gradient_norm"] > 0
     assert facts["tokens"] == sum(s.sampled for s in samples)
@@ -186,7 +209,7 @@ def test_what_is_rewarded_becomes_likelier(policy: Policy) -> None:
 
 def test_samples_come_from_the_new_weights(policy: Policy) -> None:
     """After every update, and long prompts too: nothing computed under old weights may be used again."""
-    long = [Ask(({"role": "user", "content": "Start and apply in order: 3 +4 " * 40},), seed=1, n=2)]
+    long = [SampleRequest(({"role": "user", "content": "Start and apply in order: 3 +4 " * 40},), seed=1, n=2)]
     for _ in range(3):
         learn(policy, all_of(policy.sample(asks(2))))
         samples = all_of(policy.sample(long))
@@ -214,7 +237,9 @@ def test_start_from_keeps_weights_and_forgets_the_optimizer(policy: Policy, tmp_
     went_on = learn(policy, samples), policy.logprobs(samples)
     policy.start_from(tmp_path)
     assert policy.logprobs(samples) == before
-    assert learn(policy, samples) == went_on[0] and policy.logprobs(samples) != went_on[1]  # the same gradient, other moments
+    assert (
+        learn(policy, samples) == went_on[0] and policy.logprobs(samples) != went_on[1]
+    )  # the same gradient, other moments
 
 
 def test_the_base_stays(policy: Policy) -> None:
@@ -234,7 +259,10 @@ def test_a_second_turn_goes_on_from_the_first_ones_tokens(policy: Policy) -> Non
         reply = s.mask.index(False, start)
         second = s.mask.index(True, reply)
         assert tuple(s.tokens[:reply]) in firsts, "what was sampled is never tokenised again"
-        assert policy.tokenizer.decode(s.tokens[reply:second], skip_special_tokens=False) == f"<|tool|>{REPLY}<|assistant|>"
+        assert (
+            policy.tokenizer.decode(s.tokens[reply:second], skip_special_tokens=False)
+            == f"<|tool|>{REPLY}<|assistant|>"
+        )
         assert all(s.mask[second:]) and s.sampled == sum(s.mask) <= TOKENS and (s.finished or s.sampled == TOKENS)
         last = s.tokens[second:-1] if s.finished else s.tokens[second:]
         assert s.text == policy.tokenizer.decode(last, skip_special_tokens=False)
@@ -244,7 +272,7 @@ def test_two_turns_are_scored_as_they_were_sampled(policy: Policy, tmp_path: Pat
     learn(policy, all_of(policy.sample(asks(2))))
     samples = two_turns(policy)
     ours, theirs = exported(policy, tmp_path / "now"), exported(policy, tmp_path / "base", base=True)
-    for s, again, kl in zip(samples, policy.logprobs(samples), policy.kl_to_base(samples), strict=True):
+    for s, again, kl in zip(samples, policy.logprobs(samples), policy.kl_to_reference(samples), strict=True):
         p, q = plain(ours, s), plain(theirs, s)
         own = torch.tensor([t for t, sampled in zip(s.tokens, s.mask, strict=True) if sampled])
         chosen = p.gather(1, own[:, None])[:, 0].tolist()
@@ -257,7 +285,12 @@ def test_a_replys_tokens_have_no_gradient_of_their_own(policy: Policy, tmp_path:
     model, samples = exported(policy, tmp_path), two_turns(policy)
     total = torch.zeros((), dtype=torch.float32)
     for i, s in enumerate(samples):
-        logp = model(torch.tensor([s.tokens])).logits[0, :-1].log_softmax(-1).gather(1, torch.tensor(s.tokens[1:])[:, None])[:, 0]
+        logp = (
+            model(torch.tensor([s.tokens]))
+            .logits[0, :-1]
+            .log_softmax(-1)
+            .gather(1, torch.tensor(s.tokens[1:])[:, None])[:, 0]
+        )
         total = total - (0.01 if i % 2 else -0.01) * logp[torch.tensor(s.mask[1:])].sum()
     total.backward()
     norm = float(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).norm())
@@ -275,15 +308,15 @@ def test_later_turns_do_not_depend_on_others_either(policy: Policy) -> None:
 
 def test_a_reply_without_room_leaves_the_answer_unfinished(policy: Policy) -> None:
     ask = asks()[1]
-    said = next(s for s in (policy.sample([Ask(ask.messages, i)])[0][0] for i in range(20)) if s.finished)
+    said = next(s for s in (policy.sample([SampleRequest(ask.messages, i)])[0][0] for i in range(20)) if s.finished)
     exchange = ({"role": "assistant", "content": said.text}, {"role": "tool", "content": "1 " * 3000})
-    (same,) = policy.sample([Ask((*ask.messages, *exchange), 0, after=said)])[0]
+    (same,) = policy.sample([SampleRequest((*ask.messages, *exchange), 0, after=said)])[0]
     assert same == replace(said, finished=False)
 
 
 def test_a_prompt_without_room_is_refused(policy: Policy) -> None:
     with pytest.raises(ValueError, match="leaves no room"):
-        policy.sample([Ask(({"role": "user", "content": "1 " * 3000},), seed=0)])
+        policy.sample([SampleRequest(({"role": "user", "content": "1 " * 3000},), seed=0)])
 
 
 def test_retold_answers_have_the_log_probabilities_of_their_new_place(policy: Policy, tmp_path: Path) -> None:
@@ -291,10 +324,17 @@ def test_retold_answers_have_the_log_probabilities_of_their_new_place(policy: Po
     model, samples = exported(policy, tmp_path), all_of(policy.sample(asks()))
     elsewhere = asks()[::-1]
     for told, s, ask, there in zip(
-        policy.retold(samples, [a.messages for a in elsewhere]), samples, elsewhere, policy.sample(elsewhere), strict=True
+        policy.with_prompt(samples, [a.messages for a in elsewhere]),
+        samples,
+        elsewhere,
+        policy.sample(elsewhere),
+        strict=True,
     ):
         first = there[0].mask.index(True)
-        assert told.tokens[:first] == there[0].tokens[:first] and told.tokens[first:] == s.tokens[len(s.tokens) - s.sampled :], ask
+        assert (
+            told.tokens[:first] == there[0].tokens[:first]
+            and told.tokens[first:] == s.tokens[len(s.tokens) - s.sampled :]
+        ), ask
         chosen = plain(model, told).gather(1, torch.tensor(told.tokens[first:])[:, None])[:, 0].tolist()
         assert told.logprobs == pytest.approx(chosen, abs=5e-5)
 

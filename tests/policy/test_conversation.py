@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fst_bench.policy.conversation import reply_tokens
-from fst_bench.policy.torch_backend import load_tokenizer
+from fst_bench.policy.torch.backend import load_tokenizer
 
 MESSAGES = (
     {"role": "user", "content": "7"},
@@ -35,7 +35,9 @@ def test_a_template_in_qwen3s_form() -> None:
     text, tokens = replied(QWEN3)
     assert text == "\n<|user|>\n<tool_response>\nAna Corvex.\n</tool_response><|end|>\n<|assistant|>\n"
     tokenizer = load_tokenizer("embedded:tiny")
-    assert [t for t in tokens if t in tokenizer.all_special_ids] == tokenizer.convert_tokens_to_ids(["<|user|>", "<|end|>", "<|assistant|>"])
+    assert [t for t in tokens if t in tokenizer.all_special_ids] == tokenizer.convert_tokens_to_ids(
+        ["<|user|>", "<|end|>", "<|assistant|>"]
+    )
 
 
 @pytest.mark.parametrize(

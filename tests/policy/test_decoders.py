@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from fst_bench.policy.decoders import Qwen3Decoder, TransformersDecoder, new_decoder
-from fst_bench.policy.torch_backend import TorchPolicy
+from fst_bench.policy.torch.decoders import Qwen3Decoder, TransformersDecoder, new_decoder
+from fst_bench.policy.torch.backend import TorchPolicy
 
 
 def check(model: Qwen3ForCausalLM, decoder: Qwen3Decoder | TransformersDecoder) -> None:
@@ -52,7 +52,14 @@ def test_grouped_heads_and_an_untied_head(kv_heads: int) -> None:
 
 
 def test_what_the_fast_one_does_not_know_goes_through_transformers() -> None:
-    tiny = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 16, "num_attention_heads": 2, "head_dim": 8}
+    tiny = {
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "intermediate_size": 16,
+        "num_attention_heads": 2,
+        "head_dim": 8,
+    }
     for extra in ({"attention_bias": True}, {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}):
         model = Qwen3ForCausalLM(Qwen3Config(**tiny, **extra))
         assert isinstance(new_decoder(model, 8), TransformersDecoder)

@@ -22,13 +22,27 @@ from transformers import (
     Qwen3Config,
 )  # fmt: skip
 
-from fst_bench.policy import PolicySettings, Sample, packing
+from fst_bench.policy import PolicySettings, packing
+from fst_bench.core.types import Sample
 from fst_bench.policy.packing import BLOCK, ROW_TOKENS, Packed, pack
 from fst_bench.policy.scoring import Scorer, per_sample
 
 CPU = torch.device("cpu")
-SMALL: dict[str, Any] = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "initializer_range": 0.4, "pad_token_id": 0, "eos_token_id": 1}
-ROTARY: dict[str, Any] = SMALL | {"intermediate_size": 40, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "bos_token_id": 2}
+SMALL: dict[str, Any] = {
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "initializer_range": 0.4,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+}
+ROTARY: dict[str, Any] = SMALL | {
+    "intermediate_size": 40,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "bos_token_id": 2,
+}
 SHAPES: dict[str, Callable[[], PretrainedConfig]] = {
     "qwen3": lambda: Qwen3Config(**ROTARY, tie_word_embeddings=False, rope_theta=5000.0),
     "qwen3 tied, one key head a query head": lambda: Qwen3Config(**ROTARY | {"num_key_value_heads": 4}, tie_word_embeddings=True),
@@ -138,7 +152,11 @@ def test_what_cannot_share_a_prompt_stays_separate(config: PretrainedConfig) -> 
 
 
 def test_a_head_that_is_not_known_is_refused() -> None:
-    cohere = Scorer(made(CohereConfig(**{k: v for k, v in ROTARY.items() if k != "head_dim"}, logit_scale=0.3)), PolicySettings(), pad=0)
+    cohere = Scorer(
+        made(CohereConfig(**{k: v for k, v in ROTARY.items() if k != "head_dim"}, logit_scale=0.3)),
+        PolicySettings(),
+        pad=0,
+    )
     with pytest.raises(ValueError, match="a CohereForCausalLM can't be trained here: its head does more"):
         cohere.prepare()
 
@@ -151,9 +169,16 @@ turns = st.lists(st.tuples(st.integers(3, 49), st.booleans()), max_size=8)
 @given(st.lists(tokens_of, min_size=1, max_size=3), st.lists(st.tuples(st.integers(0, 2), st.integers(3, 49), turns), min_size=1, max_size=7),
        st.integers(1, 60), st.booleans(), st.booleans())  # fmt: skip
 def test_every_token_sees_its_own_sequence_and_nothing_else(
-    prompts: list[list[int]], answers: list[tuple[int, int, list[tuple[int, bool]]]], tokens: int, shared: bool, long_rows: bool
+    prompts: list[list[int]],
+    answers: list[tuple[int, int, list[tuple[int, bool]]]],
+    tokens: int,
+    shared: bool,
+    long_rows: bool,
 ) -> None:
-    samples = [sample(prompts[i % len(prompts)], [first, *(t for t, _ in rest)], [True, *(m for _, m in rest)]) for i, first, rest in answers]
+    samples = [
+        sample(prompts[i % len(prompts)], [first, *(t for t, _ in rest)], [True, *(m for _, m in rest)])
+        for i, first, rest in answers
+    ]
     passes = pack(samples, tokens, CPU, pad=0, shared=shared, long_rows=long_rows)
     assert sorted(i for p in passes for i in p.samples) == list(range(len(samples)))
     for p in passes:
@@ -164,13 +189,18 @@ def test_every_token_sees_its_own_sequence_and_nothing_else(
             for source, place in zip(sources, (at for at, sampled in enumerate(s.mask) if sampled), strict=True):
                 row, at = divmod(source, p.ids.shape[1])
                 seen = masks[row, at]
-                assert p.ids[row][seen].tolist() == s.tokens[:place] and p.positions[row][seen].tolist() == list(range(place))
+                assert p.ids[row][seen].tolist() == s.tokens[:place] and p.positions[row][seen].tolist() == list(
+                    range(place)
+                )
 
 
 def by_sample(packed: Packed, samples: list[Sample]) -> list[tuple[list[int], list[int]]]:
     """(sources, targets) of each."""
     lengths = [samples[i].sampled for i in packed.samples]
-    return [(a.tolist(), b.tolist()) for a, b in zip(packed.sources.split(lengths), packed.targets.split(lengths), strict=True)]
+    return [
+        (a.tolist(), b.tolist())
+        for a, b in zip(packed.sources.split(lengths), packed.targets.split(lengths), strict=True)
+    ]
 
 
 def test_a_prompt_stands_once_for_all_its_answers() -> None:
@@ -192,7 +222,11 @@ def test_passes_keep_to_their_size() -> None:
 
 def test_widths_on_a_gpu_are_few() -> None:
     """flex_attention compiles for each width."""
-    widths = {p.ids.shape[1] for n in range(1, 60) for p in pack([sample([7] * n, [8] * (9 * n))], 1000, CPU, pad=0, long_rows=True)}
+    widths = {
+        p.ids.shape[1]
+        for n in range(1, 60)
+        for p in pack([sample([7] * n, [8] * (9 * n))], 1000, CPU, pad=0, long_rows=True)
+    }
     assert widths == {512, 1024}
 
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fst_bench.cli import main
-from fst_bench.errors import NotFinite
-from fst_bench.policy import Ask, Sample, scoring
+from fst_bench.core.errors import NotFinite
+from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.policy import scoring
 from fst_bench.policy.scoring import ChosenLogprobs, Head, exact_kl
-from fst_bench.policy.torch_backend import TorchPolicy
+from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.slow.losses import cispo
 
 N, HIDDEN, VOCABULARY = 23, 8, 40
@@ -22,7 +23,8 @@ N, HIDDEN, VOCABULARY = 23, 8, 40
 def parts(bias: bool = False, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     generator = torch.Generator().manual_seed(0)
     hidden, weight, own = (
-        torch.randn(shape, generator=generator, dtype=torch.float32) for shape in ((N, HIDDEN), (VOCABULARY, HIDDEN), (VOCABULARY,))
+        torch.randn(shape, generator=generator, dtype=torch.float32)
+        for shape in ((N, HIDDEN), (VOCABULARY, HIDDEN), (VOCABULARY,))
     )
     targets = torch.randint(VOCABULARY, (N,), generator=generator)
     made = [t.to(dtype).requires_grad_() for t in (hidden, weight, own)]
@@ -38,16 +40,23 @@ def written_out(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Te
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("at_a_time", [1, 5, N])
-def test_some_tokens_at_a_time_is_all_at_once(monkeypatch: pytest.MonkeyPatch, softcap: float | None, bias: bool, at_a_time: int) -> None:
+def test_some_tokens_at_a_time_is_all_at_once(
+    monkeypatch: pytest.MonkeyPatch, softcap: float | None, bias: bool, at_a_time: int
+) -> None:
     monkeypatch.setattr(scoring, "LOGITS", at_a_time * VOCABULARY)
     hidden, weight, own, targets = parts(bias)
     head = Head(weight, own, softcap, False)
     inputs = [t for t in (hidden, weight, own) if t is not None]
     factors = torch.linspace(-1, 2, N)
-    found, expected = ChosenLogprobs.apply(hidden, weight, own, targets, head), written_out(hidden, weight, own, targets, softcap)
+    found, expected = (
+        ChosenLogprobs.apply(hidden, weight, own, targets, head),
+        written_out(hidden, weight, own, targets, softcap),
+    )
     assert torch.allclose(found, expected, atol=1e-5)
     for ours, theirs in zip(
-        torch.autograd.grad((found * factors).sum(), inputs), torch.autograd.grad((expected * factors).sum(), inputs), strict=True
+        torch.autograd.grad((found * factors).sum(), inputs),
+        torch.autograd.grad((expected * factors).sum(), inputs),
+        strict=True,
     ):
         assert torch.allclose(ours, theirs, atol=1e-5)
     frozen = Head(weight.detach(), None if own is None else own.detach(), softcap, False)
@@ -75,7 +84,11 @@ def test_kl_some_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def peak_gb(tokens: int, how: str) -> float:
     script = Path(__file__).with_name("logprob_memory.py")
-    return float(subprocess.run([sys.executable, str(script), str(tokens), how], capture_output=True, text=True, check=True).stdout)
+    return float(
+        subprocess.run(
+            [sys.executable, str(script), str(tokens), how], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def test_the_logits_of_all_tokens_never_exist_together() -> None:
@@ -86,7 +99,9 @@ def test_the_logits_of_all_tokens_never_exist_together() -> None:
 
 @pytest.fixture
 def sampled(policy: TorchPolicy) -> list[Sample]:
-    return policy.sample([Ask(({"role": "user", "content": "Start and apply in order: 3 +4 *2"},), seed=1, n=4)])[0]
+    return policy.sample(
+        [SampleRequest(({"role": "user", "content": "Start and apply in order: 3 +4 *2"},), seed=1, n=4)]
+    )[0]
 
 
 def untouched(policy: TorchPolicy, samples: list[Sample], value: float, match: str) -> None:
@@ -98,20 +113,28 @@ def untouched(policy: TorchPolicy, samples: list[Sample], value: float, match: s
     assert policy.version == 0 and not policy.optimizer.state()
 
 
-@pytest.mark.parametrize(("value", "part"), [(math.nan, "the loss"), (math.inf, "the loss"), (1e37, "the gradient's norm")])
-def test_an_update_that_is_not_finite_changes_nothing(policy: TorchPolicy, sampled: list[Sample], value: float, part: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "part"), [(math.nan, "the loss"), (math.inf, "the loss"), (1e37, "the gradient's norm")]
+)
+def test_an_update_that_is_not_finite_changes_nothing(
+    policy: TorchPolicy, sampled: list[Sample], value: float, part: str
+) -> None:
     untouched(policy, sampled, value, part)
 
 
-def test_weights_that_are_not_finite_are_said_by_whatever_meets_them(policy: TorchPolicy, sampled: list[Sample]) -> None:
+def test_weights_that_are_not_finite_are_said_by_whatever_meets_them(
+    policy: TorchPolicy, sampled: list[Sample]
+) -> None:
     with torch.no_grad():
         policy.model.model.layers[1].mlp.up_proj.weight[3, 4] = math.nan
     policy.version = 1
     for call in (
-        lambda: policy.sample([Ask(({"role": "user", "content": "1"},), seed=1)]),
+        lambda: policy.sample([SampleRequest(({"role": "user", "content": "1"},), seed=1)]),
         lambda: policy.logprobs(sampled),
-        lambda: policy.kl_to_base(sampled),
-        lambda: policy.update(sampled, [[1.0] * s.sampled for s in sampled], [[0.1] * s.sampled for s in sampled], cispo),
+        lambda: policy.kl_to_reference(sampled),
+        lambda: policy.update(
+            sampled, [[1.0] * s.sampled for s in sampled], [[0.1] * s.sampled for s in sampled], cispo
+        ),
     ):
         with pytest.raises(NotFinite, match="is not finite"):
             call()
@@ -119,7 +142,8 @@ def test_weights_that_are_not_finite_are_said_by_whatever_meets_them(policy: Tor
 
 NAN_METHOD = """
 import math
-from fst_bench.lab import Attempt, Handle, Method
+from fst_bench.core.types import RolloutRequest, ProblemHandle
+from fst_bench.method.method import Method
 from fst_bench.slow import learn
 
 class Broken(Method):
@@ -127,7 +151,7 @@ class Broken(Method):
     trains = True
 
     def step(self, batch):
-        groups = self.lab.sample([Attempt(p, self.config.seed_prompt, self.config.slow.group) for p in batch], "train")
+        groups = self.lab.sample([RolloutRequest(p, self.config.seed_prompt, self.config.slow.group_size) for p in batch], "train")
         advantages = [[math.nan if self.lab.ledger.optimizer_steps else (-1.0) ** i for i in range(len(g))] for g in groups]
         return learn(self.lab, groups, self.config.slow, advantages=advantages)
 """
@@ -135,8 +159,18 @@ class Broken(Method):
 
 def test_a_run_stops_with_one_line_before_it_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.py").write_text(NAN_METHOD)
-    command = ["run", "--stream", "single-math", "--method", str(tmp_path / "broken.py"), "--preset", "smoke", "--out", str(tmp_path / "runs")]
-    assert main([*command, "--set", "slow.updates=1", "--set", "checkpoint.every=1"]) == 3
+    command = [
+        "run",
+        "--stream",
+        "single-math",
+        "--method",
+        str(tmp_path / "broken.py"),
+        "--preset",
+        "smoke",
+        "--out",
+        str(tmp_path / "runs"),
+    ]
+    assert main([*command, "--set", "slow.num_minibatches=1", "--set", "checkpoint.every=1"]) == 3
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fst-bench:")]
     assert lines == ["fst-bench: stopped: step 2: the loss is not finite (nan): nothing was learned from it"]
     assert sorted(p.parent.name for p in tmp_path.rglob("COMPLETE.json"))[-1] == "step-000001"

@@ -6,18 +6,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
 
-from fst_bench.policy import Ask, PolicySettings, Sample, load_policy
+from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.policy import PolicySettings, load_policy
 from fst_bench.policy.conversation import written
-from fst_bench.policy.torch_backend import TorchPolicy
+from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.slow.losses import cispo
 
 TEXTS = ["Start and apply in order: 3 +4 *2", "Start and apply in order: 5 +1 -2 +9 *2 +3", "Source:A Goal:B"]
 
 
-def asks(n: int = 1) -> list[Ask]:
+def asks(n: int = 1) -> list[SampleRequest]:
     contexts = ["", "Work step by step. Put the final answer inside \\boxed{}."]
     return [
-        Ask((*([{"role": "system", "content": c}] if c else []), {"role": "user", "content": t}), seed=i, n=n)
+        SampleRequest((*([{"role": "system", "content": c}] if c else []), {"role": "user", "content": t}), seed=i, n=n)
         for i, (t, c) in enumerate((t, c) for t in TEXTS for c in contexts)
     ]
 
@@ -27,7 +28,7 @@ def flat(samples: list[Sample], weight: float) -> list[list[float]]:
 
 
 def test_a_sample_does_not_depend_on_its_neighbours() -> None:
-    wide, narrow = (load_policy("embedded:tiny", PolicySettings(max_tokens=24, sample_rows=rows)) for rows in (256, 3))
+    wide, narrow = (load_policy("embedded:tiny", PolicySettings(max_tokens=24, max_num_seqs=rows)) for rows in (256, 3))
     together = wide.sample(asks(4))
     assert [[s.tokens for s in g] for g in narrow.sample(asks(4))] == [[s.tokens for s in g] for g in together]
     alone = [wide.sample([ask])[0] for ask in asks(4)]
@@ -67,7 +68,13 @@ def test_any_other_causal_lm_goes_the_same_way(policy: TorchPolicy, tmp_path: Pa
     """A random model of another kind (rotary, absolute positions, sliding window), saved to a folder and given as --model."""
     torch.manual_seed(0)
     small = {"vocab_size": len(policy.tokenizer), "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
-    rotary = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64}
+    rotary = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 64,
+    }
     config = {
         "llama": lambda: LlamaConfig(**small, **rotary, max_position_embeddings=256),
         "mistral": lambda: MistralConfig(**small, **rotary, max_position_embeddings=256, sliding_window=16),
@@ -77,13 +84,17 @@ def test_any_other_causal_lm_goes_the_same_way(policy: TorchPolicy, tmp_path: Pa
     policy.tokenizer.save_pretrained(tmp_path)
     other = load_policy(str(tmp_path), PolicySettings(max_tokens=24))
     for ask, group in zip(asks(), other.sample(asks(), temperature=0.0), strict=True):
-        ids = other.tokenizer.apply_chat_template(list(ask.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True)["input_ids"]
-        assert group[0].tokens == other.model.generate(ids, do_sample=False, max_new_tokens=24, pad_token_id=0)[0].tolist()
+        ids = other.tokenizer.apply_chat_template(
+            list(ask.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )["input_ids"]
+        assert (
+            group[0].tokens == other.model.generate(ids, do_sample=False, max_new_tokens=24, pad_token_id=0)[0].tolist()
+        )
     samples = [s for g in other.sample(asks(2)) for s in g]
     for sample, again in zip(samples, other.logprobs(samples), strict=True):
         assert sample.logprobs == pytest.approx(again, abs=1e-4)
     other.update(samples, flat(samples, 1.0), flat(samples, 0.01), cispo)
-    assert all(kl > 0 for kl in other.kl_to_base(samples))
+    assert all(kl > 0 for kl in other.kl_to_reference(samples))
 
 
 def test_checkpointing_changes_nothing_but_rounding(policy: TorchPolicy) -> None:
@@ -94,17 +105,26 @@ def test_checkpointing_changes_nothing_but_rounding(policy: TorchPolicy) -> None
     assert theirs == pytest.approx(facts, rel=1e-4, abs=1e-5)
     ours, again = (torch.cat([p.grad.flatten() for p in made.model.parameters()]) for made in (policy, thrifty))
     assert float((ours - again).norm() / ours.norm()) < 1e-4
-    assert thrifty.kl_to_base(samples) == pytest.approx(policy.kl_to_base(samples), abs=1e-3)
+    assert thrifty.kl_to_reference(samples) == pytest.approx(policy.kl_to_reference(samples), abs=1e-3)
 
 
 def test_checkpointing_refuses_dropout(tmp_path: Path, policy: TorchPolicy) -> None:
     AutoModelForCausalLM.from_config(
-        GPT2Config(vocab_size=len(policy.tokenizer), n_positions=64, n_embd=32, n_layer=1, n_head=2, attn_pdrop=0.1, resid_pdrop=0.0, embd_pdrop=0.0)
+        GPT2Config(
+            vocab_size=len(policy.tokenizer),
+            n_positions=64,
+            n_embd=32,
+            n_layer=1,
+            n_head=2,
+            attn_pdrop=0.1,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+        )
     ).save_pretrained(tmp_path)
     policy.tokenizer.save_pretrained(tmp_path)
     load_policy(str(tmp_path), PolicySettings(max_tokens=8))
     with pytest.raises(ValueError, match="attn_pdrop"):
-        load_policy(str(tmp_path), PolicySettings(max_tokens=8, checkpointing=True))
+        load_policy(str(tmp_path), PolicySettings(max_tokens=8, gradient_checkpointing=True))
 
 
 def test_thinking_reaches_a_template_that_knows_it(policy: TorchPolicy) -> None:
@@ -113,10 +133,14 @@ def test_thinking_reaches_a_template_that_knows_it(policy: TorchPolicy) -> None:
     plain = written(policy.tokenizer, [ask.messages for ask in asks()], 500, thinking=False)
     assert plain == written(policy.tokenizer, [ask.messages for ask in asks()], 500)  # the embedded model's does not
     policy.tokenizer.chat_template = (
-        template + "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+        template
+        + "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
     )
     assert written(policy.tokenizer, [ask.messages for ask in asks()], 500) == plain
-    with_shut = [policy.tokenizer.decode(ids) for ids in written(policy.tokenizer, [ask.messages for ask in asks()], 500, thinking=False)]
+    with_shut = [
+        policy.tokenizer.decode(ids)
+        for ids in written(policy.tokenizer, [ask.messages for ask in asks()], 500, thinking=False)
+    ]
     assert with_shut == [policy.tokenizer.decode(ids) + shut for ids in plain]
 
 
@@ -166,4 +190,6 @@ def test_gradients_of_bfloat16_weights_add_up_in_float32() -> None:
     for sample in samples:
         policy.scorer(policy.scorer.passes([sample])[0]).sum().backward()
     for name, master in policy.optimizer.masters.items():
-        assert master.grad is not None and master.grad.dtype == torch.float32 and torch.equal(master.grad, expected[name])
+        assert (
+            master.grad is not None and master.grad.dtype == torch.float32 and torch.equal(master.grad, expected[name])
+        )

@@ -21,10 +21,17 @@ PROBABILITIES = [math.exp(z) / TOTAL for z in LOGITS]
         (1, 0.9, -0.7, 5.0, PROBABILITIES[1] / 0.9),
     ],
 )
-def test_loss_and_gradient(token: int, sampled_probability: float, advantage: float, cap: float, coefficient: float) -> None:
+def test_loss_and_gradient(
+    token: int, sampled_probability: float, advantage: float, cap: float, coefficient: float
+) -> None:
     logits = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
     logprob = torch.log_softmax(logits, 0)[token][None]
-    loss = cispo(logprob, torch.tensor([math.log(sampled_probability)], dtype=torch.float64), torch.tensor([advantage], dtype=torch.float64), cap)
+    loss = cispo(
+        logprob,
+        torch.tensor([math.log(sampled_probability)], dtype=torch.float64),
+        torch.tensor([advantage], dtype=torch.float64),
+        cap,
+    )
     loss.sum().backward()
     assert loss.item() == pytest.approx(-coefficient * advantage * math.log(PROBABILITIES[token]), rel=1e-12)
     for i, gradient in enumerate(logits.grad.tolist()):  # d log p_token / d z_i = [i == token] - p_i

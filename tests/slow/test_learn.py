@@ -7,18 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fst_bench.bench import Bench
-from fst_bench.lab import Attempt, Rollout
-from fst_bench.slow import SlowSettings, learn
-from fst_bench.tasks import Verdict
+from fst_bench.harness.loop import Bench
+from fst_bench.core.types import RolloutRequest, Rollout
+from fst_bench.method.settings import SlowSettings
+from fst_bench.slow import learn
+from fst_bench.tasks import Score
 
 
 def groups_with_rewards(bench: Bench, rewards: list[list[float]]) -> list[list[Rollout]]:
     """Real rollouts, with the rewards a test wants to see."""
     batch = bench.lab.begin(0)
-    sampled = bench.lab.sample([Attempt(p, "", len(row)) for p, row in zip(batch, rewards, strict=False)], "train")
+    sampled = bench.lab.sample(
+        [RolloutRequest(p, "", len(row)) for p, row in zip(batch, rewards, strict=False)], "train"
+    )
     return [
-        [replace(r, verdict=Verdict(reward, "", "ok")) for r, reward in zip(group, row, strict=True)]
+        [replace(r, score=Score(reward, "", "ok")) for r, reward in zip(group, row, strict=True)]
         for group, row in zip(sampled, rewards, strict=True)
     ]
 
@@ -29,11 +32,17 @@ def test_the_loss_is_the_formula(bench: Callable[..., Bench]) -> None:
     facts = learn(b.lab, groups, SlowSettings(updates=1))
     expected = 0.0
     for group in groups:  # sampled by the very weights that learn, so every ratio is 1
-        rewards = torch.tensor([float(r.verdict.reward) for r in group])
+        rewards = torch.tensor([float(r.score.reward) for r in group])
         advantages = (rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-6)
         tokens = sum(r.sample.sampled for r in group)
-        expected -= sum(float(a) * sum(r.sample.logprobs) for a, r in zip(advantages, group, strict=True)) / tokens / len(groups)
-    assert facts["loss"] == pytest.approx(expected, rel=1e-4, abs=1e-6)  # terms of either sign: what is left of them is small
+        expected -= (
+            sum(float(a) * sum(r.sample.logprobs) for a, r in zip(advantages, group, strict=True))
+            / tokens
+            / len(groups)
+        )
+    assert facts["loss"] == pytest.approx(
+        expected, rel=1e-4, abs=1e-6
+    )  # terms of either sign: what is left of them is small
     assert facts["max_logprob_gap"] < 1e-5
     assert facts["reward"] == pytest.approx(6 / 9)
     assert b.policy.version == b.ledger.optimizer_steps == 1
@@ -53,7 +62,11 @@ def test_micro_batches_change_nothing(bench: Callable[..., Bench], normaliser: s
     gradients = []
     for tokens in (100_000, 150):
         b = bench(policy={"micro_batch_tokens": tokens})
-        learn(b.lab, groups_with_rewards(b, [[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1]]), SlowSettings(updates=1, normaliser=normaliser))
+        learn(
+            b.lab,
+            groups_with_rewards(b, [[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1]]),
+            SlowSettings(updates=1, normaliser=normaliser),
+        )
         gradients.append(torch.cat([p.grad.flatten() for p in b.policy.model.parameters()]))
     assert torch.linalg.vector_norm(gradients[0] - gradients[1]) < 1e-5 * torch.linalg.vector_norm(gradients[0])
 
@@ -62,7 +75,9 @@ def test_recomputed_anchor_is_the_samplers_at_the_first_update(bench: Callable[.
     losses = []
     for anchor in ("sampler", "recomputed"):
         b = bench()
-        losses.append(learn(b.lab, groups_with_rewards(b, [[1, 0], [0, 1]]), SlowSettings(updates=1, anchor=anchor))["loss"])
+        losses.append(
+            learn(b.lab, groups_with_rewards(b, [[1, 0], [0, 1]]), SlowSettings(updates=1, anchor=anchor))["loss"]
+        )
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
@@ -75,7 +90,13 @@ def test_updates_share_the_problems(bench: Callable[..., Bench]) -> None:
 def shifted(groups: list[list[Rollout]], by: list[float]) -> list[list[Rollout]]:
     """As if the sampler's log-probabilities were off by `by`, token after token in turn."""
     moved = [
-        [replace(r, sample=replace(r.sample, logprobs=[lp + by[t % len(by)] for t, lp in enumerate(r.sample.logprobs)])) for r in g] for g in groups
+        [
+            replace(
+                r, sample=replace(r.sample, logprobs=[lp + by[t % len(by)] for t, lp in enumerate(r.sample.logprobs)])
+            )
+            for r in g
+        ]
+        for g in groups
     ]
     return moved
 
@@ -98,7 +119,9 @@ def test_the_mismatch_by_hand(bench: Callable[..., Bench]) -> None:
     b = bench()
     groups = groups_with_rewards(b, [[1, 0]])
     facts = learn(b.lab, shifted(groups, [-math.log(2)]), SlowSettings(updates=1, group=2))
-    assert facts["max_logprob_gap"] == pytest.approx(math.log(2), rel=1e-4) and facts["mean_logprob_gap"] == pytest.approx(math.log(2), rel=1e-4)
+    assert facts["max_logprob_gap"] == pytest.approx(math.log(2), rel=1e-4) and facts[
+        "mean_logprob_gap"
+    ] == pytest.approx(math.log(2), rel=1e-4)
     assert facts["effective_sample_size"] == pytest.approx(1.0)  # every weight is 2
     b = bench()
     groups = [[replace(r, sample=r.sample) for r in g] for g in groups_with_rewards(b, [[1, 0]])]

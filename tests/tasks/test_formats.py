@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fst_bench.model.text import FORMATS, render
+from fst_bench.embedded.text import FORMATS, render
 from fst_bench.tasks import TASKS, load_task
 from fst_bench.tasks.formats import WRAPPERS, AnswerFormat, Wrapped
 
@@ -15,12 +15,15 @@ CASES = [(name, style) for name in WRAPPED for style in WRAPPERS]
 
 
 def test_the_wrappers_are_those_the_embedded_model_was_taught() -> None:
-    assert WRAPPED == ["math", "codeio", "star-graph", "physics"] and set(WRAPPERS) == set(FORMATS) - {"verdict", "plain"}
+    assert WRAPPED == ["math", "codeio", "star-graph", "physics"] and set(WRAPPERS) == set(FORMATS) - {
+        "verdict",
+        "plain",
+    }
 
 
 @pytest.mark.parametrize(("name", "style"), CASES)
 def test_gold_in_the_wanted_wrapper_alone_is_right(name: str, style: AnswerFormat) -> None:
-    task = load_task(name, **TASKS[name].ladder[1], answer_format=style)
+    task = load_task(name, **TASKS[name].levels[1], answer_format=style)
     for problem in task.problems("test", n=10):
         assert task.write(problem.answer) == render(name, style, problem.answer), "as the pretraining text writes it"
         assert task.verify(problem, f"Some words first.\n{task.write(problem.answer)}").reward == 1.0
@@ -33,14 +36,17 @@ def test_gold_in_the_wanted_wrapper_alone_is_right(name: str, style: AnswerForma
         assert len(set(wrong_texts)) >= 6
         assert not [text for text in wrong_texts if task.verify(problem, text).reward]
         right, wrong = task.write(problem.answer), wrong_texts[1]
-        assert task.verify(problem, f"{wrong}\n{right}").reward == 1.0 and task.verify(problem, f"{right}\n{wrong}").reward == 0.0
+        assert (
+            task.verify(problem, f"{wrong}\n{right}").reward == 1.0
+            and task.verify(problem, f"{right}\n{wrong}").reward == 0.0
+        )
 
 
 @pytest.mark.parametrize(("name", "style"), CASES)
 def test_the_format_changes_the_protocol_and_no_problem(name: str, style: AnswerFormat) -> None:
-    usual, asked = (load_task(name, **TASKS[name].ladder[1], **more) for more in ({}, {"answer_format": style}))
+    usual, asked = (load_task(name, **TASKS[name].levels[1], **more) for more in ({}, {"answer_format": style}))
     assert usual.problems("train", 1, 5) == asked.problems("train", 1, 5)
-    given = load_task(name, **TASKS[name].ladder[1], answer_format=style, format_given=True)
+    given = load_task(name, **TASKS[name].levels[1], answer_format=style, format_given=True)
     assert given.problem("train", 1, 0).prompt == f"{usual.problem('train', 1, 0).prompt}\n{asked.protocol}"
     assert (asked.protocol == TASKS[name].protocol) == (style == usual.difficulty.answer_format)
 
@@ -82,10 +88,15 @@ def test_math_says_where_it_looked() -> None:
     for style, subject in texts.items():
         task = load_task("math", answer_format=style)
         problem = task.problem("test", 0, 0)
-        assert task.verify(problem, f"x\n{task.write('99999')}").feedback == f"{subject} says 99999, but the right value is {problem.answer}."
+        assert (
+            task.verify(problem, f"x\n{task.write('99999')}").feedback
+            == f"{subject} says 99999, but the right value is {problem.answer}."
+        )
 
 
 def test_json_in_json() -> None:
     task = load_task("codeio", answer_format="json")
     problem = task.problem("test", 0, 0)
-    assert task.write(problem.answer) == json.dumps({"output": json.loads(problem.answer)}, separators=(",", ":")).replace(":", ": ")
+    assert task.write(problem.answer) == json.dumps(
+        {"output": json.loads(problem.answer)}, separators=(",", ":")
+    ).replace(":", ": ")

@@ -50,7 +50,9 @@ def solve(task: Task, problem: Problem) -> list[str]:
     chains=st.integers(1, 15), hops=st.integers(1, 4), style=st.sampled_from(["prose", "bare"]), results=st.integers(2, 5),
     split=st.sampled_from(SPLITS), index=st.integers(0, 1000),
 )  # fmt: skip
-def test_whoever_searches_finds_the_answer(chains: int, hops: int, style: str, results: int, split: Split, index: int) -> None:
+def test_whoever_searches_finds_the_answer(
+    chains: int, hops: int, style: str, results: int, split: Split, index: int
+) -> None:
     task = load_task("hover-search", chains=chains, hops=hops, style=style, results=results, turns=hops + 1)
     problem = task.problem(split, 7, index)
     *before, answer = solve(task, problem)
@@ -69,13 +71,17 @@ def test_its_problems_are_hovers_and_so_are_its_splits(knobs: dict[str, Any]) ->
             assert (one.answer, one.data) == (other.answer, other.data)
             assert one.id.removeprefix("hover-") == other.id.removeprefix("hover-search-")
             assert int(other.id.removeprefix("hover-search-")[:8], 16) % 20 in SPLIT_SHARE[split]
-            assert other.prompt.splitlines()[1:] == one.prompt.splitlines()[-1:], "the claim, and nothing of the passages"
+            assert other.prompt.splitlines()[1:] == one.prompt.splitlines()[-1:], (
+                "the claim, and nothing of the passages"
+            )
 
 
 @pytest.mark.parametrize("style", ["prose", "bare"])
 def test_shown_passages_stand_in_the_prompt(style: str) -> None:
     shown = [made(style=style, shown=n)[1].prompt for n in range(8)]
-    counts = [len(FACT.findall(prompt.partition("\n")[2].partition("Claim:")[0].removeprefix("Facts: "))) for prompt in shown]
+    counts = [
+        len(FACT.findall(prompt.partition("\n")[2].partition("Claim:")[0].removeprefix("Facts: "))) for prompt in shown
+    ]
     assert counts == [0, 1, 2, 3, 4, 5, 6, 6]  # three chains of two hops are six
     assert shown[7].partition("\n")[2] == load_task("hover", chains=3, hops=2, style=style).problem("test", 0, 0).prompt
 
@@ -86,10 +92,15 @@ def test_a_conversation_by_hand() -> None:
     assert task.respond(problem, [call("Hana")]) == "Facts: Hana Nimbo."
     assert task.respond(problem, [call("Hana"), "Now the firm. " + call("nimbo!")]) == "Facts: Hana Nimbo. Nimbo Seoul."
     assert task.respond(problem, [call("Zoe")]) == NOTHING
-    assert task.respond(problem, [call("Hana Astra Kim Tycho Nora")]) == "Facts: Kim Astra. Nora Tycho. Hana Nimbo."  # two words of each of two
+    assert (
+        task.respond(problem, [call("Hana Astra Kim Tycho Nora")]) == "Facts: Kim Astra. Nora Tycho. Hana Nimbo."
+    )  # two words of each of two
     assert task.respond(problem, ["VERDICT: SUPPORTED EVIDENCE: Hana; Nimbo"]) is None
     thought = f"<think>{call('Astra')}</think>"
-    assert task.respond(problem, [thought + call("Hana")]) == "Facts: Hana Nimbo." and task.respond(problem, [thought]) is None
+    assert (
+        task.respond(problem, [thought + call("Hana")]) == "Facts: Hana Nimbo."
+        and task.respond(problem, [thought]) is None
+    )
     prose, same = made(style="prose")
     assert prose.respond(same, [call("Hana")]) == "[Hana] Hana works at Nimbo."
 
@@ -132,9 +143,17 @@ def test_what_cannot_be_answered_is_told_in_one_line(turn: str, error: int) -> N
 def test_calls_have_an_end() -> None:
     task, problem = made(turns=2)
     turns = [call("Hana")] * 4
-    assert [task.respond(problem, turns[:n]) for n in range(1, 5)] == ["Facts: Hana Nimbo.", "Facts: Hana Nimbo.", f"Error: {OVER}", None]
+    assert [task.respond(problem, turns[:n]) for n in range(1, 5)] == [
+        "Facts: Hana Nimbo.",
+        "Facts: Hana Nimbo.",
+        f"Error: {OVER}",
+        None,
+    ]
     right = task.write(problem.answer)
-    assert task.verify(problem, right, turns[:3]).reward == 1.0 and ERRORS[OVER] in task.verify(problem, right, turns[:3]).feedback
+    assert (
+        task.verify(problem, right, turns[:3]).reward == 1.0
+        and ERRORS[OVER] in task.verify(problem, right, turns[:3]).feedback
+    )
     ended = task.verify(problem, turns[3], turns[:3])
     assert (ended.reward, ended.status) == (0.0, "unparseable") and UNANSWERED in ended.feedback
 
@@ -142,11 +161,18 @@ def test_calls_have_an_end() -> None:
 def test_the_feedback_says_that_nothing_was_searched_and_reflection_understands_all_of_it() -> None:
     task, problem = made()
     for text in (task.write(problem.answer), "no idea"):
-        assert UNSEARCHED in task.verify(problem, text).feedback and UNSEARCHED not in task.verify(problem, text, [call("Zoe")]).feedback
+        assert (
+            UNSEARCHED in task.verify(problem, text).feedback
+            and UNSEARCHED not in task.verify(problem, text, [call("Zoe")]).feedback
+        )
     assert all(len(instructions(sentence)) == 1 for sentence in (*ERRORS.values(), UNSEARCHED, UNANSWERED))
 
 
-TURNS = st.lists(st.text() | st.sampled_from([call("Hana"), "<tool_call>", "</tool_call>", call(""), '{"name": "search"}']), min_size=1, max_size=7)
+TURNS = st.lists(
+    st.text() | st.sampled_from([call("Hana"), "<tool_call>", "</tool_call>", call(""), '{"name": "search"}']),
+    min_size=1,
+    max_size=7,
+)
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)
@@ -158,7 +184,10 @@ def test_any_turns(pieces: list[list[str]]) -> None:
     turns = ["".join(turn) for turn in pieces]
     reply = task.respond(problem, turns)
     facts = {f"{title} {value}." for title, value, _ in problem.data["passages"]}
-    assert reply in {None, NOTHING} | {f"Error: {error}" for error in ERRORS} or set(re.findall(r"\w+ \w+\.", reply[7:])) <= facts
+    assert (
+        reply in {None, NOTHING} | {f"Error: {error}" for error in ERRORS}
+        or set(re.findall(r"\w+ \w+\.", reply[7:])) <= facts
+    )
     assert reply == task.respond(problem, turns)
     verdict = task.verify(problem, turns[-1], turns[:-1])
     assert verdict.reward == 0.0 and verdict.feedback.isprintable() and len(verdict.feedback) < 1_000
@@ -172,5 +201,9 @@ def test_bm25_by_hand() -> None:
     assert bm25(passages, ["ana"]) == pytest.approx([rare * once, 0, 0], abs=1e-6)
     assert bm25(passages, ["corvex"]) == pytest.approx([common * once, common * once, 0], abs=1e-6)
     assert bm25(passages, ["bob", "lima", "nobody"]) == pytest.approx([0, rare * once, rare * twice], abs=1e-6)
-    longer = bm25([["ana"], ["corvex", "lima", "oslo"]], ["ana", "corvex"])  # in one of two, mean length 2: shorter is better
-    assert longer == pytest.approx([math.log(2) / (1 + 1.5 * (0.25 + 0.75 / 2)), math.log(2) / (1 + 1.5 * (0.25 + 0.75 * 3 / 2))], abs=1e-6)
+    longer = bm25(
+        [["ana"], ["corvex", "lima", "oslo"]], ["ana", "corvex"]
+    )  # in one of two, mean length 2: shorter is better
+    assert longer == pytest.approx(
+        [math.log(2) / (1 + 1.5 * (0.25 + 0.75 / 2)), math.log(2) / (1 + 1.5 * (0.25 + 0.75 * 3 / 2))], abs=1e-6
+    )

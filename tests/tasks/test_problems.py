@@ -16,7 +16,7 @@ from fst_bench.tasks import TASKS, Problem, load_task
 from fst_bench.tasks.base import SPLIT_SHARE, Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
-EMBEDDED = {name: task.ladder[1] for name, task in TASKS.items()}
+EMBEDDED = {name: task.levels[1] for name, task in TASKS.items()}
 """The difficulties of the embedded model's streams."""
 UNITS: pint.UnitRegistry = pint.UnitRegistry()
 
@@ -45,7 +45,9 @@ def solve_hover(prompt: str) -> str:
     if passages.startswith("Facts: "):
         facts = re.findall(r"(\w+) (\w+)\.", passages.removeprefix("Facts: "))
     else:
-        facts = re.findall(r"^\[(\w+)\] \1 (?:works at|is based in|lies in|is ruled by the) (\w+)\.$", passages, re.MULTILINE)
+        facts = re.findall(
+            r"^\[(\w+)\] \1 (?:works at|is based in|lies in|is ruled by the) (\w+)\.$", passages, re.MULTILINE
+        )
     links = dict(facts)
     assert len(links) == len(facts) > 0
     titles, found = [], subject
@@ -75,11 +77,26 @@ def solve_physics(prompt: str) -> str:
     for number, unit in quantities:  # every formula here is a product
         product *= UNITS.Quantity(int(number), unit)
     asked = re.search(r"Find the (\w+)\.$", prompt)
-    unit = {"force": "N", "momentum": "kg*m/s", "work": "J", "power": "W", "voltage": "V", "charge": "C", "energy": "J", "distance": "m"}[asked[1]]  # type: ignore[index]
+    unit = {
+        "force": "N",
+        "momentum": "kg*m/s",
+        "work": "J",
+        "power": "W",
+        "voltage": "V",
+        "charge": "C",
+        "energy": "J",
+        "distance": "m",
+    }[asked[1]]  # type: ignore[index]
     return f"{product.to(unit).magnitude:.0f} {unit}"
 
 
-SOLVERS = {"math": solve_math, "codeio": solve_codeio, "hover": solve_hover, "star-graph": solve_star_graph, "physics": solve_physics}
+SOLVERS = {
+    "math": solve_math,
+    "codeio": solve_codeio,
+    "hover": solve_hover,
+    "star-graph": solve_star_graph,
+    "physics": solve_physics,
+}
 """Of the tasks that can be solved from the prompt alone; hover-search has its own test, with its tool."""
 
 
@@ -88,15 +105,35 @@ def knobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
     """Any difficulty with enough problems for three splits."""
     match name:
         case "math":
-            return {"operations": draw(st.integers(2, 64)), "max_value": draw(st.integers(20, 10**6)), "max_operand": draw(st.integers(3, 999))}
+            return {
+                "operations": draw(st.integers(2, 64)),
+                "max_value": draw(st.integers(20, 10**6)),
+                "max_operand": draw(st.integers(3, 999)),
+            }
         case "codeio":
-            return {"lines": draw(st.integers(1, 40)), "max_length": draw(st.integers(3, 20)), "max_item": draw(st.integers(4, 999))}
+            return {
+                "lines": draw(st.integers(1, 40)),
+                "max_length": draw(st.integers(3, 20)),
+                "max_item": draw(st.integers(4, 999)),
+            }
         case "hover":
-            return {"chains": draw(st.integers(1, 15)), "hops": draw(st.integers(1, 4)), "style": draw(st.sampled_from(["prose", "bare"]))}
+            return {
+                "chains": draw(st.integers(1, 15)),
+                "hops": draw(st.integers(1, 4)),
+                "style": draw(st.sampled_from(["prose", "bare"])),
+            }
         case "star-graph":
             degree, length = draw(st.integers(2, 8)), draw(st.integers(2, 8))
-            shape = {"serialisation": draw(st.sampled_from(["pairs", "arrows"])), "orientation": draw(st.sampled_from(["outward", "undirected"]))}
-            return {"degree": degree, "path_length": length, "pool": degree * (length - 1) + draw(st.integers(8, 40)), **shape}
+            shape = {
+                "serialisation": draw(st.sampled_from(["pairs", "arrows"])),
+                "orientation": draw(st.sampled_from(["outward", "undirected"])),
+            }
+            return {
+                "degree": degree,
+                "path_length": length,
+                "pool": degree * (length - 1) + draw(st.integers(8, 40)),
+                **shape,
+            }
         case _:
             return {"steps": draw(st.integers(1, 3)), "max_value": draw(st.integers(9, 1000))}
 
@@ -104,23 +141,33 @@ def knobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", SOLVERS)
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(data=st.data(), split=st.sampled_from(SPLITS), seed=st.integers(0, 2**32), index=st.integers(0, 10_000))
-def test_a_second_solver_finds_the_same_answer_at_every_difficulty(name: str, data: st.DataObject, split: Split, seed: int, index: int) -> None:
+def test_a_second_solver_finds_the_same_answer_at_every_difficulty(
+    name: str, data: st.DataObject, split: Split, seed: int, index: int
+) -> None:
     task = load_task(name, **data.draw(knobs(name)))
     problem = task.problem(split, seed, index)
     assert SOLVERS[name](problem.prompt) == problem.answer
     assert task.problem(split, seed, index) == problem
-    assert int(problem.id.removeprefix(f"{name}-")[:8], 16) % 20 in SPLIT_SHARE[split], "the hash of the content decides the split"
+    assert int(problem.id.removeprefix(f"{name}-")[:8], 16) % 20 in SPLIT_SHARE[split], (
+        "the hash of the content decides the split"
+    )
 
 
 def test_answers_worked_out_by_hand() -> None:
     examples = {
         "math": ("Start and apply in order: 6 +2 +1 +6 -5 +4 +5", "19"),
-        "codeio": ("def f(a):\n a=a[::-1]\n a=a[1:]+a[:1]\n a=[0]+a\n a=a[1:]+a[:1]\n return a\nf([0,8,3,2])", "[3,8,0,2,0]"),
+        "codeio": (
+            "def f(a):\n a=a[::-1]\n a=a[1:]+a[:1]\n a=[0]+a\n a=a[1:]+a[:1]\n return a\nf([0,8,3,2])",
+            "[3,8,0,2,0]",
+        ),
         "hover": (
             "Facts: Hana Nimbo. Astra Dakar. Tycho Cairo. Kim Astra. Nora Tycho. Nimbo Seoul.\nClaim: Hana works in Seoul.",
             "SUPPORTED: Hana; Nimbo",
         ),
-        "star-graph": ("Edges:T<-D;G<-T;I<-E;L<-H;C<-E;M<-P;B<-I;H<-C;N<-M;J<-B;P<-E;D<-E\nSource:E Goal:J", "E->I->B->J"),
+        "star-graph": (
+            "Edges:T<-D;G<-T;I<-E;L<-H;C<-E;M<-P;B<-I;H<-C;N<-M;J<-B;P<-E;D<-E\nSource:E Goal:J",
+            "E->I->B->J",
+        ),
         "physics": ("A current of 5 A flows through 5 ohm with 4 A drawn. Find the power.", "100 W"),
     }
     for name, (prompt, answer) in examples.items():
@@ -136,7 +183,9 @@ def test_answers_worked_out_by_hand() -> None:
 def test_splits_share_no_problem_over_seeds(name: str) -> None:
     task = load_task(name, **EMBEDDED[name])
     seen = {split: {problem.id for seed in range(3) for problem in task.problems(split, seed, 150)} for split in SPLITS}
-    assert all(len(ids) > (100 if name != "physics" else 50) for ids in seen.values()), "physics has 625 problems in all here"
+    assert all(len(ids) > (100 if name != "physics" else 50) for ids in seen.values()), (
+        "physics has 625 problems in all here"
+    )
     for a in SPLITS:
         for b in SPLITS:
             assert a == b or not seen[a] & seen[b]
@@ -145,7 +194,13 @@ def test_splits_share_no_problem_over_seeds(name: str) -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_seeds_indices_and_splits_give_other_problems(name: str) -> None:
     task = load_task(name)
-    places: list[tuple[Split, int, int]] = [("train", 0, 0), ("train", 0, 1), ("train", 1, 0), ("test", 0, 0), ("pretrain", 0, 0)]
+    places: list[tuple[Split, int, int]] = [
+        ("train", 0, 0),
+        ("train", 0, 1),
+        ("train", 1, 0),
+        ("test", 0, 0),
+        ("pretrain", 0, 0),
+    ]
     assert len({task.problem(*place).prompt for place in places}) == len(places)
 
 
@@ -162,7 +217,9 @@ def test_seeds_indices_and_splits_give_other_problems(name: str) -> None:
 )
 def test_the_first_test_problem_never_changes(name: str, id: str, prompt: str) -> None:
     problem = load_task(name).problem("test", 0, 0)
-    assert (problem.id, hashlib.sha256(problem.prompt.encode()).hexdigest()[:12]) == (id, prompt), "published results rest on these problems"
+    assert (problem.id, hashlib.sha256(problem.prompt.encode()).hexdigest()[:12]) == (id, prompt), (
+        "published results rest on these problems"
+    )
 
 
 def test_a_list_of_problems_is_its_problems_one_by_one() -> None:
@@ -179,7 +236,9 @@ def test_nominal_sizes(name: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_format_given_states_the_protocol_and_changes_nothing_else(name: str) -> None:
-    plain, stated = (load_task(name, **EMBEDDED[name], format_given=given).problem("test", 0, 0) for given in (False, True))
+    plain, stated = (
+        load_task(name, **EMBEDDED[name], format_given=given).problem("test", 0, 0) for given in (False, True)
+    )
     protocol = TASKS[name].protocol
     assert protocol not in plain.prompt
     assert stated == Problem(plain.id, f"{plain.prompt}\n{protocol}", plain.answer, plain.data)
@@ -191,15 +250,31 @@ def test_format_given_states_the_protocol_and_changes_nothing_else(name: str) ->
 @pytest.mark.parametrize(
     ("name", "difficulty", "parts"),
     [
-        ("star-grahp", {}, ["star-grahp", "did you mean star-graph?", "codeio, hover, hover-search, math, physics, star-graph"]),
-        ("math", {"operation": 3}, ["'operation'", "did you mean operations?", "format_given, max_operand, max_value, operations"]),
-        ("codeio", {"max_len": 3}, ["'max_len'", "did you mean max_length?", "format_given, lines, max_item, max_length"]),
+        (
+            "star-grahp",
+            {},
+            ["star-grahp", "did you mean star-graph?", "codeio, hover, hover-search, math, physics, star-graph"],
+        ),
+        (
+            "math",
+            {"operation": 3},
+            ["'operation'", "did you mean operations?", "format_given, max_operand, max_value, operations"],
+        ),
+        (
+            "codeio",
+            {"max_len": 3},
+            ["'max_len'", "did you mean max_length?", "format_given, lines, max_item, max_length"],
+        ),
         ("math", {"operations": 65}, ["math: operations", "less than or equal to 64", "65"]),
         ("math", {"operations": "3"}, ["math: operations", "integer"]),
         ("physics", {"steps": 0}, ["physics: steps", "greater than or equal to 1", "0"]),
         ("hover", {"style": "proze"}, ["hover: style", "'prose' or 'bare'", "proze"]),
         ("star-graph", {"pool": 475}, ["degree 25 and path_length 20 need 476 nodes, pool has 475"]),
-        ("star-graph", {"degree": 2, "path_length": 2, "pool": 27, "labels": "letters"}, ["letters name at most 26 nodes, pool has 27"]),
+        (
+            "star-graph",
+            {"degree": 2, "path_length": 2, "pool": 27, "labels": "letters"},
+            ["letters name at most 26 nodes, pool has 27"],
+        ),
     ],
 )
 def test_a_wrong_name_or_knob_gets_one_line_that_helps(name: str, difficulty: dict[str, Any], parts: list[str]) -> None:
@@ -219,5 +294,7 @@ def test_an_unknown_split_is_named() -> None:
 
 def test_a_difficulty_without_problems_for_a_split_says_so() -> None:
     task = load_task("star-graph", degree=2, path_length=2, pool=3, labels="letters")  # six problems in all
-    with pytest.raises(ValueError, match="star-graph: no test problem in 5000 draws, this difficulty has too few problems"):
+    with pytest.raises(
+        ValueError, match="star-graph: no test problem in 5000 draws, this difficulty has too few problems"
+    ):
         task.problem("test", 0, 0)

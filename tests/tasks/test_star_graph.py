@@ -66,7 +66,9 @@ def test_edges_are_shuffled_uniformly(instances: list[Problem]) -> None:
         edges = parse(problem)[0]
         followers += sum(a[1] == b[0] for a, b in pairwise(edges))
     steps = LENGTH - 1
-    place_variance = (EDGES**2 - 1) / 12 / steps * (EDGES - steps) / (EDGES - 1)  # of a mean of 19 places without replacement
+    place_variance = (
+        (EDGES**2 - 1) / 12 / steps * (EDGES - steps) / (EDGES - 1)
+    )  # of a mean of 19 places without replacement
     assert within(sum(gold_places) / len(gold_places), (EDGES - 1) / 2, math.sqrt(place_variance / N))
     assert within(sum(first_layers) / N, (steps - 1) / 2, math.sqrt((steps**2 - 1) / 12 / N))
     share = steps / EDGES
@@ -78,7 +80,10 @@ def test_edges_are_shuffled_uniformly(instances: list[Problem]) -> None:
 def test_nodes_come_from_the_whole_pool_evenly(instances: list[Problem]) -> None:
     sources = [int(parse(problem)[1]) for problem in instances]
     assert within(sum(sources) / N, (POOL - 1) / 2, math.sqrt((POOL**2 - 1) / 12 / N))
-    absent = [sum(str(i) not in nodes for nodes in ({n for e in parse(p)[0] for n in e} for p in instances)) for i in (0, 250, 499)]
+    absent = [
+        sum(str(i) not in nodes for nodes in ({n for e in parse(p)[0] for n in e} for p in instances))
+        for i in (0, 250, 499)
+    ]
     assert all(within(count / N, 24 / 500, math.sqrt(24 / 500 * 476 / 500 / N)) for count in absent)
 
 

@@ -35,7 +35,7 @@ def test_a_text_without_the_tags_is_all_answer(text: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_judges_the_answer_alone(name: str) -> None:
-    task = load_task(name, **TASKS[name].ladder[1])
+    task = load_task(name, **TASKS[name].levels[1])
     problem = task.problem("test", 0, 0)
     right, wrong = task.write(problem.answer), task.wrong_texts(problem)[1]
     assert task.verify(problem, f"<think>\n{wrong}\n</think>\n\n{right}").reward == 1.0

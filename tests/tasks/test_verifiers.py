@@ -1,4 +1,4 @@
-"""What the verifiers call right and wrong: at every difficulty of the ladder, and at the edges of each answer syntax."""
+"""What the verifiers call right and wrong: at every difficulty of the levels, and at the edges of each answer syntax."""
 
 import json
 from fractions import Fraction
@@ -7,18 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fst_bench.tasks import TASKS, Problem, Verdict, load_task
+from fst_bench.tasks import TASKS, Problem, Score, load_task
 from fst_bench.tasks.physics import SYMBOLS, base_unit, read_quantity
 
 
-def verdict(name: str, answer: str, text: str) -> Verdict:
+def verdict(name: str, answer: str, text: str) -> Score:
     """The verdict on `text` where `answer` is right; hover, math, codeio and physics need no more of a problem than that."""
     return load_task(name).verify(Problem(f"{name}-0", "", answer, {}), text)
 
 
-@pytest.mark.parametrize(("name", "step"), [(name, step) for name, task in TASKS.items() for step in range(len(task.ladder))])
+@pytest.mark.parametrize(
+    ("name", "step"), [(name, step) for name, task in TASKS.items() for step in range(len(task.levels))]
+)
 def test_gold_earns_one_and_every_wrong_text_zero(name: str, step: int) -> None:
-    task = load_task(name, **TASKS[name].ladder[step])
+    task = load_task(name, **TASKS[name].levels[step])
     for problem in task.problems("test", n=3 if task.difficulty == load_task(name).difficulty else 10):
         gold = task.verify(problem, f"Some words first.\n{task.write(problem.answer)}")
         assert (gold.reward, gold.status) == (1.0, "ok")
@@ -33,7 +35,7 @@ def test_gold_earns_one_and_every_wrong_text_zero(name: str, step: int) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_last_of_two_answers_counts(name: str) -> None:
-    task = load_task(name, **TASKS[name].ladder[1])
+    task = load_task(name, **TASKS[name].levels[1])
     problem = task.problem("test", 0, 0)
     right, wrong = task.write(problem.answer), task.wrong_texts(problem)[1]
     assert task.verify(problem, f"{wrong}\n{right}").reward == 1.0
@@ -42,7 +44,7 @@ def test_the_last_of_two_answers_counts(name: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_an_answer_far_from_the_end_of_a_long_text_is_not_looked_for(name: str) -> None:
-    task = load_task(name, **TASKS[name].ladder[1])
+    task = load_task(name, **TASKS[name].levels[1])
     problem = task.problem("test", 0, 0)
     assert task.verify(problem, "x\n" * 100_000 + task.write(problem.answer)).reward == 1.0
     assert task.verify(problem, task.write(problem.answer) + "\nx" * 100_000).reward == 0.0
@@ -50,9 +52,14 @@ def test_an_answer_far_from_the_end_of_a_long_text_is_not_looked_for(name: str) 
 
 @pytest.mark.parametrize("name", ["math", "codeio", "hover", "star-graph", "physics"])
 def test_feedback_tells_the_right_answer_where_one_was_given(name: str) -> None:
-    task = load_task(name, **TASKS[name].ladder[1])
+    task = load_task(name, **TASKS[name].levels[1])
     problem = task.problem("test", 0, 0)
-    texts = {"math": "\\boxed{1}", "codeio": '{"output": []}', "hover": "VERDICT: SUPPORTED EVIDENCE: Zoe", "physics": "ANSWER: 1 N"}
+    texts = {
+        "math": "\\boxed{1}",
+        "codeio": '{"output": []}',
+        "hover": "VERDICT: SUPPORTED EVIDENCE: Zoe",
+        "physics": "ANSWER: 1 N",
+    }
     if name == "star-graph":  # says what was wrong: the path itself is the answer
         source, goal = problem.data["path"][0], problem.data["path"][-1]
         decoy = next(arm for arm in problem.data["arms"] if arm[-1] != goal)
@@ -134,7 +141,9 @@ def test_math_refuses_everything_else(text: str, status: str) -> None:
     assert (verdict("math", "7", text).reward, verdict("math", "7", text).status) == (0.0, status)
 
 
-@pytest.mark.parametrize(("gold", "content"), [("0", "-0"), ("0", "0.000"), ("1000000", "1000000.0"), ("1000000", "1,000,000")])
+@pytest.mark.parametrize(
+    ("gold", "content"), [("0", "-0"), ("0", "0.000"), ("1000000", "1000000.0"), ("1000000", "1,000,000")]
+)
 def test_math_zero_and_large_values(gold: str, content: str) -> None:
     assert verdict("math", gold, f"\\boxed{{{content}}}").status == "ok"
 
@@ -150,7 +159,11 @@ def test_math_decimals_are_compared_exactly(value: int, zeros: int, tail: int, o
 # --- codeio ------------------------------------------------------------------------------------------------------
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**12), 10**12)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=12,
 )
@@ -162,7 +175,9 @@ def test_codeio_takes_the_value_itself_and_no_other(value: object, other: object
     gold = json.dumps(value)
     assert verdict("codeio", gold, f'{before} {{}} {{"output": {gold}}} done').reward == 1.0
     assert verdict("codeio", gold, f'{before} {{"output": {json.dumps([value])}}}').reward == 0.0
-    assert verdict("codeio", gold, f'{before} {{"output": {json.dumps(other)}}}').reward in ({1.0} if value == other else {0.0, 1.0})
+    assert verdict("codeio", gold, f'{before} {{"output": {json.dumps(other)}}}').reward in (
+        {1.0} if value == other else {0.0, 1.0}
+    )
 
 
 @pytest.mark.parametrize(
@@ -272,10 +287,27 @@ def test_hover_wants_the_verdict_and_exactly_the_titles(text: str, status: str) 
 
 def test_star_graph_is_an_exact_match_of_the_last_box() -> None:
     task = load_task("star-graph", degree=2, path_length=3, pool=5)
-    problem = Problem("star-graph-0", "", "1->2->3", {"path": ["1", "2", "3"], "edges": [("1", "2"), ("2", "3"), ("1", "4"), ("4", "0")]})
+    problem = Problem(
+        "star-graph-0",
+        "",
+        "1->2->3",
+        {"path": ["1", "2", "3"], "edges": [("1", "2"), ("2", "3"), ("1", "4"), ("4", "0")]},
+    )
     for box in ("1->2->3", " 1->2->3\n"):
         assert task.verify(problem, f"\\boxed{{{box}}}").reward == 1.0
-    for box in ("1->2", "1->2->3->", "->1->2->3", "1 ->2->3", "1→2→3", "１->2->3", "01->2->3", "1->2->3->2->3", "3->2->1", "1->4->0", "1-\\>2->3"):
+    for box in (
+        "1->2",
+        "1->2->3->",
+        "->1->2->3",
+        "1 ->2->3",
+        "1→2→3",
+        "１->2->3",
+        "01->2->3",
+        "1->2->3->2->3",
+        "3->2->1",
+        "1->4->0",
+        "1-\\>2->3",
+    ):
         assert task.verify(problem, f"\\boxed{{{box}}}").reward == 0.0, box
 
 
@@ -363,12 +395,30 @@ def test_physics_refuses_everything_else(line: str, status: str) -> None:
 
 def test_physics_units_are_the_textbook_ones() -> None:
     """Each listed symbol against a table written here: factor to SI base units, and powers of kg, m, s, A."""
-    prefixes = {"": Fraction(1), "k": Fraction(1000), "M": Fraction(10**6), "m": Fraction(1, 1000), "c": Fraction(1, 100)}
-    units = {"m": (0, 1, 0, 0), "s": (0, 0, 1, 0), "A": (0, 0, 0, 1), "N": (1, 1, -2, 0), "J": (1, 2, -2, 0), "W": (1, 2, -3, 0)}
+    prefixes = {
+        "": Fraction(1),
+        "k": Fraction(1000),
+        "M": Fraction(10**6),
+        "m": Fraction(1, 1000),
+        "c": Fraction(1, 100),
+    }
+    units = {
+        "m": (0, 1, 0, 0),
+        "s": (0, 0, 1, 0),
+        "A": (0, 0, 0, 1),
+        "N": (1, 1, -2, 0),
+        "J": (1, 2, -2, 0),
+        "W": (1, 2, -3, 0),
+    }
     units |= {"V": (1, 2, -3, -1), "C": (0, 0, 1, 1), "Pa": (1, -1, -2, 0), "Hz": (0, 0, -1, 0), "g": (1, 0, 0, 0)}
     table = {p + u: (f / 1000 if u == "g" else f, powers) for p, f in prefixes.items() for u, powers in units.items()}
     ohm = (1, 2, -3, -2)
-    table |= {"ohm": (Fraction(1), ohm), "kohm": (Fraction(1000), ohm), "h": (Fraction(3600), (0, 0, 1, 0)), "min": (Fraction(60), (0, 0, 1, 0))}
+    table |= {
+        "ohm": (Fraction(1), ohm),
+        "kohm": (Fraction(1000), ohm),
+        "h": (Fraction(3600), (0, 0, 1, 0)),
+        "min": (Fraction(60), (0, 0, 1, 0)),
+    }
     table["L"] = (Fraction(1, 1000), (0, 3, 0, 0))
     assert set(table) == SYMBOLS
     for symbol, (factor, powers) in table.items():

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import deepspeed
 import torch
@@ -22,18 +22,20 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
-from fst_bench.errors import NotFinite
-from fst_bench.policy.base import Sample, TokenLoss
+from fst_bench.core.errors import NotFinite
+from fst_bench.core.types import Sample
+from fst_bench.policy.distributed.settings import REDUCE_BUCKET
+from fst_bench.policy.interface import TokenLoss
 from fst_bench.policy.packing import Packed
 from fst_bench.policy.scoring import Mismatch, Scorer, Update, check_finite, exact_kl, per_sample
 from fst_bench.policy.settings import PolicySettings
-from fst_bench.policy.torch_backend import ready_to_learn
-
-from .settings import REDUCE_BUCKET
+from fst_bench.policy.torch.backend import ready_to_learn
 
 if not torch.cuda.is_available():  # would be compiled for shared memory between ranks: gloo does without
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
+Role = Literal["policy", "reference"]
+"""Whose weights: the ones that learn, or the frozen base model's."""
 TAG = "deepspeed"
 EXIT_GRACE = 1.0
 """Seconds. gloo's threads free a collective's tensors after it has returned, and need the interpreter for that: in one that ends before, they
@@ -67,7 +69,7 @@ class Learner:
         zero: dict[str, Any] = {"stage": settings.distributed.zero}
         if settings.distributed.zero == 3:
             zero |= {"stage3_gather_16bit_weights_on_model_save": False}
-        learning = shared | {"zero_optimization": zero, "gradient_clipping": settings.clip}
+        learning = shared | {"zero_optimization": zero, "gradient_clipping": settings.max_grad_norm}
         self.module = self._load(folder, learning)
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.module.parameters())
         zero["reduce_bucket_size"] = min(REDUCE_BUCKET, parameters)
@@ -80,7 +82,9 @@ class Learner:
         self.frozen = self._load(folder, frozen).eval().requires_grad_(False).to(device)
         if settings.distributed.zero == 2:  # under ZeRO-3 all ranks hold shares of what rank 0 read
             same_everywhere("the model", [int(p.view(torch.int16).sum()) for p in self.frozen.parameters()])
-        self.base = deepspeed.initialize(model=self.frozen, config=frozen)[0] if settings.distributed.zero == 3 else self.frozen
+        self.reference = (
+            deepspeed.initialize(model=self.frozen, config=frozen)[0] if settings.distributed.zero == 3 else self.frozen
+        )
         for scorer in (self.module, self.frozen):
             keep_rotary_precision(scorer.model)
             scorer.prepare()
@@ -95,18 +99,21 @@ class Learner:
 
     # --- scoring
 
-    def logprobs(self, samples: Sequence[Sample], base: bool = False) -> list[list[float]]:
-        engine = self.base if base else self.engine
+    def logprobs(self, samples: Sequence[Sample], role: Role = "policy") -> list[list[float]]:
+        engine = self.engine if role == "policy" else self.reference
 
         def score(packed: Packed) -> Iterator[tuple[int, list[float]]]:
             return ((i, part.tolist()) for i, part in per_sample(packed, engine(packed), samples))
 
         found = self._scored(samples, score)
-        check_finite(f"a log-probability of the {'base' if base else 'policy'}", torch.tensor([x for row in found for x in row]))
+        check_finite(
+            f"a log-probability of the {'policy' if role == 'policy' else 'reference policy'}",
+            torch.tensor([x for row in found for x in row]),
+        )
         return found
 
-    def kl_to_base(self, samples: Sequence[Sample], reverse: bool) -> list[float]:
-        engines, scorers = (self.engine, self.base), (self.module, self.frozen)
+    def kl_to_reference(self, samples: Sequence[Sample], reverse: bool) -> list[float]:
+        engines, scorers = (self.engine, self.reference), (self.module, self.frozen)
         order = (1, 0) if reverse else (0, 1)
 
         def score(packed: Packed) -> Iterator[tuple[int, float]]:
@@ -118,7 +125,7 @@ class Learner:
             return ((i, float(part.sum())) for i, part in per_sample(packed, kl, samples))
 
         found = self._scored(samples, score) if self.version else [0.0] * len(samples)
-        check_finite("a KL divergence to the base", torch.tensor(found))
+        check_finite("a KL divergence to the reference policy", torch.tensor(found))
         return found
 
     def _scored(self, samples: Sequence[Sample], score: Callable[[Packed], Iterator[tuple[int, Any]]]) -> list[Any]:
@@ -154,7 +161,9 @@ class Learner:
             if counts:
                 try:
                     part = step.add(packed, logprobs)
-                except NotFinite as error:  # raised on all ranks together, below: the others wait for this one's backward pass
+                except (
+                    NotFinite
+                ) as error:  # raised on all ranks together, below: the others wait for this one's backward pass
                     wrong = wrong or error
             self.engine.backward(part * self.world)  # DeepSpeed averages over ranks; the loss is a sum
         everyone: list[Any] = [None] * self.world
@@ -166,13 +175,13 @@ class Learner:
             raise NotFinite("the gradient's norm is not finite: nothing was learned from it")
         self.version += 1
         step.total, step.mismatch = sum(total for total, _, _ in everyone), Mismatch.of(part for _, part, _ in everyone)
-        return step.facts(float(self.engine.get_global_grad_norm()))
+        return step.metrics(float(self.engine.get_global_grad_norm()))
 
     # --- weights
 
-    def weights(self, base: bool = False) -> Iterator[tuple[str, Tensor]]:
+    def weights(self, role: Role = "policy") -> Iterator[tuple[str, Tensor]]:
         """(name in the model, whole tensor), valid until the next one is asked for."""
-        for name, parameter in (self.frozen if base else self.module).model.named_parameters():
+        for name, parameter in (self.module if role == "policy" else self.frozen).model.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter], enabled=self.settings.distributed.zero == 3):
                 yield name, parameter.data
 
@@ -181,8 +190,12 @@ class Learner:
         whole = {name: tensor.cpu().clone() if self.rank == 0 else None for name, tensor in self.weights()}
         if self.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            save_file({name: tensor for name, tensor in whole.items() if tensor is not None}, folder / "weights.safetensors")
-            (folder / "policy.json").write_text(json.dumps({"version": self.version, "ranks": self.world, "zero": self.settings.distributed.zero}))
+            save_file(
+                {name: tensor for name, tensor in whole.items() if tensor is not None}, folder / "weights.safetensors"
+            )
+            (folder / "policy.json").write_text(
+                json.dumps({"version": self.version, "ranks": self.world, "zero": self.settings.distributed.zero})
+            )
         dist.barrier()
         self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
 
@@ -190,7 +203,9 @@ class Learner:
         saved = json.loads((folder / "policy.json").read_text())
         ours = {"ranks": self.world, "zero": self.settings.distributed.zero}
         if {name: saved.get(name) for name in ours} != ours:
-            raise ValueError(f"{folder} was written by {saved.get('ranks')} ranks with ZeRO-{saved.get('zero')}: resume it with as many")
+            raise ValueError(
+                f"{folder} was written by {saved.get('ranks')} ranks with ZeRO-{saved.get('zero')}: resume it with as many"
+            )
         self.engine.load_checkpoint(str(folder), tag=TAG)
         self.version = saved["version"]
 
@@ -198,7 +213,9 @@ class Learner:
         tensors = load_file(folder / "weights.safetensors")
         with torch.no_grad():
             for name, parameter in self.module.model.named_parameters():
-                with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=self.settings.distributed.zero == 3):
+                with deepspeed.zero.GatheredParameters(
+                    [parameter], modifier_rank=0, enabled=self.settings.distributed.zero == 3
+                ):
                     if self.settings.distributed.zero == 2 or self.rank == 0:
                         parameter.data.copy_(tensors[name])
         self.engine.optimizer.refresh_fp32_params()
@@ -219,7 +236,13 @@ def join(device: str) -> None:
     if "RANK" not in os.environ:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
-        os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ |= {
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
     if device == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine in this process
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # or two ranks would be bound to the same core
@@ -13,10 +13,10 @@ from torch import Tensor
 from vllm import LLM, SamplingParams
 from vllm.config import WeightTransferConfig
 
+from fst_bench.core.types import Completion
+from fst_bench.policy.distributed.settings import BATCHED_TOKENS
+from fst_bench.policy.distributed.weights import Comparison, compare
 from fst_bench.policy.settings import PolicySettings
-
-from .settings import BATCHED_TOKENS
-from .weights import Comparison, compare
 
 
 class Sampler:
@@ -45,10 +45,10 @@ class Sampler:
             dtype=settings.dtype,
             tensor_parallel_size=own.tensor_parallel,
             distributed_executor_backend="external_launcher" if ranks > 1 else None,
-            max_model_len=own.positions,
+            max_model_len=own.max_model_len,
             kv_cache_memory_bytes=int(own.cache_gb * 2**30),
             gpu_memory_utilization=0.05,  # read as free memory to begin with, which the learner has taken; the cache's size is given
-            max_num_seqs=settings.sample_rows,
+            max_num_seqs=settings.max_num_seqs,
             generation_config="vllm",  # the model's own would truncate: the ratio to the learner would be biased
             hf_overrides={"head_dtype": "float32"} if settings.float32_head else {},
             weight_transfer_config=WeightTransferConfig(backend="in-memory"),
@@ -60,7 +60,7 @@ class Sampler:
             seed=0,
         )
         self.engine.init_weight_transfer_engine({"init_info": {}})
-        self.positions = self.engine.model_config.max_model_len
+        self.max_model_len = self.engine.model_config.max_model_len
         self.asleep = False
 
     def receive(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -90,19 +90,33 @@ class Sampler:
             self.asleep = True
 
     def sample(
-        self, prompts: Sequence[list[int]], counts: Sequence[int], seeds: Sequence[int], rooms: Sequence[int], temperature: float
-    ) -> list[list[Any]]:
-        """`counts[i]` completions of prompt i, of at most `rooms[i]` tokens, as vLLM gives them: token ids, log-probabilities at temperature 1, whether it ended."""
+        self,
+        prompts: Sequence[list[int]],
+        counts: Sequence[int],
+        seeds: Sequence[int],
+        max_new_tokens: Sequence[int],
+        temperature: float,
+    ) -> list[list[Completion]]:
+        """Sample `counts[i]` completions of prompt i, of at most `max_new_tokens[i]` tokens."""
         asked = [
             SamplingParams(
-                n=n, seed=seed, temperature=temperature, max_tokens=room, logprobs=0, flat_logprobs=True, stop_token_ids=self.end, detokenize=False
+                n=n,
+                seed=seed,
+                temperature=temperature,
+                max_tokens=room,
+                logprobs=0,
+                flat_logprobs=True,
+                stop_token_ids=self.end,
+                detokenize=False,
             )
-            for n, seed, room in zip(counts, seeds, rooms, strict=True)
+            for n, seed, room in zip(counts, seeds, max_new_tokens, strict=True)
         ]
         done = self.engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], asked, use_tqdm=False)
         return [
             [
-                (list(c.token_ids), list(c.logprobs.logprobs), c.finish_reason == "stop")  # logprobs=0: one a position, of the token itself
+                Completion(
+                    list(c.token_ids), list(c.logprobs.logprobs), c.finish_reason == "stop"
+                )  # logprobs=0: one a position, of the token itself
                 for c in request.outputs
             ]
             for request in done

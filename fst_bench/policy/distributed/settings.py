@@ -19,11 +19,11 @@ class DistributedSettings(BaseModel):
     """DeepSpeed's ZeRO stage: 2 shards gradients and optimizer states over the ranks, 3 the weights too, the base's among them."""
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     """Ranks that hold one vLLM engine together; it divides the number of ranks. Between engines the prompts are shared out."""
-    positions: Annotated[int, Field(ge=1)] | None = None
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
     """Longest prompt with its answer, in tokens; None: the model's own limit. The cache has to hold one such sequence at least."""
     cache_gb: Annotated[float, Field(gt=0)] | Literal["fit"] = 1.0
     """Of each rank's KV cache, in GiB. `fit` is what is left of the GPU beside everything else while sampling (see
-    `fst_bench.fit`), one sequence at least; on a CPU 1."""
+    `fst_bench.harness.planning.fit`), one sequence at least; on a CPU 1."""
     canary: Annotated[float, Field(gt=0)] | None = None
     """Largest difference between the sampler's and the learner's log-probabilities of fixed tokens after a sync. Past it the run stops.
     By default 1e-4 in float32, where 1e-5 was the most ever measured, and 0.2 in bfloat16, where it was 0.06 (embedded model, CPU)."""

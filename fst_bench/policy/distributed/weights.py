@@ -98,7 +98,12 @@ def compare(model: nn.Module, weights: Iterable[tuple[str, Tensor]], tied: bool)
             found.unknown.append(name)
             continue
         found.add(name, *_counterparts(layer, leaf, index, tensor))
-        if tied and isinstance(layer, VocabParallelEmbedding) and isinstance(head, ParallelLMHead) and head is not layer:
+        if (
+            tied
+            and isinstance(layer, VocabParallelEmbedding)
+            and isinstance(head, ParallelLMHead)
+            and head is not layer
+        ):
             found.add(f"lm_head of {name}", *_counterparts(head, leaf, None, tensor))
     return found
 

@@ -1,0 +1,88 @@
+"""Forgetting outside the stream, through lm-eval: any of its tasks by name, before and after, paired by document.
+
+The group `fst_general`, shipped in `general/`, is what the embedded model can do and no stream trains.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import cache, partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fst_bench.analysis.probes.opened import Opened, Work
+from fst_bench.policy.models import EMBEDDED
+
+GENERAL = Path(str(resources.files("fst_bench.embedded.general")))
+
+
+HUB = ("mmlu", "arc_challenge", "hellaswag", "truthfulqa_mc2", "ifeval")
+"""For models that know the world: knowledge, common sense, truthfulness and instructions, which no stream trains."""
+
+
+def forgetting(run: Opened, tasks: Sequence[str] | None = None, n: int | None = None) -> list[Work]:
+    """A row for the base and one for the weights at the stream's end, for each lm-eval task; `n` limits its documents.
+
+    Without `tasks` the group `fst_general` for an embedded model, and `HUB` for any other. A group is taken apart into its tasks.
+    ValueError for a name that lm-eval does not know, or without lm-eval.
+    """
+    names = leaves(tasks or (("fst_general",) if run.config.model.startswith(EMBEDDED) else HUB))
+    return [
+        ({"task": name, "weights": weights, "n": n}, partial(measure, run, name, weights, n))
+        for name in names
+        for weights in ("base", "trained")
+    ]
+
+
+@cache
+def task_manager(shipped: bool) -> Any:
+    """Of the shipped group alone, or of all that lm-eval has too, whose index takes many seconds to read."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError:
+        raise ValueError("forgetting needs lm-eval: pip install 'fst-bench[eval]'") from None
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager(include_path=str(GENERAL), include_defaults=not shipped)
+
+
+def task_manager_for(names: Sequence[str]) -> Any:
+    shipped = task_manager(True)
+    return shipped if set(names) <= set(shipped.all_tasks) else task_manager(False)
+
+
+def leaves(names: Sequence[str]) -> list[str]:
+    """Task names, groups taken apart, in order."""
+    manager = task_manager_for(names)
+    found: list[str] = []
+    for name in names:
+        if name not in manager.all_tasks:
+            near = [known for known in manager.all_tasks if name in known][:10]
+            raise ValueError(f"lm-eval has no task {name!r}" + (f": is it one of {', '.join(near)}?" if near else ""))
+        found += manager.load([name])["tasks"]
+    return list(dict.fromkeys(found))
+
+
+def measure(run: Opened, task: str, weights: str, n: int | None) -> dict[str, Any]:
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    run.load(max(run.ends.values()))
+    with tempfile.TemporaryDirectory() as folder:
+        run.model(weights).export(Path(folder))
+        model = HFLM(
+            pretrained=folder, backend="causal", device=run.config.policy.device, dtype=run.config.policy.dtype, batch_size=32
+        )  # fmt: skip
+        done = lm_eval.simple_evaluate(
+            model, tasks=[task], task_manager=task_manager_for([task]), apply_chat_template=True, bootstrap_iters=0, limit=n, verbosity="ERROR"
+        )  # fmt: skip
+    assert done is not None
+    samples = sorted(done["samples"][task], key=lambda sample: sample["doc_id"])
+    metric = samples[0]["metrics"][0]
+    return {
+        "metric": metric,
+        "documents": len(samples),
+        "scores": [round(float(sample[metric]), 6) for sample in samples],
+    }

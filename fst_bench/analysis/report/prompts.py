@@ -1,0 +1,55 @@
+"""How the best prompt changed from cycle to cycle, sentence by sentence and word by word."""
+
+import re
+from difflib import SequenceMatcher
+from typing import Any
+
+WORDS = re.compile(r"\s+|\S+")
+SENTENCES = re.compile(r"\s+|\S.*?(?:[.!?:](?=\s)|(?=\n)|\Z)", re.DOTALL)
+
+
+LONGEST = 10_000
+"""Characters of two prompts that are compared; the comparison is quadratic at worst."""
+
+
+def cycles(population: list[dict[str, Any]], seed_prompt: str | None, task_of: dict[int, str]) -> list[dict[str, Any]]:
+    """One entry per recorded cycle: the cycle's row, its stage's task, and its best prompt as changes to the best before (first: the seed prompt)."""
+    entries = []
+    before = seed_prompt or ""
+    for row in population:
+        if not row["population"]:
+            continue
+        best, *others = row["population"]
+        task = task_of.get(row["stage"], "")
+        entries.append(
+            {"row": row, "task": task, "best": best, "changes": changes(before, best["prompt"]), "others": others}
+        )
+        before = best["prompt"]
+    return entries
+
+
+def changes(before: str, after: str) -> list[tuple[str, str]]:
+    """`after` as pieces ("same" | "added" | "removed", text): without the removed ones it is `after`, without the added ones `before`.
+
+    Sentences are matched first; a passage that was reworded is compared word by word if most of its words stayed. Prompts too long
+    to compare (LONGEST) are replaced whole.
+    """
+    if before != after and len(before) + len(after) > LONGEST:
+        return [(kind, text) for kind, text in (("removed", before), ("added", after)) if text]
+    pieces: list[tuple[str, str]] = []
+    for kind, old, new in compare(SENTENCES, before, after):
+        reworded = compare(WORDS, old, new) if kind == "replace" else []
+        stayed = sum(len(old_words) for word_kind, old_words, _ in reworded if word_kind == "equal")
+        for part_kind, part_old, part_new in reworded if 2 * stayed > max(len(old), len(new)) else [(kind, old, new)]:
+            if part_kind == "equal":
+                pieces.append(("same", part_new))
+            else:
+                pieces += [(name, text) for name, text in (("removed", part_old), ("added", part_new)) if text]
+    return pieces
+
+
+def compare(units: re.Pattern[str], before: str, after: str) -> list[tuple[str, str, str]]:
+    """Passages (kind, old text, new text) of two texts cut into units, kinds as difflib names them; white space alone never aligns two passages."""
+    old, new = units.findall(before), units.findall(after)
+    opcodes = SequenceMatcher(str.isspace, old, new).get_opcodes()
+    return [(kind, "".join(old[i:j]), "".join(new[k:m])) for kind, i, j, k, m in opcodes]

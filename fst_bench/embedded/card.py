@@ -1,0 +1,127 @@
+"""The model card's tables: what a model does under prompts written by hand, and what no stream trains.
+
+    python -m fst_bench.embedded.card --model embedded:tiny --n 400
+
+Tasks, at a preset's difficulty: the seed prompt, the right format sentence, and format with strategy, sampled at
+temperature 1, and the last one greedy. The sentences are of the pretraining language, so this is what a prompt can do
+for the model at best, not what a method will find. Abilities: greedy, each asked in all answer formats.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+
+import torch
+
+from fst_bench.core.seeds import seed_for
+from fst_bench.core.types import SampleRequest
+from fst_bench.embedded.abilities import ABILITIES, item
+from fst_bench.harness.config import SEED_PROMPT
+from fst_bench.embedded.text import STYLES, format_sentence, render
+from fst_bench.harness.config import load_preset
+from fst_bench.method.lab import conversation
+from fst_bench.metrics.intervals import wilson
+from fst_bench.policy import Policy, PolicySettings, load_policy
+from fst_bench.tasks import Problem, Task, load_task
+from fst_bench.tasks.hover import read_labels
+
+FORMAT = {
+    "math": "Put the final answer inside \\boxed{}.",
+    "codeio": "Give the answer as a JSON object with the key output.",
+    "hover": "Write VERDICT: and then EVIDENCE: with the titles.",
+    "star-graph": "Put the final answer inside \\boxed{}. Separate the nodes with arrows.",
+    "physics": "Write ANSWER: before the final answer with its unit.",
+}
+STRATEGY = {
+    "math": "Compute each operation one at a time.",
+    "codeio": "Trace the code line by line.",
+    "hover": "Follow the links from fact to fact.",
+    "star-graph": "Trace the path backwards from the goal.",
+    "physics": "Write the formula first.",
+}
+
+
+def prompts_by_hand(task: str) -> list[str]:
+    """The seed prompt; with the right format sentence; with the strategy sentence too."""
+    return [SEED_PROMPT, f"{SEED_PROMPT} {FORMAT[task]}", f"{SEED_PROMPT} {FORMAT[task]} {STRATEGY[task]}"]
+
+
+def answers(policy: Policy, context: str, prompts: Sequence[str], temperature: float) -> list[str]:
+    asks = [SampleRequest(conversation(context, p), seed_for("probe", i)) for i, p in enumerate(prompts)]
+    return [group[0].text for group in policy.sample(asks, temperature=temperature)]
+
+
+def accuracy(policy: Policy, task: Task, context: str, problems: Sequence[Problem], temperature: float) -> float:
+    """Share of the problems answered rightly under a context."""
+    texts = answers(policy, context, [p.prompt for p in problems], temperature)
+    return sum(task.verify(p, text).reward for p, text in zip(problems, texts, strict=True)) / len(problems)
+
+
+def verdict_given_evidence(
+    policy: Policy, task: Task, context: str, problems: Sequence[Problem], temperature: float
+) -> tuple[float, int]:
+    """(share of right verdicts where hover's evidence is right, how many those are): chance is one half."""
+    verdicts = []
+    for p, text in zip(problems, answers(policy, context, [p.prompt for p in problems], temperature), strict=True):
+        verdict, titles = p.answer.split(": ", 1)
+        given = read_labels(text)
+        if given and set(given[1]) == set(titles.split("; ")):
+            verdicts.append(given[0] == verdict)
+    return sum(verdicts) / max(1, len(verdicts)), len(verdicts)
+
+
+def ability(policy: Policy, name: str, n: int) -> tuple[float, float]:
+    """Greedy, on held-out items, each in one of the formats: (right answers, right answers in exactly the asked format)."""
+    items, rng = [item(name, "test", 0, i) for i in range(n)], random.Random(name)
+    styles = [STYLES[i % len(STYLES)] for i in range(n)]
+    asks = [
+        SampleRequest(conversation(f"{SEED_PROMPT} {format_sentence(style, rng)}", it.question), 0) for it, style in zip(items, styles, strict=True)
+    ]  # fmt: skip
+    texts = [group[0].text for group in policy.sample(asks, temperature=0.0)]
+    exact = sum(text == render(name, style, it.answer) for text, style, it in zip(texts, styles, items, strict=True))
+    right = sum(
+        any(text == render(name, style, it.answer) for style in STYLES) for text, it in zip(texts, items, strict=True)
+    )
+    return right / n, exact / n
+
+
+def shown(share: float, n: int) -> str:
+    """A share with its 95 % Wilson interval."""
+    low, high = wilson(share, n)
+    return f"{share:.2f} ({max(0.0, low):.2f}-{min(1.0, high):.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="embedded:tiny")
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--n", type=int, default=400)
+    parser.add_argument("--difficulty", type=json.loads, default={}, help='JSON, e.g. {"math": {"operations": 7}}')
+    parser.add_argument("--tasks", default=",".join(FORMAT))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    preset = load_preset(args.preset)
+    policy = load_policy(args.model, PolicySettings(max_tokens=preset["policy"]["max_tokens"]))
+    print("| task | seed prompt | format | format + strategy | the same, greedy |\n| --- | --- | --- | --- | --- |")
+    for name in args.tasks.split(","):
+        task = load_task(name, **(preset["difficulty"][name] | args.difficulty.get(name, {})))
+        problems, contexts = task.problems("test", 0, args.n), prompts_by_hand(name)
+        shares = [accuracy(policy, task, context, problems, 1.0) for context in contexts]
+        shares.append(accuracy(policy, task, contexts[-1], problems, 0.0))
+        print(f"| {name} | " + " | ".join(shown(share, args.n) for share in shares) + " |", flush=True)
+        if name == "hover":
+            share, right = verdict_given_evidence(policy, task, contexts[-1], problems, 1.0)
+            print(
+                f"hover, T = 1: {shown(share, max(1, right))} of the verdicts are right where the evidence is (n = {right})"
+            )
+    print("\n| ability | right answer | in the asked format |\n| --- | --- | --- |")
+    for name in ABILITIES:
+        print(
+            f"| {name} | " + " | ".join(shown(share, args.n) for share in ability(policy, name, args.n)) + " |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

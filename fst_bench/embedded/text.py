@@ -1,0 +1,411 @@
+"""The text the embedded model is pretrained on: documents in which natural sentences steer format and strategy.
+
+A document is a system text (irrelevant sentences; a format sentence, sometimes contradicted by a later one,
+which wins; a strategy sentence; sometimes scoped, "For code problems, ..."), a problem from the `pretrain`
+split, and a response that obeys. Unspecified choices are random, so the bare model answers in every format.
+Some documents list every fact or path of a problem: lookups emerge from them long before they emerge alone.
+Others are of general abilities that no stream trains (`abilities`): copying, counting, sums, comparing.
+
+Late in training answers get consistent errors (`noise`), the more the less an instruction asks for the right
+working: then sampling at temperature 1 is well below greedy decoding. Problems of the benchmark's own length are
+rare in math and codeio, so there greedy decoding errs too. Both are room for RL: to sharpen, and to teach.
+Nothing here knows of a learning method, and no sentence here is one that a verifier's feedback uses (tested).
+"""
+
+import itertools
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fst_bench.embedded.abilities import ABILITIES
+from fst_bench.embedded.abilities import item as ability_item
+from fst_bench.tasks import Problem, Task, load_task
+from fst_bench.tasks.codeio import compact, run
+from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
+from fst_bench.tasks.math import apply
+
+"""What every method starts from: task-agnostic, as in the paper."""
+
+WEIGHTS = {"math": 1.0, "codeio": 1.3, "hover": 1.7, "star-graph": 1.6, "physics": 1.1}
+ABILITY_WEIGHT = 0.8
+
+NOISE = {
+    "math": (0.05, 1.6, 0.0), "codeio": (0.05, 1.6, 0.0), "hover": (0.18, 1.3, 1.6), "star-graph": (0.15, 1.3, 0.0), "physics": (0.28, 1.5, 1.5),
+}  # fmt: skip
+"""Errors per step of working where a sentence names the task's own strategy; factor on it for any other working; and without working."""
+
+LEVELS: dict[str, list[tuple[float, dict[str, Any]]]] = {
+    "math": [
+        (w, {"operations": n, "max_value": 60, "max_operand": 9})
+        for n, w in zip(range(1, 9), (1, 2, 3, 4, 4, 4, 3, 0.04), strict=True)
+    ],
+    "codeio": [
+        (w, {"lines": n, "max_length": 5, "max_item": 9}) for n, w in zip(range(1, 6), (3, 4, 5, 6, 0.06), strict=True)
+    ],
+    "hover": [(w, {"chains": n, "hops": 2, "style": "bare"}) for n, w in zip(range(1, 4), (1, 4, 6), strict=True)],
+    "star-graph": [
+        (w, {"degree": d, "path_length": p, "pool": 20, "labels": "letters", "serialisation": "arrows"})
+        for w, d, p in ((1, 2, 2), (2, 2, 3), (2, 3, 3), (2, 2, 4), (3, 3, 4), (3, 4, 4), (4, 5, 4))
+    ],
+    "physics": [(w, {"steps": n, "max_value": 12}) for n, w in ((1, 1), (2, 3))],
+}
+"""(weight, difficulty) pairs the problems are drawn at; the last one is the embedded model's benchmark difficulty."""
+
+NAMES = PEOPLE + FIRMS + CITIES
+LOOKUPS: list[tuple[str, dict[str, Any]]] = [
+    ("hover", {"chains": 6, "hops": 2, "style": "bare"}),
+    ("hover", {"chains": 10, "hops": 1, "style": "bare"}),
+    ("star-graph", {"degree": 5, "path_length": 4, "pool": 20, "labels": "letters", "serialisation": "arrows"}),
+]
+"""Of what lookup documents are: among many facts, guessing does not pay nearly as well as looking up."""
+
+UNASKED = {"math": 0.25, "codeio": 0.25, "hover": 0.25, "star-graph": 0.5, "physics": 0.25}
+"""Share of the answers that show working where nobody asks for any."""
+
+WANDERING = 0.25
+"""Share of star-graph's answers that walk forward from the source, by chance, unless a sentence says to start at the goal."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One training text; the loss is on `response` only. `task` names a task or an ability."""
+
+    task: str
+    system: str
+    user: str
+    response: str
+    problem_id: str
+
+
+# --- the language of instruction ---------------------------------------------------------------------------
+
+VERBS = ["Put", "Write", "Give", "State", "Return", "Place", "Report", "Enter", "Show", "Express", "Print", "Supply"]
+ANSWERS = [
+    "the answer",
+    "the result",
+    "the final answer",
+    "the final result",
+    "your answer",
+    "the final value",
+    "your result",
+    "the solution",
+]
+FORMATS: dict[str, list[str]] = {
+    "boxed": ["{v} {o} {in} \\boxed{{}}", "Use \\boxed{{}} for {o}", "{O} must be in \\boxed{{}}", "Box {o} with \\boxed{{}}",
+              "Only \\boxed{{}} counts for {o}", "{O} goes inside \\boxed{{}}", "Answer with \\boxed{{}}", "{v} \\boxed{{}}"],
+    "json": ["{v} {o} {as} a JSON object", "{v} {o} {as} a JSON object with the key output", "Use JSON for {o}", "Answer with a JSON object",
+             "{O} must be a JSON object with the key output", "{v} {o} as JSON", "{v} a JSON object with the key output", "{O} goes in a JSON object"],
+    "answer": ["{v} ANSWER: before {o}", "Use the prefix ANSWER: for {o}", "{O} must follow ANSWER:", "{v} {o} after ANSWER:",
+               "Start the final line with ANSWER:", "{O} goes after ANSWER:", "{v} ANSWER:", "{v} ANSWER: before {o} with its unit"],
+    "tag": ["{v} {o} {in} <answer> tags", "Use <answer> tags for {o}", "{O} must be inside <answer> tags", "Wrap {o} in <answer> tags"],
+    "hash": ["{v} #### before {o}", "{v} {o} after ####", "Use #### to mark {o}", "{O} must follow ####", "Mark {o} with ####"],
+    "verdict": ["{v} VERDICT: and then EVIDENCE:", "{v} VERDICT: and then EVIDENCE: with the titles", "Use the labels VERDICT: and EVIDENCE:",
+                "{O} must have VERDICT: and EVIDENCE:", "{v} a VERDICT: followed by EVIDENCE:", "Label {o} with VERDICT: and EVIDENCE:",
+                "{v} {o} with VERDICT: and EVIDENCE:", "{v} VERDICT: SUPPORTED or REFUTED and then EVIDENCE: with the titles"],
+    "plain": ["{v} {o} {as} a plain sentence", "{v} {o} in plain words", "Use a plain sentence for {o}"],
+}  # fmt: skip
+STYLES = ["boxed", "json", "answer", "tag", "hash", "plain"]
+OWN_FORMATS = dict.fromkeys(WEIGHTS, STYLES) | {"hover": ["verdict", "boxed", "json", "answer", "tag", "hash"]}
+
+STRATEGIES: dict[str, list[list[str]]] = {
+    "any": [["Work", "Think", "Reason", "Go"], ["step by step", "in small steps", "one step at a time"]],
+    "any2": [["Show", "Write", "Give"], ["each step", "every step", "the working", "all steps"], ["first", "before answering", "before the answer"]],
+    "math": [["Compute", "Do", "Apply", "Carry out", "Work out", "Take"], ["each operation", "every operation", "one operation", "the operations"],
+             ["one at a time", "one by one", "in turn", "separately", "after the other", "before the answer"]],
+    "math2": [["Keep", "Write", "Note"], ["a running value", "the running value", "the value"], ["after each operation", "after every operation"]],
+    "codeio": [["Trace", "Run", "Follow", "Execute", "Go through", "Walk through"], ["the code", "the function", "the program", "the lines"],
+               ["line by line", "one line at a time", "in order", "and keep the list", "and write the list after each line"]],
+    "codeio2": [["Track", "Write", "Keep", "Note", "Update"], ["the list"], ["after each line", "after every line", "at each line", "line by line"]],
+    "hover": [["Follow", "Trace", "Check", "Use"], ["the link", "the links", "the chain", "the linked facts"],
+              ["from fact to fact", "between the facts", "through the facts", "and compare the claim"]],
+    "hover2": [["Find", "Write", "Give", "Quote"], ["the fact", "the facts", "each fact", "both facts"],
+               ["about the subject first", "you need first", "for the claim first", "and compare with the claim"]],
+    "star-graph": [["Trace", "Follow", "Find", "Build"], ["the path", "the route", "the way"],
+                   ["backwards from the goal", "back from the goal", "back from the end", "from the goal back to the source"]],
+    "star-graph2": [["Start", "Begin", "Work", "Go"], ["from the goal", "at the goal", "back from the goal"],
+                    ["and go back to the source", "and move back", "to the source", "and work backwards"]],
+    "physics": [["Write", "State", "Name", "Use", "Give"], ["the formula", "the law", "each formula", "the formulas"],
+                ["first", "before the numbers", "and insert the numbers", "and then the numbers", "for each quantity"]],
+    "physics2": [["Insert", "Fill in", "Use"], ["the numbers", "the values"], ["in the formula", "in each formula", "in the law"]],
+}  # fmt: skip
+DIRECT = [
+    "Answer directly.", "Answer at once without working.", "Do not show any steps.", "Give only the answer.", "Skip the working.",
+    "Reply with the answer only.", "Answer without steps.", "No working is needed.",
+]  # fmt: skip
+SEPARATORS = {
+    "->": ["arrows", "an arrow", "arrows"],
+    ",": ["commas", "a comma", "commas"],
+}
+SEPARATE = ["Separate the nodes with {}.", "Use {} between the nodes.", "{v} {} between the nodes.", "Join the nodes with {}.",
+            "The nodes must be joined by {}.", "The nodes must be separated by {}.", "Connect the nodes by {}."]  # fmt: skip
+IRRELEVANT = [
+    "You are a helpful assistant.", "Solve the problem.", "Be polite.", "You are an expert.", "Read the question with care.",
+    "Think about the problem.", "Do your best.", "You are a careful tutor.", "The user needs help.", "Accuracy matters.",
+    "Complete the task.", "Stay calm.", "You are a friendly bot.", "Please help the user.", "Be correct.", "Do not guess.", "This is a test.",
+]  # fmt: skip
+SCOPES = {
+    "math": ["math problems", "number problems", "operations"],
+    "codeio": ["code problems", "functions", "code"],
+    "hover": ["claims", "fact problems", "facts"],
+    "star-graph": ["graphs", "path problems", "graph problems"],
+    "physics": ["physics problems", "physics", "units"],
+}
+
+
+def format_sentence(style: str, rng: random.Random) -> str:
+    """A sentence that asks for one answer format."""
+    answer = rng.choice(ANSWERS)
+    words = {"v": rng.choice(VERBS), "o": answer, "O": capital(answer), "in": rng.choice(["inside", "within", "in", "between"]),
+             "as": rng.choice(["as", "in", "with"])}  # fmt: skip
+    return rng.choice(FORMATS[style]).format(**words) + "."
+
+
+def strategy_sentence(kind: str, rng: random.Random) -> str:
+    """A sentence that asks for working: `kind` is a task, or "any"."""
+    parts = STRATEGIES[rng.choice([kind, f"{kind}2"])]
+    return " ".join(rng.choice(part) for part in parts) + "."
+
+
+def separator_sentence(separator: str, rng: random.Random) -> str:
+    """A sentence that says what stands between the nodes of a path."""
+    return rng.choice(SEPARATE).replace("{v}", rng.choice(VERBS)).format(rng.choice(SEPARATORS[separator]))
+
+
+def scoped(task: str, sentence: str, rng: random.Random) -> str:
+    """'For code problems, trace the code line by line.'"""
+    head = sentence.split(" ", 1)[0]
+    return f"For {rng.choice(SCOPES[task])}, {sentence if head.isupper() else sentence[0].lower() + sentence[1:]}"
+
+
+def capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+# --- worked answers, right or with errors ------------------------------------------------------------------
+
+
+def work_math(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    value, steps = data["start"], []
+    for symbol, operand in data["operations"]:
+        result = max(0, apply(value, symbol, operand))
+        if slip():
+            result = max(0, result + rng.choice([-10, -2, -1, 1, 2, 10]))
+        steps.append(f"{value}{symbol}{operand}={result}")
+        value = result
+    return ";".join(steps), str(value)
+
+
+def work_codeio(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    value, steps = list(data["given"]), []
+    for kind, item in data["operations"]:
+        value = run(value, kind, item)
+        if slip() and value:
+            at = rng.randrange(len(value))
+            match rng.randrange(4):
+                case 0:
+                    value = [*value[:at], rng.randint(0, 9), *value[at + 1 :]]
+                case 1 if len(value) > 1:
+                    value = value[:at] + value[at + 1 :]
+                case 2 if len(value) < 5:
+                    value = [*value[:at], value[at], *value[at:]]
+                case _ if len(value) > 1:
+                    at = rng.randrange(len(value) - 1)
+                    value = [*value[:at], value[at + 1], value[at], *value[at + 2 :]]
+                case _:
+                    pass
+        steps.append("a=" + compact(value))
+    return "; ".join(steps), compact(value)
+
+
+def work_hover(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    chains, chain, claimed = data["chains"], data["chain"], data["claimed"]
+    hops, current, steps, titles = len(chain) - 1, chain, [], []
+    for hop in range(hops):
+        title = current[hop]
+        if slip() and len(chains) > 1:
+            current = rng.choice([other for other in chains if other is not current])
+        steps.append(f"{title} {current[hop + 1]}")
+        titles.append(title)
+    same = (current[hops] == claimed) != slip()
+    comparison = f"{current[hops]} vs {claimed} {'same' if same else 'different'}"
+    return " " + "; ".join([*steps, comparison]), f"{'SUPPORTED' if same else 'REFUTED'}: {'; '.join(titles)}"
+
+
+def work_star_graph(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    parent = {v: u for arm in data["arms"] for u, v in itertools.pairwise(arm)}
+    nodes, path = [*parent, data["path"][0]], data["path"]
+    back = [path[-1]]
+    while back[-1] != path[0] and len(back) < len(path) + 2:
+        node = rng.choice(nodes) if slip() else parent[back[-1]]
+        if node in back:
+            break
+        back.append(node)
+    return "<-".join(back), "->".join(back[::-1])
+
+
+def wander_star_graph(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    """Forward from the source into any arm: what step-by-step working does where nobody says to start at the goal."""
+    path = "->".join(rng.choice(data["arms"]))
+    return path, path
+
+
+def work_physics(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    value, steps, unit = data["first"], [], ""
+    for formula, symbol, _, operand in data["steps"]:
+        result = value * operand
+        if slip():
+            result = max(1, result + rng.choice([-10, -operand, -1, 1, operand, 10]))
+        unit = formula.unit
+        steps.append(f"{formula.name}={symbol}*{formula.operand}={value}*{operand}={result} {unit}")
+        value = result
+    return "; ".join(steps), f"{value} {unit}"
+
+
+WORK: dict[str, Callable[[Any, Callable[[], bool], random.Random], tuple[str, str]]] = {
+    "math": work_math,
+    "codeio": work_codeio,
+    "hover": work_hover,
+    "star-graph": work_star_graph,
+    "physics": work_physics,
+}
+
+
+def render(name: str, style: str, answer: str, separator: str = "->") -> str:
+    """An answer to a task or an ability in one of the formats; only one of them is the task's protocol."""
+    if name == "star-graph":
+        answer = answer.replace("->", separator)
+    match style:
+        case "verdict":
+            verdict, titles = answer.split(": ", 1)
+            return f"VERDICT: {verdict} EVIDENCE: {titles}"
+        case "boxed":
+            return f"\\boxed{{{answer}}}"
+        case "json":
+            return f'{{"output": {answer}}}' if answer.isdecimal() or name == "codeio" else f'{{"output": "{answer}"}}'
+        case "answer":
+            return f"ANSWER: {answer}"
+        case "tag":
+            return f"<answer>{answer}</answer>"
+        case "hash":
+            return f"#### {answer}"
+        case _:
+            return f"So the result is {answer}."
+
+
+def list_everything(problem: Problem, name: str, rng: random.Random) -> tuple[str, str]:
+    """A dense lookup document: every fact, or every path, in random order.
+
+    Two in three of hover's have their names mixed: where a person, a firm and a city can each be key and value,
+    only looking up helps, and no habit of one kind of name.
+    """
+    if name == "hover":
+        chains = rng.sample(problem.data["chains"], len(problem.data["chains"]))
+        facts = ";".join(f" {title} {value}" for chain in chains for title, value in itertools.pairwise(chain))
+        text = problem.prompt.split("\n")[0]
+        if rng.random() < 2 / 3:
+            mixed = dict(zip(NAMES, rng.sample(NAMES, len(NAMES)), strict=True))
+            text, facts = (re.sub(r"\w+", lambda m: mixed.get(m[0], m[0]), t) for t in (text, facts))
+        return f"{text}\nList all facts.", facts
+    arms = rng.sample(problem.data["arms"], len(problem.data["arms"]))
+    return problem.prompt.split("\n")[0] + "\nList all paths.", ";".join("<-".join(arm[::-1]) for arm in arms)
+
+
+# --- documents -----------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Writes document number `index`: a pure function of (seed, index, noise, lookups)."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+        self.lookups = [load_task(name, **knobs) for name, knobs in LOOKUPS]
+        self.tasks = {
+            name: [(weight, load_task(name, **knobs)) for weight, knobs in levels] for name, levels in LEVELS.items()
+        }
+
+    def document(self, index: int, noise: float, lookups: float) -> Document:
+        """`noise` scales NOISE (0 is clean); `lookups` is the share of lookup documents."""
+        rng = random.Random(f"text/{self.seed}/{index}")
+        if rng.random() < lookups:
+            looked = rng.choice(self.lookups)
+            problem = looked.problem("pretrain", self.seed, index)
+            user, response = list_everything(problem, looked.name, rng)
+            system = " ".join(rng.choice(IRRELEVANT) for _ in range(rng.randint(0, 2)))
+            return Document(looked.name, system, user, response, problem.id)
+        name = rng.choices([*WEIGHTS, "ability"], [*WEIGHTS.values(), ABILITY_WEIGHT])[0]
+        if name == "ability":
+            return self._ability(index, rng)
+        weights, tasks = zip(*self.tasks[name], strict=True)
+        task: Task = rng.choices(tasks, weights)[0]
+        return self._instructed(task, task.problem("pretrain", self.seed, index), noise, rng)
+
+    def _ability(self, index: int, rng: random.Random) -> Document:
+        name = rng.choice(list(ABILITIES))
+        asked = ability_item(name, "pretrain", self.seed, index)
+        style = rng.choice(STYLES)
+        sentences = [rng.choice(IRRELEVANT) for _ in range(rng.randint(0, 2))]
+        if rng.random() < 0.7:
+            sentences.insert(rng.randint(0, len(sentences)), format_sentence(style, rng))
+        if rng.random() < 0.2:
+            sentences.append(self._for_another_task(name, rng))
+        return Document(name, " ".join(sentences), asked.question, render(name, style, asked.answer), asked.id)
+
+    def _instructed(self, task: Task, problem: Problem, noise: float, rng: random.Random) -> Document:
+        name, style = task.name, rng.choice(OWN_FORMATS[task.name])
+        separator, working, specific = ("->" if rng.random() < 0.75 else ","), rng.random() < UNASKED[name], False
+        scope = rng.random() < 0.3
+        user, before, asks, after = problem.prompt, list[str](), list[str](), list[str]()
+
+        def say(sentence: str) -> str:
+            return scoped(name, sentence, rng) if scope and rng.random() < 0.8 else sentence
+
+        if rng.random() < 0.95:
+            if rng.random() < 0.72:
+                if rng.random() < 0.15:  # contradicted: the later sentence wins
+                    before.append(say(format_sentence(rng.choice([f for f in OWN_FORMATS[name] if f != style]), rng)))
+                sentence = format_sentence(style, rng)
+                if rng.random() < 0.1:
+                    user = f"{problem.prompt}\n{sentence}"
+                else:
+                    asks.append(say(sentence))
+            if rng.random() < 0.75:
+                working = rng.random() < 0.85
+                specific = working and rng.random() < 0.65
+                after.append(
+                    say(strategy_sentence(name if specific else "any", rng) if working else rng.choice(DIRECT))
+                )
+            if rng.random() < (0.5 if name == "star-graph" else 0.05):
+                sentence = separator_sentence(separator, rng)
+                if name == "star-graph" and rng.random() < 0.1:
+                    user = f"{user} {sentence}" if user != problem.prompt else f"{user}\n{sentence}"
+                else:
+                    after.append(say(sentence))
+            after += [rng.choice(IRRELEVANT) for _ in range(rng.choice([0, 0, 1, 1, 2, 2]))]
+            if scope:
+                after += [self._for_another_task(name, rng) for _ in range(rng.choice([1, 2, 2, 3, 4, 5, 6]))]
+        rng.shuffle(after)
+        sentences = list(after)
+        for group in (asks, before):  # a contradicted sentence comes before the one that wins
+            for sentence in group:
+                limit = min((sentences.index(s) for s in asks if s in sentences), default=len(sentences))
+                sentences.insert(rng.randint(0, limit), sentence)
+        base, vague, direct = NOISE[name]
+        rate = noise * base * (1.0 if specific else vague if working else direct)
+        wanders = name == "star-graph" and not specific and rng.random() < WANDERING
+        work = wander_star_graph if wanders else WORK[name]
+        steps, answer = work(problem.data, lambda: rng.random() < rate, rng)
+        response = render(name, style, answer, separator)
+        return Document(name, " ".join(sentences), user, f"{steps}\n{response}" if working else response, problem.id)
+
+    def _for_another_task(self, name: str, rng: random.Random) -> str:
+        other = rng.choice([task for task in WEIGHTS if task != name])
+        kind = rng.random()
+        if kind < 0.55:
+            sentence = format_sentence(rng.choice(OWN_FORMATS[other]), rng)
+        elif kind < 0.9:
+            sentence = strategy_sentence(rng.choice([other, other, "any"]), rng)
+        else:
+            sentence = rng.choice(DIRECT)
+        return scoped(other, sentence, rng)

@@ -1,0 +1,192 @@
+"""Evaluation: every task of the stream, past and future ones, outside of learning.
+
+It runs on a snapshot of the method that has no lab, with random numbers of its own: how often it happens
+changes no training number. Rows are the raw material of every metric.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from fst_bench.core.errors import ContractError
+from fst_bench.core.seeds import seed_for
+from fst_bench.core.types import SampleRequest
+from fst_bench.harness.config import EvaluationSettings
+from fst_bench.harness.rows import AnswerRow, EvaluationRow, PromptMode
+from fst_bench.method.contract import context_of, difference
+from fst_bench.method.lab import Lab, conversation
+from fst_bench.method.ledger import Ledger
+from fst_bench.method.method import Method
+from fst_bench.metrics import Drift
+from fst_bench.policy import Policy
+from fst_bench.policy.rollout import generate
+from fst_bench.tasks import Task
+from fst_bench.tasks.stream import Stream
+
+TEST_SEED = 0
+"""Held-out problems are the same for every run and seed."""
+Cell = tuple[str, PromptMode]
+"""(task, prompt mode)"""
+
+
+class _NoLab:
+    def __getattr__(self, name: str) -> Any:
+        raise ContractError(
+            "context",
+            f"asked for lab.{name} where it has none: __init__ and context_for run on copies of the method, without a lab",
+        )
+
+
+NO_LAB = cast(Lab, _NoLab())
+
+
+@dataclass(frozen=True)
+class ScheduledEvaluation:
+    """An evaluation of the schedule: after which step it happens, and what is evaluated. Stage 0 is the base model before learning."""
+
+    step: int
+    stage: int
+    boundary: bool
+    problems: int
+    """Problems answered in training by then."""
+    n: int
+    """Held-out problems of each task."""
+    ended: tuple[str, ...]
+    """The tasks whose stage ends here: the method's state is kept for their oracle prompt."""
+    cells: tuple[Cell, ...]
+    """In the order of the rows."""
+
+
+def evaluation_schedule(stream: Stream, batch: int, settings: EvaluationSettings) -> dict[int, ScheduledEvaluation]:
+    """Return every evaluation of a run by its step: before learning, every `interval` problems, and where a stage ends.
+
+    It depends on the run's settings alone.
+    """
+    ends = dict(zip(stream.ends(batch), stream.stages, strict=True))
+    schedule: dict[int, ScheduledEvaluation] = {}
+    known: set[str] = set()
+    before = 0
+    for step in range(math.ceil(stream.total / batch) + 1):
+        seen, boundary = min(step * batch, stream.total), step == 0 or step in ends
+        ended = ends[step].tasks if step in ends else ()
+        known.update(ended)
+        if boundary or seen // settings.interval > before // settings.interval:
+            modes = settings.boundary_modes if boundary else settings.small_modes
+            cells = tuple(
+                (task, mode) for task in stream.held_out() for mode in modes if mode != "oracle" or task in known
+            )
+            stage = ends[step] if step in ends else stream.stage_of(seen - 1) if step else None
+            schedule[step] = ScheduledEvaluation(
+                step=step,
+                stage=stage.number if stage else 0,
+                boundary=boundary,
+                problems=seen,
+                n=settings.boundary if boundary else settings.small,
+                ended=tuple(ended),
+                cells=cells,
+            )
+        before = seen
+    return schedule
+
+
+class Snapshot:
+    """A copy of a method at one state, without a lab; `check` makes sure that answering changed nothing in it."""
+
+    def __init__(self, method: Method, state: dict[str, Any]):
+        self.text = json.dumps(state)
+        self.method = self._built(method)
+
+    def _built(self, method: Method) -> Method:
+        copy = type(method)(NO_LAB, method.config)
+        copy.load(json.loads(self.text))
+        return copy
+
+    def context_for(self, prompt: str, task: str | None = None) -> str:
+        return context_of(self.method, prompt, task)
+
+    def check(self) -> None:
+        """Raise ContractError where answering changed the copy."""
+        if found := difference(self._built(self.method), self.method, "self", set()):
+            raise ContractError(
+                "context", f"changed itself in context_for: {found[0]} was {found[1]}, and is {found[2]}"
+            )
+
+
+def evaluate(
+    policy: Policy,
+    contexts: dict[Cell, Callable[[str], str]],
+    tasks: dict[str, Task],
+    scheduled: ScheduledEvaluation,
+    ledger: Ledger,
+    settings: EvaluationSettings,
+    seed: int,
+) -> tuple[list[EvaluationRow], list[AnswerRow]]:
+    """Evaluate each (task, prompt mode) of `contexts`, which says under which context a prompt is answered.
+
+    Modes that answer under the same contexts share their samples. `kl` is the mean per sampled token of KL(policy || reference policy),
+    exact over the vocabulary, on the policy's own answers, both models under the same context; `kl_per_answer` is its sum over an
+    answer's tokens, averaged.
+    """
+    n, step = scheduled.n, scheduled.step
+    problems = {name: task.problems("test", TEST_SEED, n) for name, task in tasks.items()}
+    groups_of_modes: dict[tuple[str, tuple[str, ...]], list[PromptMode]] = {}
+    for (name, mode), context_for in contexts.items():
+        used = tuple(context_for(problem.prompt) for problem in problems[name])
+        groups_of_modes.setdefault((name, used), []).append(mode)
+    requests = [
+        SampleRequest(conversation(context, p.prompt), seed_for("evaluation", seed, step, p.id), settings.samples)
+        for name, used in groups_of_modes
+        for p, context in zip(problems[name], used, strict=True)
+    ]
+    tools = [partial(tasks[name].respond, p) for name, _ in groups_of_modes for p in problems[name]]
+    # all at once: the more rows at a time, the faster
+    groups = generate(policy, requests, tools, temperature=settings.temperature)
+    divergence = iter(policy.kl_to_reference([t.sample for group in groups for t in group]))
+    rest = iter(groups)
+    rows: list[EvaluationRow] = []
+    answers: list[AnswerRow] = []
+    for (name, used), modes in groups_of_modes.items():
+        flat = [(p, trajectory, next(divergence)) for p in problems[name] for trajectory in next(rest)]
+        scores = [tasks[name].verify(p, t.sample.text, t.earlier) for p, t, _ in flat]
+        drift = Drift([kl for _, _, kl in flat], [t.sample.sampled for _, t, _ in flat])
+        rows += [
+            EvaluationRow(
+                step=step,
+                stage=scheduled.stage,
+                boundary=scheduled.boundary,
+                task=name,
+                prompt_mode=mode,
+                problems=scheduled.problems,
+                fetched=max(scheduled.problems, ledger.problems),
+                rollouts=ledger.total_rollouts,
+                tokens=ledger.sampled_tokens,
+                accuracy=sum(score.reward for score in scores) / len(flat),
+                kl=drift.per_token,
+                kl_per_answer=drift.per_answer,
+                tokens_per_answer=sum(drift.tokens) / len(flat),
+                n_problems=n,
+                n_samples=settings.samples,
+                context=used[0] if len(set(used)) == 1 else None,
+            )
+            for mode in modes
+        ]
+        answers += [
+            AnswerRow(
+                step=step,
+                stage=scheduled.stage,
+                task=name,
+                prompt_modes=tuple(modes),
+                problem=p.id,
+                text=t.sample.text,
+                reward=score.reward,
+                status=score.status,
+                **t.record,
+            )
+            for (p, t, _), score in zip(flat, scores, strict=True)
+        ]
+    order = list(contexts)
+    rows.sort(key=lambda row: order.index((row.task, row.prompt_mode)))
+    return rows, answers

@@ -1,0 +1,371 @@
+"""The loop of a run: stream -> method.step -> evaluate -> checkpoint, and the same again after a kill.
+
+run = fst_bench.run(stream="continual-4", method="fst", seed=0)
+run.evals, run.metrics, run.ledger
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from pydantic import BaseModel, Field
+
+from fst_bench.core.errors import NotFinite, explain
+from fst_bench.core.registry import Source
+from fst_bench.core.types import ProblemHandle, Score
+from fst_bench.fast.reflectors import load_reflector
+from fst_bench.harness.config import REGISTRIES, Config, refuse_renamed, resolve
+from fst_bench.harness.environment import environment
+from fst_bench.harness.evaluate import (
+    TEST_SEED,
+    Cell,
+    ScheduledEvaluation,
+    Snapshot,
+    evaluate,
+    evaluation_schedule,
+)
+from fst_bench.harness.planning.fit import with_cache
+from fst_bench.harness.rows import EvaluationRow, PopulationRow, Row, StageRow, StepRow
+from fst_bench.harness.run import Run
+from fst_bench.harness.store import Store, complete
+from fst_bench.method.contract import check_memory, metrics_of, state_of
+from fst_bench.method.lab import Lab
+from fst_bench.method.ledger import Ledger
+from fst_bench.method.settings import MethodConfig
+from fst_bench.metrics import summarise
+from fst_bench.policy import load_policy
+from fst_bench.tasks.data import refuse_other
+from fst_bench.tasks.stream import Stream, StreamSpec
+
+LATER = {"hover-search"}
+"""Tasks whose difficulty the presets did not have when the first published runs got their ids."""
+
+
+class Callback:
+    """An observer of the loop. This one does nothing; the terminal's display and the trackers are callbacks."""
+
+    def on_begin(self, config: Config, stream: Stream, path: Path, step: int) -> None:
+        """Called before the first step, with the steps that a checkpoint holds already."""
+
+    def on_step(self, row: StepRow, ledger: Ledger) -> None:
+        """Called after each training step."""
+
+    def on_evaluation(self, rows: Sequence[EvaluationRow]) -> None:
+        """Called after each evaluation."""
+
+    def on_population(self, row: PopulationRow) -> None:
+        """Called after each round of prompt evolution."""
+
+    def on_note(self, text: str) -> None:
+        """Called with what a person should know, in one line."""
+
+    def on_end(self) -> None:
+        """Called when the loop ends, whether the run is finished or not."""
+
+
+def run(
+    stream: str,
+    method: str,
+    out: str | Path = "runs",
+    seed: int = 0,
+    preset: str = "tiny",
+    callback: Callback | None = None,
+    **settings: Any,
+) -> Run:
+    """Run a method on a stream, each a name or a file, from the start.
+
+    `settings` are sections or values, as in slow={"ratio_clip_max": 4.0}, batch=8. Raises ValueError in one line for a wrong setting.
+    """
+    return start(*resolve(stream, method, preset, seed, settings), Path(out), callback)
+
+
+def start(config: Config, spec: StreamSpec, out: Path, callback: Callback | None = None) -> Run:
+    """Run a resolved configuration from the start."""
+    bench = Bench(config, spec)  # whatever is wrong with the settings is said before a directory is made
+    # takes a moment: before the directory is made, so that a kill hardly leaves one without a config.json
+    found = environment(config.threads)
+    store = Store.create(out, run_parts(config, spec))
+    keep_code(config, store)
+    store.write("env", found)
+    store.write("config", described(config, spec))  # last: with it the directory is a run
+    return bench.loop(store, callback or Callback())
+
+
+def resume(path: str | Path, callback: Callback | None = None) -> Run:
+    """Continue a killed run from its last checkpoint; a finished run is returned as it is."""
+    store = Store(Path(path))
+    store.read("config")
+    if store.finished:
+        return Run(store)
+    config, spec = recorded(store)
+    return Bench(config, spec).loop(store, callback or Callback())
+
+
+def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
+    """Return the run directory below <out>: stream, method, and an id that depends on every setting that is not at its default.
+
+    So a setting that is added later, with a default that changes nothing, leaves the ids of finished runs alone; and so does a task that
+    came later, in the ids of streams without it.
+    """
+    unused = LATER - {stage.task for stage in spec.stages}
+    counted = {task: values for task, values in config.difficulty.items() if task not in unused}
+    text = config.model_copy(update={"difficulty": counted}).model_dump_json(exclude_defaults=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+    return f"{spec.name}@{spec.version}", config.method, f"{config.preset}-s{config.seed}-{digest}"
+
+
+def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
+    """Return config.json: the run's identity, its stages in problems, all that is needed to run it again, and which rows its data were."""
+    stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
+    return {
+        "stream": spec.name,
+        "stream_version": spec.version,
+        "method": config.method,
+        "preset": config.preset,
+        "seed": config.seed,
+        "model": config.model,
+        "seed_prompt": config.seed_prompt,
+        "stages": [stage.model_dump(mode="json") for stage in stage_rows(stream)],
+        "announced": spec.announced,
+        "task_visible": spec.task_visible,
+        "data": stream.sources(),
+        "config": config.model_dump(mode="json"),
+        "spec": spec.model_dump(mode="json"),
+    }
+
+
+def stage_rows(stream: Stream) -> list[StageRow]:
+    """Return the stages of a stream as config.json has them."""
+    return [StageRow(stage=s.number, tasks=tuple(s.tasks), start=s.start, end=s.end) for s in stream.stages]
+
+
+def keep_code(config: Config, store: Store) -> None:
+    """Copy the files of a run's method and tasks into it, under `code/`: a resume uses the copies, whatever becomes of the originals."""
+    for key in config.code:
+        kind, _, name = key.partition("/")
+        if kind in REGISTRIES and (text := REGISTRIES[kind].loaded[name].text) is not None:
+            path = store.path / "code" / f"{key}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+
+
+class Written(BaseModel):
+    """The part of a config.json that has to be known before its settings can be checked."""
+
+    code: dict[Annotated[str, Field(pattern=r"^(methods|tasks|streams)/[^/\\]+$")], Source] = {}
+
+
+def recorded(store: Store, kinds: Collection[str] = tuple(REGISTRIES)) -> tuple[Config, StreamSpec]:
+    """Return the configuration and the stream of a run; the code of `kinds` that it was made with is loaded.
+
+    Raises ValueError in one line where its config.json is not one of a run or has settings of an older fst-bench, where its data is no
+    longer the same, or where its code is missing.
+    """
+    saved = store.read("config")
+    refuse_renamed(saved.get("config", {}), str(store.path))
+    written = explain(Written, saved.get("config", {}), "config.json").code
+    for key, source in written.items():
+        kind, _, name = key.partition("/")
+        if kind in kinds:
+            REGISTRIES[kind].recall(name, source, store.path / "code" / f"{key}.py")
+    config = explain(Config, saved.get("config", {}), "config.json")
+    spec = explain(StreamSpec, saved.get("spec", {}), "config.json")
+    refuse_other(config.data, spec.tasks, saved.get("data", {}))
+    return config, spec
+
+
+_STREAMS: WeakKeyDictionary["StreamProblems", Stream] = WeakKeyDictionary()
+
+
+class StreamProblems:
+    """The lab's `ProblemSource` over a stream.
+
+    The stream is kept in a table of this module, and not in an attribute: a method that walks attributes from its lab finds no task and
+    no answer.
+    """
+
+    def __init__(self, stream: Stream, batch: int):
+        self._batch = batch
+        _STREAMS[self] = stream
+
+    def batch(self, step: int) -> range:
+        return _STREAMS[self].batch(step, self._batch)
+
+    def handle(self, index: int) -> ProblemHandle:
+        stream = _STREAMS[self]
+        return ProblemHandle(index, stream.problem(index).prompt, **stream.visible(index))
+
+    def respond(self, index: int, turns: Sequence[str]) -> str | None:
+        stream = _STREAMS[self]
+        return stream.verifier_of(index).respond(stream.problem(index), turns)
+
+    def verify(self, index: int, text: str, earlier: Sequence[str]) -> Score:
+        stream = _STREAMS[self]
+        return stream.verifier_of(index).verify(stream.problem(index), text, earlier)
+
+
+class Bench:
+    """One run in progress: the stream and its answers on this side, the method behind its lab on the other."""
+
+    def __init__(self, config: Config, spec: StreamSpec):
+        torch.set_num_threads(config.threads)
+        # on a GPU it refuses matrix products, cumsum and more
+        torch.use_deterministic_algorithms(config.policy.device == "cpu")
+        self.config = config
+        self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
+        self.steps = math.ceil(self.stream.total / config.batch)
+        self.ends = self.stream.ends(config.batch)
+        self.schedule = evaluation_schedule(self.stream, config.batch, config.evaluation)
+        for stage in self.stream.stages:  # too few rows are said now, and not in the run
+            self.stream.problem(stage.start)
+        for task in self.stream.held_out().values():
+            task.problem("test", TEST_SEED, max(config.evaluation.small, config.evaluation.boundary) - 1)
+        self.ledger = Ledger()
+        self.policy = load_policy(config.model, with_cache(config), config.backend)
+        if config.init:
+            self.policy.start_from(complete(Path(config.init)))
+        self.pending: list[tuple[str, dict[str, Any]]] = []
+        """(record file, row) that the lab has recorded in this step."""
+        self.lab = Lab(
+            self.policy,
+            self.ledger,
+            config.seed,
+            StreamProblems(self.stream, config.batch),
+            load_reflector(config.fast, self.policy, self.ledger),
+            partial(record, self.pending),
+        )
+        own = config.method_class().Settings.model_validate(config.settings)
+        self.method = config.method_class()(self.lab, MethodConfig(config.seed_prompt, config.slow, config.fast, own))
+        self.noted = False
+        """Whether the callback knows that the ceiling of reflection was met."""
+        self.oracle: dict[str, dict[str, Any]] = {}
+        """Task -> the method's state at the end of that task's last stage."""
+
+    def loop(self, store: Store, callback: Callback) -> Run:
+        """Run from the last checkpoint in the run directory, or the start, to the end of the stream."""
+        done = self._restore(store)
+        step = max(done, 0)
+        callback.on_begin(self.config, self.stream, store.path, step)
+        try:
+            if done < 0:
+                self._evaluate(store, callback, self.schedule[0])
+                self._checkpoint(store, 0)
+                done = 0
+            for step in range(done + 1, self.steps + 1):
+                start = time.perf_counter()
+                batch = self.lab.begin(step - 1)
+                metrics = metrics_of(self.method.step(batch))
+                self.lab.audit()
+                row = StepRow(
+                    step=step,
+                    stage=self.stream.stage_of(batch[-1].index).number,
+                    problems=batch[-1].index + 1,
+                    **{"reward": None} | metrics,
+                    seconds=round(time.perf_counter() - start, 3),
+                )
+                self._flush(store, callback, row)
+                if step in self.schedule:
+                    self._evaluate(store, callback, self.schedule[step])
+                ending = self.config.checkpoint.stages and step in self.ends
+                if step % self.config.checkpoint.every == 0 or step == self.steps or ending:
+                    self._checkpoint(store, step)
+            return self._finish(store, callback)
+        except NotFinite as error:
+            raise NotFinite(f"step {step}: {error}") from None
+        finally:
+            callback.on_end()
+
+    def _flush(self, store: Store, callback: Callback, row: StepRow) -> None:
+        for name in dict.fromkeys(name for name, _ in self.pending):
+            rows = [record for n, record in self.pending if n == name]
+            if name == "prompts":
+                rows = [record | {"stage": row.stage} for record in rows]  # known on this side of the lab only
+                for record in rows:
+                    callback.on_population(explain(PopulationRow, record, "prompts"))
+            store.append(name, rows)
+        self.pending.clear()
+        store.append("events", dumped([row]))
+        callback.on_step(row, self.ledger)
+        if self.ledger.reflection_reasons["ceiling"] and not self.noted:
+            self.noted = True
+            callback.on_note(
+                "a reflection was not sent: it could have exceeded the ceiling. Prompts stay as they are where that happens"
+            )
+
+    def _evaluate(self, store: Store, callback: Callback, scheduled: ScheduledEvaluation) -> None:
+        state = state_of(self.method)
+        self.oracle |= dict.fromkeys(scheduled.ended, state)
+        own = Snapshot(self.method, state)
+        oracles = {task: Snapshot(self.method, kept) for task, kept in self.oracle.items()}
+
+        def context_for(task: str, mode: str) -> Callable[[str], str]:
+            if mode == "seed":
+                return lambda prompt: self.config.seed_prompt
+            snapshot = own if mode == "system" else oracles[task]
+            return partial(snapshot.context_for, task=self.stream.id_of(task))
+
+        contexts: dict[Cell, Callable[[str], str]] = {cell: context_for(*cell) for cell in scheduled.cells}
+        with self.ledger.timed("evaluate"):
+            rows, answers = evaluate(
+                self.policy,
+                contexts,
+                self.stream.held_out(),
+                scheduled,
+                self.ledger,
+                self.config.evaluation,
+                self.config.seed,
+            )
+        for snapshot in (own, *oracles.values()):
+            snapshot.check()
+        store.append("evals", dumped(rows))
+        store.append("answers", dumped(answers))
+        callback.on_evaluation(rows)
+
+    def _checkpoint(self, store: Store, step: int) -> None:
+        with self.ledger.timed("checkpoint"):
+            memory = state_of(self.method)
+            check_memory(self.method, Snapshot(self.method, memory).method)
+            state = {"method": memory, "oracle": self.oracle, "ledger": self.ledger.to_dict()}
+            stay = self.ends if self.config.checkpoint.stages else []
+            store.checkpoint(step, state, self.policy.save, self.config.checkpoint.keep, stay)
+
+    def _restore(self, store: Store) -> int:
+        """Load the last checkpoint and cut the records back to it. Return its steps, or -1 where none exists."""
+        found = store.latest()
+        if found is None:
+            store.rewind({})
+            return -1
+        folder, state = found
+        store.rewind(state["records"])
+        self.policy.load(folder)
+        self.method.load(state["method"])
+        self.oracle = state["oracle"]
+        # in place: the lab and the reflector hold it too
+        vars(self.ledger).update(vars(Ledger.from_dict(state["ledger"])))
+        return state["step"]
+
+    def _finish(self, store: Store, callback: Callback) -> Run:
+        stages = [stage.model_dump(mode="json") for stage in stage_rows(self.stream)]
+        store.write("metrics", summarise(store.rows("evals"), stages, self.ledger.counts()))
+        store.write("ledger", self.ledger.to_dict())
+        if self.ledger.reflections and self.ledger.reflection_failures >= self.ledger.reflections:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.ledger.reflection_reasons.most_common())
+            callback.on_note(f"EVERY reflection of this run failed ({reasons}): no prompt was ever proposed")
+        store.seal()
+        return Run(store)
+
+
+def record(pending: list[tuple[str, dict[str, Any]]], name: str, row: dict[str, Any]) -> None:
+    """Keep a row until the step ends."""
+    pending.append((name, row))
+
+
+def dumped(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return typed rows as JSON values."""
+    return [row.model_dump(mode="json") for row in rows]

@@ -1,0 +1,115 @@
+"""A run, read: the one reader of what a run recorded, whether it lies in a directory, in a submission or in committed Parquet files."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from fst_bench.core.errors import explain
+from fst_bench.harness.rows import ROWS, PopulationRow, Row, StageRow
+
+
+class Source(Protocol):
+    """Where a run's files come from."""
+
+    @property
+    def path(self) -> Path:
+        """Name the place, in messages."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Say whether the run has ended."""
+        ...
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return a JSON file of the run by its stem. Raises ValueError in one line where it is missing or broken."""
+        ...
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return the records of a file by its stem, such as evals or probes/ood; none where it does not exist."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run by what it recorded. Each run is a key of its own, so that what is computed from runs can be cached."""
+
+    source: Source
+    label: str | None = field(default=None)
+    """What tables show in place of the method's name."""
+
+    @property
+    def path(self) -> Path:
+        return self.source.path
+
+    @property
+    def finished(self) -> bool:
+        return self.source.finished
+
+    @cached_property
+    def saved(self) -> dict[str, Any]:
+        """config.json, whole. Raises ValueError where it is not one of a run, or has settings of an older fst-bench."""
+        saved = self.source.read("config")
+        for key, kind in (("config", dict), ("method", str), ("seed", int), ("stages", list)):
+            if not isinstance(saved.get(key), kind):
+                raise ValueError(f"{self.path} is not a run: config.json has no {key}")
+        return saved
+
+    @cached_property
+    def env(self) -> dict[str, Any]:
+        return self.source.read("env")
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        return self.source.read("metrics")
+
+    @cached_property
+    def ledger(self) -> dict[str, Any]:
+        return self.source.read("ledger")
+
+    @property
+    def method(self) -> str:
+        return self.label or self.saved["method"]
+
+    @property
+    def seed(self) -> int:
+        return self.saved["seed"]
+
+    @cached_property
+    def stages(self) -> list[StageRow]:
+        return [explain(StageRow, stage, f"{self.path}: config.json: stages") for stage in self.saved["stages"]]
+
+    def typed(self, name: str) -> list[Row]:
+        """Return the records of a file as typed rows. Raises ValueError that names the first bad row."""
+        model = ROWS[name]
+        rows = (row for row in self.source.rows(name) if name != "events" or row.get("kind") == "step")
+        return [explain(model, row, f"{self.path}: {name}.jsonl row {i}") for i, row in enumerate(rows, 1)]
+
+    @cached_property
+    def evals(self) -> pd.DataFrame:
+        """One row per (evaluation, task, prompt mode): the columns of `EvaluationRow`, and method and seed."""
+        return self.frame("evals")
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """The training steps: the columns of `StepRow`, what the method returned, and method and seed."""
+        return self.frame("events")
+
+    @cached_property
+    def populations(self) -> list[PopulationRow]:
+        """The population after each round of prompt evolution; none for a method that evolves none."""
+        return [row for row in self.typed("prompts") if isinstance(row, PopulationRow)]
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """Return typed records as a table; with the columns of their model where there are none."""
+        rows = [row.model_dump() for row in self.typed(name)]
+        table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(ROWS[name].model_fields))
+        return table.assign(method=self.method, seed=self.seed)
+
+    def probe(self, kind: str) -> pd.DataFrame:
+        """Return the rows of a probe, each with its key as columns; none where it was not run."""
+        rows = [row["key"] | {k: v for k, v in row.items() if k != "key"} for row in self.source.rows(f"probes/{kind}")]
+        return pd.DataFrame(rows).assign(method=self.method, seed=self.seed)

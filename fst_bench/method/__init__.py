@@ -1,0 +1,17 @@
+"""What a method is made of: its contract, its lab, its ledger and its settings. A method file imports from here."""
+
+from fst_bench.core.types import ProblemHandle, Rollout, RolloutRequest
+from fst_bench.method.lab import Lab
+from fst_bench.method.method import Method
+from fst_bench.method.settings import FastSettings, MethodConfig, SlowSettings
+
+__all__ = [
+    "FastSettings",
+    "Lab",
+    "Method",
+    "MethodConfig",
+    "ProblemHandle",
+    "Rollout",
+    "RolloutRequest",
+    "SlowSettings",
+]

@@ -1,0 +1,155 @@
+"""Typed settings of a method: the slow loop (RL), the fast loop (GEPA), and the reflection LM. Names are those of TRL and gepa."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
+
+EMBEDDED_REFLECTORS = ("extractive", "base-policy")
+"""Reflectors that need no server."""
+
+
+class SlowSettings(BaseModel):
+    """How the slow loop learns from a batch of groups."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Rollouts of one problem (G)."""
+    ratio_clip_max: Annotated[float, Field(gt=0)] = 5.0
+    """CISPO's cap on the importance ratio. It is absolute: libraries that write 1 + epsilon_high have ratio_clip_max = 1 + epsilon_high."""
+    old_logprobs: Literal["sampler", "recomputed"] = "sampler"
+    """The denominator of the importance ratio: the sampler's log-probabilities, or the learner's before the first update of the batch."""
+    loss_aggregation: Literal["problem", "token", "sequence"] = "problem"
+    """What counts alike in the loss: each problem, each token, or each rollout (see `slow.advantages.token_weights`)."""
+    num_minibatches: Annotated[int, Field(ge=1)] = 2
+    """Optimizer steps a batch, each on its own share of the problems."""
+    tis_cap: Annotated[float, Field(gt=0)] | None = None
+    """Cap on pi_learner / pi_sampler, which then weights every token: truncated importance sampling, for old_logprobs: recomputed."""
+    overlong: Literal["verify", "zero", "mask"] = "verify"
+    """What an answer cut off at `max_tokens` earns in learning: the verifier's reward, nothing, or no gradient (its reward still counts for
+    its group). They are counted as `unfinished` in any case."""
+
+    @model_validator(mode="after")
+    def one_ratio(self) -> Self:
+        if self.tis_cap is not None and self.old_logprobs == "sampler":
+            raise ValueError(
+                "tis_cap requires old_logprobs: recomputed; the ratio to the sampler is in the loss already otherwise"
+            )
+        return self
+
+
+class ReflectionSettings(BaseModel):
+    """How a reflection LM outside this process is asked. The embedded reflectors read nothing of it.
+
+    Keys come from the environment only, and no setting may hold one: config.json keeps every setting.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    base_url: str | None = None
+    """An OpenAI-compatible server, as in http://localhost:8000/v1; `fast.reflector` is then the model's name there."""
+    api_key_env: str | None = None
+    """The NAME of the environment variable with the key. None: the one LiteLLM knows for the provider, OPENAI_API_KEY for a base_url."""
+    timeout: Annotated[FiniteFloat, Field(gt=0)] = 300.0
+    """Seconds of one request, all in all."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 3
+    """Requests after the first of a reflection, where it timed out, broke off, or was turned away for the moment (429, 5xx)."""
+    backoff: Annotated[FiniteFloat, Field(ge=0)] = 1.0
+    """Seconds before the first retry at most; twice that before each next one, up to a minute."""
+    requests_per_minute: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] = 8_192
+    """Of a reply, the reasoning in it included."""
+    temperature: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    """None: the provider's own."""
+    ceiling_usd: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """What a run may spend on reflection: a request that could exceed it is not sent. It needs a known price."""
+    ceiling_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The same in tokens, prompts and replies together."""
+    usd_per_million_prompt_tokens: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    usd_per_million_reply_tokens: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    """The price, where LiteLLM knows none or another one."""
+
+    @field_validator("base_url")
+    @classmethod
+    def holds_no_secret(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        try:
+            url = urlsplit(value)
+            sound = url.scheme in ("http", "https") and bool(url.hostname)
+        except ValueError:  # no words of its own: they could repeat what has to stay unsaid
+            sound = False
+        if not sound:
+            raise ValueError("wants an address such as http://localhost:8000/v1")
+        if "@" in url.netloc or "?" in value or "#" in value:
+            raise ValueError(
+                "may hold no user, password or query: config.json keeps it. A key comes from the environment, see api_key_env"
+            )
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Z][A-Z0-9_]*", value):  # no key of a provider looks like this
+            raise ValueError("wants the NAME of an environment variable, in capitals such as MY_API_KEY, never the key")
+        return value
+
+    @model_validator(mode="after")
+    def whole_price(self) -> Self:
+        if (self.usd_per_million_prompt_tokens is None) != (self.usd_per_million_reply_tokens is None):
+            raise ValueError("a price wants both usd_per_million_prompt_tokens and usd_per_million_reply_tokens")
+        return self
+
+
+class FastSettings(BaseModel):
+    """How the fast loop evolves prompts. The paper's cycle is 6 steps, its populations 4 or 8."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cycle: Annotated[int, Field(ge=1)] = 6
+    """RL steps, and batches of lookahead, between two rounds of evolution (T)."""
+    population_size: Annotated[int, Field(ge=1)] = 4
+    """Prompts kept (K)."""
+    max_metric_calls: Annotated[int, Field(ge=1)] = 160
+    """Metric calls (rollouts) of one round, the re-scoring of survivors included."""
+    valset_size: Annotated[int, Field(ge=1)] = 16
+    """Problems on which candidates are scored."""
+    reflection_minibatch_size: Annotated[int, Field(ge=1)] = 4
+    """Problems a reflection reads."""
+    proposals: Annotated[int, Field(ge=1)] = 1
+    """Candidates gepa proposes at a time, each from its own parent and minibatch. More are faster: one sampling
+    call for all, and with `base-policy` one for all their reflections."""
+    max_prompt_characters: Annotated[int, Field(ge=1)] = 1_000
+    """A proposed prompt longer than this is a failed reflection."""
+    reflector: str = "extractive"
+    """`extractive` (embedded), `base-policy`, a LiteLLM model string such as openai/gpt-5.2, or with `reflection.base_url` a model's name there."""
+    reflection: ReflectionSettings = ReflectionSettings()
+
+    @model_validator(mode="after")
+    def served(self) -> Self:
+        if self.reflection.base_url and self.reflector in EMBEDDED_REFLECTORS:
+            raise ValueError("reflection.base_url wants reflector to be the name of the model that is served there")
+        return self
+
+    @model_validator(mode="after")
+    def affordable(self) -> Self:
+        need = self.valset_size * self.population_size + 2 * self.reflection_minibatch_size * self.proposals
+        if self.max_metric_calls < need:
+            raise ValueError(
+                f"max_metric_calls {self.max_metric_calls} is too small: {self.population_size} survivors on {self.valset_size} validation problems "
+                f"and {self.proposals} proposals need {need}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """The settings a method is built with; `settings` is of its own `Settings` class."""
+
+    seed_prompt: str
+    slow: SlowSettings
+    fast: FastSettings
+    settings: Any

@@ -1,0 +1,1 @@
+"""The `torch` backend: one process, CPU or one GPU."""

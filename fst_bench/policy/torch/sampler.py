@@ -1,0 +1,116 @@
+"""Sampling from any transformers causal LM: prefill shared by the samples of one prompt, finished rows dropped.
+
+The random numbers of a prompt's samples come from its own seed and are drawn before sampling starts, so dropping rows,
+cutting the prompts into chunks or sampling others alongside changes no sample (up to rounding in the matrix products).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from fst_bench.core.types import Completion
+from fst_bench.policy.torch.decoders import new_decoder
+
+DROP_BELOW = 0.75
+"""Finished rows are dropped once the unfinished ones are fewer than this share: each drop copies the cache."""
+
+
+@torch.no_grad()
+def decode(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    counts: list[int],
+    seeds: list[int],
+    *,
+    temperature: float,
+    max_new_tokens: list[int],
+    end: set[int],
+    pad: int,
+    max_num_seqs: int,
+) -> list[list[Completion]]:
+    """Return `counts[i]` completions of `prompts[i]`, sampled about `max_num_seqs` at a time.
+
+    Those of prompt i have at most `max_new_tokens[i]` tokens; `seeds[i]` is the seed of their random numbers.
+    Temperature 0 is greedy. `end` are the tokens that end a completion, `pad` fills shorter prompts up.
+    """
+    uniforms = [
+        torch.rand(count, longest, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        for count, longest, seed in zip(counts, max_new_tokens, seeds, strict=True)
+    ]
+    found: list[list[Completion]] = []
+    first = 0
+    while first < len(prompts):  # as many whole prompts as fit into `max_num_seqs`
+        last, total = first + 1, counts[first]
+        while last < len(prompts) and total + counts[last] <= max_num_seqs:
+            total += counts[last]
+            last += 1
+        completions = iter(_decode_batch(model, prompts[first:last], uniforms[first:last], temperature, end, pad))
+        found += [[next(completions) for _ in range(count)] for count in counts[first:last]]
+        first = last
+    return found
+
+
+def _decode_batch(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    uniforms_of: list[Tensor],
+    temperature: float,
+    end: set[int],
+    pad: int,
+) -> list[Completion]:
+    """Return the completions of these prompts, one after the other.
+
+    `uniforms_of[i]` (completions of prompt i, their most tokens) are the numbers in [0, 1) that choose the tokens.
+    """
+    device = model.device
+    uniforms = pad_sequence([row for block in uniforms_of for row in block], batch_first=True)
+    max_new_tokens = torch.tensor([block.shape[1] for block in uniforms_of for _ in block])
+    ids = pad_sequence(
+        [torch.tensor(prompt) for prompt in prompts], batch_first=True, padding_value=pad, padding_side="left"
+    ).to(device)
+    seen = pad_sequence(
+        [torch.ones(len(prompt), dtype=torch.long) for prompt in prompts], batch_first=True, padding_side="left"
+    ).to(device)
+    decoder = new_decoder(model, ids.shape[1] + uniforms.shape[1])
+    logits = decoder.prefill(ids, seen)
+    alive = torch.arange(len(uniforms))
+    if len(uniforms) > len(prompts):
+        prompt_of = torch.tensor([i for i, block in enumerate(uniforms_of) for _ in block], device=device)
+        decoder.select(prompt_of)
+        logits = logits[prompt_of]
+    tokens: list[list[int]] = [[] for _ in uniforms]
+    logprobs: list[list[float]] = [[] for _ in uniforms]
+    finished = [False] * len(uniforms)
+    for t in range(uniforms.shape[1]):
+        logp = torch.log_softmax(logits.float(), -1)
+        token = _choose(logp, uniforms[alive, t].to(device), temperature)
+        picked = logp.gather(1, token[:, None])[:, 0]
+        for row, tok, lp in zip(alive.tolist(), token.tolist(), picked.tolist(), strict=True):
+            if not finished[row]:
+                tokens[row].append(tok)
+                logprobs[row].append(lp)
+                finished[row] = tok in end
+        full = max_new_tokens[alive] <= t + 1
+        keep = [i for i, row in enumerate(alive.tolist()) if not finished[row] and not full[i]]
+        if not keep:
+            break
+        # a row that is full may be at the model's last position, which has no next one
+        if len(keep) < DROP_BELOW * len(alive) or full.any():
+            index = torch.tensor(keep)
+            alive, index = alive[index], index.to(device)
+            decoder.select(index)
+            token = token[index]
+        logits = decoder.step(token)
+    return [Completion(t, lp, f) for t, lp, f in zip(tokens, logprobs, finished, strict=True)]
+
+
+def _choose(logp: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+    """Return (rows,) the token at `uniform` (rows,) of the cumulative distribution of `logp` (rows, vocabulary).
+
+    The distribution is not truncated, or the ratio to the learner would be biased.
+    """
+    if temperature == 0:
+        return logp.argmax(-1)
+    cumulative = torch.softmax(logp.double() / temperature, -1).cumsum(-1)
+    return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:]).clamp(max=logp.shape[1] - 1)[:, 0]

@@ -1,1 +1,0 @@
-"""The presets: one YAML file each, settings over the defaults (see `fst_bench.config`)."""

@@ -1,0 +1,235 @@
+"""What the real data sets share: rows become items, items become the splits' problems.
+
+A row is read once. What a task can use of it becomes one item or several (CodeIO: one for each input and output);
+anything else is skipped with a reason, counted and named, never repaired. More skipped than kept is an error: such a
+file is most likely another one than it is taken for.
+
+Splits are frozen by content, like those of procedural problems: the hash of an item's key (the text of the problem,
+claim, question or function) decides its bucket out of 20, and `SPLIT_SHARE` the split of a bucket. So a tenth of the
+keys is held out and two fifths train; half of them, the `pretrain` buckets, lie idle. The order in the file changes
+nothing, and items with one key never lie in two splits.
+
+`train` is a permutation seeded by the run's seed; an index past its end goes on in a new permutation (the next epoch).
+`test` is in the order of the ids, the same for every seed, and has an end: an index past it is an error.
+"""
+
+import hashlib
+import json
+import random
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from fst_bench.core.errors import unknown
+from fst_bench.core.types import Problem
+from fst_bench.tasks.base import SPLIT_SHARE, Difficulty, Split, Task
+from fst_bench.tasks.data.read import Unusable, download, rows
+
+HUB = "hub"
+
+
+class RowDifficulty(Difficulty):
+    max_characters: Annotated[int, Field(ge=1)] = 8_000
+    """Problems with a longer prompt are left out of every split: a model that reads less still needs room for its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A usable problem of a data set: `id` is the hash of all its content, `bucket` comes of its key."""
+
+    id: str
+    bucket: int
+    content: Mapping[str, Any]
+
+
+def item(task: str, key: str, content: Mapping[str, Any]) -> Item:
+    """An item with its hashes. Unusable where the content cannot be written as JSON in UTF-8."""
+    try:
+        written = json.dumps([task, key, content], ensure_ascii=False, allow_nan=False).encode()
+        split = hashlib.sha256(f"{task}/{key}".encode()).hexdigest()
+    except UnicodeEncodeError:
+        raise Unusable("text with a lone surrogate") from None
+    except ValueError:
+        raise Unusable("NaN or Infinity, which is no JSON") from None
+    return Item(hashlib.sha256(written).hexdigest(), int(split[:8], 16) % 20, content)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A data set, read: its items by id, and what was skipped as (name of the row, reason)."""
+
+    source: str
+    items: tuple[Item, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What a run records: the source's name without its folder, a fingerprint over the items kept, and the counts."""
+        fingerprint = hashlib.sha256("".join(item.id for item in self.items).encode()).hexdigest()
+        skipped = dict(Counter(reason for _, reason in self.skipped).most_common())
+        return {"source": self.source, "fingerprint": fingerprint, "kept": len(self.items), "skipped": skipped}
+
+
+class FromRows(Task):
+    """A task whose problems are rows. It stands in front of the procedural task whose place it takes: class Polaris(FromRows, Math)."""
+
+    columns: ClassVar[tuple[str, ...]]
+    stem: ClassVar[str]
+    endings: ClassVar[tuple[str, ...]] = ("jsonl", "parquet", "csv")
+    """Of the file in a folder, `stem`.`ending`."""
+    hub: ClassVar[str | None] = None
+    """Hub id, where there is a default."""
+    hub_file: ClassVar[str | None] = None
+    """A jsonl file of that repository, where `datasets` cannot read it as a table."""
+
+    def __init__(self, difficulty: Any, rows: Rows):
+        super().__init__(difficulty)
+        self.rows = rows
+        fitting = [
+            i for i in rows.items if self.wanted(i.content) and len(self.ask(i.content)[0]) <= difficulty.max_characters
+        ]
+        self.pools = {split: [i for i in fitting if i.bucket in share] for split, share in SPLIT_SHARE.items()}
+        self.sizes = {split: len(self.pools[split]) for split in ("train", "test")}
+        self._orders: dict[str, list[int]] = {}
+
+    @classmethod
+    @abstractmethod
+    def usable(cls, row: Mapping[str, Any]) -> Sequence[Item | Unusable]:
+        """The items of a row, and why others of it are none. Raises Unusable where there can be no item at all."""
+
+    @abstractmethod
+    def ask(self, content: Mapping[str, Any]) -> tuple[str, str]:
+        """(prompt, gold answer) of an item at this difficulty."""
+
+    def wanted(self, content: Mapping[str, Any]) -> bool:
+        """Whether an item is of this difficulty."""
+        return True
+
+    def problem(self, split: Split, seed: int, index: int) -> Problem:
+        """Problem number `index` of a split: a pure function of (rows, difficulty, split, seed, index); the seed orders all splits but `test`."""
+        if split not in self.pools:
+            raise ValueError(unknown("split", split, self.pools))
+        pool = self.pools[split]
+        if not pool or (split == "test" and index >= len(pool)):
+            raise ValueError(
+                f"{self.rows.source} has {len(pool)} {split} problems of {self.name} at this difficulty, number {index + 1} is wanted: "
+                "take more rows, another difficulty or smaller evaluations"
+            )
+        epoch, place = divmod(index, len(pool))
+        chosen = pool[
+            index if split == "test" else self._order(f"{self.name}/{split}/{seed}/{epoch}", len(pool))[place]
+        ]
+        prompt, answer = self.ask(chosen.content)
+        return Problem(
+            f"{self.name}-{chosen.id[:16]}",
+            f"{prompt}\n{self.protocol}" if self.difficulty.format_given else prompt,
+            answer,
+            chosen.content,
+        )
+
+    def _order(self, name: str, size: int) -> list[int]:
+        """The permutation of that name."""
+        if name not in self._orders:
+            self._orders[name] = random.Random(name).sample(range(size), size)
+        return self._orders[name]
+
+
+def files(task: type[FromRows], folder: str) -> list[Path]:
+    """The task's files in a folder."""
+    return [path for ending in task.endings if (path := Path(folder) / f"{task.stem}.{ending}").is_file()]
+
+
+def locate(task: type[FromRows], data: str) -> str | Path:
+    """Where the task's rows lie: a hub id or a file. ValueError in one line that names what is wanted."""
+    columns = ", ".join(task.columns)
+    if data == HUB:
+        if task.hub is None:
+            raise ValueError(
+                f"there is no {task.name} on the hub: the paper does not say which set it used; take --data FOLDER with "
+                f"{task.stem}.jsonl ({columns}), or a stream without {task.name}"
+            )
+        return task.hub
+    there = files(task, data)
+    if len(there) != 1:
+        wanted = " or ".join(f"{task.stem}.{ending}" for ending in task.endings)
+        raise ValueError(
+            f"the folder {data} holds {'more than one of' if there else 'no'} {wanted}: {task.name} wants one, with the columns {columns}"
+        )
+    return there[0]
+
+
+def load(task: type[FromRows], data: str) -> Rows:
+    """The task's rows of `data` (hub or a folder), read once as long as the file stays. ValueError where they cannot be had or few are usable."""
+    where = locate(task, data)
+    if data == HUB and task.hub_file:
+        where = download(str(where), task.hub_file)
+    stamp = (where.stat().st_mtime_ns, where.stat().st_size) if isinstance(where, Path) else (0, 0)
+    return _load(task, where, stamp)
+
+
+@lru_cache(maxsize=8)
+def _load(task: type[FromRows], where: str | Path, stamp: tuple[int, int]) -> Rows:
+    kept: dict[str, Item] = {}
+    skipped: list[tuple[str, str]] = []
+    for number, row in rows(where):
+        try:
+            if isinstance(row, Unusable):
+                raise row
+            items = task.usable(row)
+        except Unusable as reason:
+            items = [reason]
+        for place, made in enumerate(items, 1):
+            name = f"{number}" if len(items) == 1 else f"{number}/{place}"
+            if isinstance(made, Unusable):
+                skipped.append((name, str(made)))
+            elif made.id in kept:
+                skipped.append((name, "a repetition"))
+            else:
+                kept[made.id] = made
+    source = where.name if isinstance(where, Path) else where
+    if len(skipped) > len(kept) or not kept:
+        counts = Counter(reason for _, reason in skipped).most_common(3)
+        why = ", ".join(
+            f"{n} x {reason} (first in row {next(name for name, r in skipped if r == reason)})" for reason, n in counts
+        )
+        raise ValueError(f"{where}: {len(skipped)} of {len(skipped) + len(kept)} rows are unusable ({why or 'it is empty'}); "
+                         f"{task.name} wants the columns {', '.join(task.columns)}")  # fmt: skip
+    return Rows(source, tuple(sorted(kept.values(), key=lambda i: i.id)), tuple(skipped))
+
+
+def text_of(row: Mapping[str, Any], column: str) -> str:
+    """A cell that holds text. Unusable where it is missing, empty or something else."""
+    value = cell(row, column)
+    if not isinstance(value, str):
+        raise Unusable(f"{column} is no text")
+    return value.strip()
+
+
+def cell(row: Mapping[str, Any], column: str) -> Any:
+    """A cell. Unusable where it is missing, or empty: null, blank text, or the NaN that tables write for nothing."""
+    value = row.get(column)
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        raise Unusable(f"{column} is missing or empty")
+    return value
+
+
+def structure(row: Mapping[str, Any], column: str) -> Any:
+    """A cell that holds a list or an object, as a table has it or, for csv, written as JSON."""
+    value = cell(row, column)
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            raise Unusable(f"{column} is no list") from None
+    return value
+
+
+def squeeze(text: str) -> str:
+    """Text with every run of white space as one space: what makes two texts one key."""
+    return " ".join(text.split())

@@ -1,0 +1,90 @@
+"""Rows as they lie in files and on the hub. Parquet and the hub are read through `datasets`; jsonl line by line and csv record by record, so
+that a bad one costs one row: a table reader would refuse the whole file for it, or guess that 007 is a number.
+"""
+
+import csv
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Unusable(Exception):
+    """Why a row, or one of its problems, cannot be used. Rows are counted by this text."""
+
+
+def rows(where: str | Path) -> Iterator[tuple[int, dict[str, Any] | Unusable]]:
+    """(number from 1, row or why it is none) of a hub id or a file: a line of jsonl, a record of any other. ValueError in one line where it is unreadable."""
+    if isinstance(where, str):
+        return enumerate(_table(where, lambda datasets: datasets.load_dataset(where, split="train")), 1)
+    if where.suffix == ".jsonl":
+        return enumerate(_lines(where), 1)
+    if where.suffix == ".csv":
+        return enumerate(_records(where), 1)
+    # streamed: a copy in the cache would be taken for the file after a change
+    return enumerate(
+        _table(
+            where,
+            lambda datasets: datasets.load_dataset("parquet", data_files=str(where), split="train", streaming=True),
+        ),
+        1,
+    )
+
+
+def _table(where: str | Path, load: Callable[[Any], Any]) -> Iterator[dict[str, Any]]:
+    try:
+        import datasets
+    except ImportError:
+        raise ValueError(f"reading {where} needs the package datasets: pip install 'fst-bench[data]'") from None
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it says is said once, below
+    try:
+        yield from load(datasets)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise unreadable(where, error) from None
+
+
+def _records(path: Path) -> Iterator[dict[str, Any] | Unusable]:
+    """Cells are text; none where there is nothing or the NaN that tables write for it. Bytes that are no UTF-8 become lone surrogates."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
+        try:
+            for row in csv.DictReader(f):
+                long = None in row  # DictReader's key for what is over
+                yield (
+                    Unusable("more cells than columns")
+                    if long
+                    else {k: None if v in ("NaN", "nan") else v for k, v in row.items()}
+                )
+        except csv.Error as error:
+            raise unreadable(path, error) from None
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any] | Unusable]:
+    with path.open("rb") as f:
+        for line in f:
+            yield _row(line)
+
+
+def _row(line: bytes) -> dict[str, Any] | Unusable:
+    if not line.strip():
+        return Unusable("an empty line")
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError):  # also bytes that are no UTF-8, and a line that a kill has torn
+        return Unusable("a line that is not JSON")
+    return row if isinstance(row, dict) else Unusable("a line that is no JSON object")
+
+
+def download(repository: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, file, repo_type="dataset"))
+    except (OSError, ValueError) as error:
+        raise unreadable(repository, error) from None
+
+
+def unreadable(where: str | Path, error: Exception) -> ValueError:
+    """One line of what a reader complains of."""
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ValueError(f"cannot read {where}: {reason[:200]}")

@@ -1,0 +1,328 @@
+"""A place to run untrusted reference code on untrusted JSON, on a machine one wants to keep.
+
+    box = Sandbox()
+    box.call("def f(a): return a + 1", "f", {"a": 1})    # Outcome(status="ok", value=2, detail="")
+
+Each call has a fresh process: no environment, a fixed hash seed and `random.seed(0)`, the standard library only, what it prints
+goes nowhere. The only thing that comes out is a JSON value of bounded size. What else the code could reach depends on the machine,
+so the strongest way that WORKS here is found by trying, and `sandbox_kind()` names it for the record:
+
+  bubblewrap    an own file system with only Python and the system's libraries, own process, network and IPC namespaces
+  namespaces    own network and IPC namespaces; files only behind landlock
+  rlimits       limits on time, memory, file size (0: nothing grows) and, unless root, processes; no more than its guards say
+
+  + seccomp     the kernel does only what a computation needs: no process, thread, socket, signal, mount, trace or change of
+                rights; without scratch, no file is opened for writing at all
+  + landlock    files open and folders list only in Python's and the system's libraries and in the scratch folder.
+                Names, sizes and dates of other files can still be asked for, unless under bubblewrap
+  + scratch     /tmp is an empty file system of file_mb that only this call sees; it ends with the call
+
+Bare `rlimits`, which is all there is on macOS, keeps accidents away and no attacker: files, network and the user's other processes
+are open to the code, a process that leaves its session outlives its call, and macOS does not bound memory. Under `rlimits+seccomp` files can be read.
+No way hides the kernel's own faults, the time, or the CPU model.
+"""
+
+import contextlib
+import functools
+import json
+import math
+import os
+import queue
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Kind = Literal["bubblewrap", "namespaces", "rlimits"]
+Guard = Literal["landlock", "scratch", "seccomp"]
+Status = Literal["ok", "error", "timeout", "memory", "output", "killed"]
+
+
+class Limits(BaseModel):
+    """What one call may use."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Of wall time, from the moment the code starts."""
+    cpu_seconds: Annotated[int, Field(ge=1)] = 5
+    memory_mb: Annotated[int, Field(ge=64)] = 1024
+    """Of address space, Python's own 30 MB included."""
+    processes: Annotated[int, Field(ge=1)] = 1
+    """RLIMIT_NPROC. It matters only where seccomp is missing, which refuses every process and thread."""
+    output_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    """Of the returned value, as JSON."""
+    file_mb: Annotated[int, Field(ge=1)] = 16
+    """Of all files in the scratch folder together."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one call.
+
+    ok: `value` is what the function returned, as JSON reads it (tuples are lists, keys are strings; NaN and Infinity are errors).
+    error: the code or the function raised, left, or returned what is no JSON. timeout: wall or CPU time. memory: MemoryError.
+    output: a value longer than `output_bytes`. killed: the process died of a signal. `detail` is one short line.
+    """
+
+    status: Status
+    value: Any = None
+    detail: str = ""
+
+
+class Way(NamedTuple):
+    """How calls are held."""
+
+    kind: Kind
+    guards: tuple[Guard, ...]
+
+
+WAYS = (
+    Way("bubblewrap", ("landlock", "scratch", "seccomp")),
+    Way("bubblewrap", ("landlock", "seccomp")),
+    Way("bubblewrap", ("seccomp",)),
+    Way("namespaces", ("landlock", "scratch", "seccomp")),
+    Way("rlimits", ("landlock", "seccomp")),
+    Way("rlimits", ("seccomp",)),
+    Way("bubblewrap", ()),
+    Way("rlimits", ()),
+)
+"""Strongest first. Namespaces alone leave all files in view, so they come only with landlock."""
+
+CHILD = Path(__file__).with_name("child.py")
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+"""All of it. Sets of strings come in the same order in every call."""
+PATIENCE = 60.0
+"""Seconds beyond a call's own until its worker counts as hung; the worker has 30 of its own to start the code."""
+
+
+class Sandbox:
+    """`workers` calls at a time, each held to `limits`. May be used from several threads; its processes end with it.
+
+    RuntimeError if the machine cannot hold a call as it could when the way was found: then the code did not run.
+    """
+
+    def __init__(self, limits: Limits | None = None, workers: int = 2, way: Way | None = None):
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, not {workers}")
+        self.limits = limits or Limits()
+        self.way = way or strongest()
+        self.workers = workers
+        self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+        for _ in range(workers):
+            self._idle.put(Worker(self.limits, self.way))
+
+    @property
+    def kind(self) -> Kind:
+        return self.way.kind
+
+    def call(self, code: str, function: str, arguments: dict[str, Any]) -> Outcome:
+        """`function(**arguments)` in the namespace of `code`, which is executed first."""
+        token = secrets.token_hex(16)
+        try:
+            request = json.dumps(
+                {"token": token, "code": code, "function": function, "arguments": arguments}, allow_nan=False
+            )
+        except (TypeError, ValueError, RecursionError) as error:
+            return Outcome("error", detail=line(f"the arguments are no JSON: {error}"))
+        worker = self._idle.get()
+        try:
+            return judge(*worker.ask(request), token, self.limits)
+        finally:
+            self._idle.put(worker)
+
+    def map(self, calls: Sequence[tuple[str, str, dict[str, Any]]]) -> list[Outcome]:
+        """The outcomes of `call(*c)` for each of `calls`, in order."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(lambda c: self.call(*c), calls))
+
+
+class Worker:
+    """One server (child.py), started when first asked and again after it died; one question at a time."""
+
+    def __init__(self, limits: Limits, way: Way):
+        self.limits, self.way = limits, way
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, request: str) -> tuple[str, int, bytes]:
+        """How the call ended, its exit code, what it wrote. `hung` and `died` are the worker's own ends."""
+        if self.process is None or self.process.poll() is not None:
+            self.process = self.start()
+        process = self.process
+        assert process.stdin and process.stdout
+        hung = threading.Event()
+
+        def give_up() -> None:
+            hung.set()
+            kill(process)
+
+        watchdog = threading.Timer(self.limits.seconds + PATIENCE, give_up)
+        watchdog.start()
+        head = said = b""
+        try:
+            process.stdin.write(request.encode() + b"\n")
+            process.stdin.flush()
+            head = process.stdout.readline()
+            how, code, length = head.split()
+            said = process.stdout.read(int(length))
+            if len(said) < int(length):
+                raise ValueError("cut off")
+            return how.decode(), int(code), said
+        except (OSError, ValueError):
+            kill(process)
+            with contextlib.suppress(OSError):  # what was not sent is not sent later
+                process.stdin.close()
+            return "hung" if hung.is_set() else "died", 0, head + said + process.stdout.read()
+        except BaseException:  # an interrupt: the next question must not read this one's answer
+            kill(process)
+            raise
+        finally:
+            watchdog.cancel()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """A server in a session of its own. It leaves when our end of its pipe closes, however we end.
+
+        (Not by a death signal, as of `bwrap --die-with-parent`: that one means the thread that started it, not us.)
+        """
+        process = subprocess.Popen(
+            command(self.way.kind),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # the server's own complaints; the code's output goes nowhere
+            env=ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+        weakref.finalize(self, kill, process)
+        assert process.stdin
+        settings = {
+            "kind": self.way.kind,
+            "guards": self.way.guards,
+            "limits": self.limits.model_dump(),
+            "readable": readable(),
+        }
+        with contextlib.suppress(OSError):  # it died already; the question will say why
+            process.stdin.write(json.dumps(settings).encode() + b"\n")
+            process.stdin.flush()
+        return process
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """End a server and what it started."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def command(kind: Kind) -> list[str]:
+    """Python without site-packages, in what `kind` puts around it."""
+    python = [str(Path(sys.executable).resolve()), "-P", "-s", "-S", "-B", str(CHILD)]
+    if kind != "bubblewrap":
+        return python
+    binds = [word for path in (*readable(), str(CHILD)) for word in ("--ro-bind", path, path)]
+    devices = [word for path in ("/dev/null", "/dev/urandom") for word in ("--dev-bind", path, path)]
+    nobody = [
+        "--uid",
+        "1000",
+        "--gid",
+        "1000",
+    ]  # in there; root without its powers could not make the namespace of a scratch folder
+    return [
+        "bwrap",
+        "--unshare-all",
+        "--cap-drop",
+        "ALL",
+        *nobody,
+        *binds,
+        *devices,
+        "--proc",
+        "/proc",
+        "--dir",
+        "/tmp",
+        "--chdir",
+        "/",
+        *python,
+    ]
+
+
+def readable() -> list[str]:
+    """All that Python needs to start and to import its own library. (Below /tmp it would be hidden by a scratch folder: then there is none.)"""
+    python = [Path(os.__file__).parents[1], Path(sys.executable).resolve()]
+    system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/dev/urandom"]
+    return [str(path) for path in (*python, *map(Path, system)) if path.exists()]
+
+
+def judge(how: str, code: int, said: bytes, token: str, limits: Limits) -> Outcome:
+    """The outcome that a worker's report means. RuntimeError if the code never started."""
+    if how == "hung":
+        return Outcome("killed", detail="its worker hung")
+    if how == "died" or not said.startswith(b"+"):
+        raise RuntimeError(
+            f"the sandbox does not work here: {line(said.decode(errors='replace').strip().rpartition(chr(10))[2]) or how}"
+        )
+    if how == "late":
+        return Outcome("timeout", detail=f"no answer in {limits.seconds:g} s, or in {limits.cpu_seconds} s of CPU time")
+    if how == "long":
+        return Outcome("output", detail=f"more than {limits.output_bytes} bytes")
+    if said[1:].startswith(token.encode()):
+        return read(said[1 + len(token) :])
+    if said[1:]:
+        return Outcome("error", detail="something else was written where the answer goes")
+    if code < 0:
+        return Outcome("killed", detail=f"died of {signal.Signals(-code).name}")
+    return Outcome("error", detail=f"it ended without an answer, exit code {code}")
+
+
+def read(text: bytes) -> Outcome:
+    """The outcome that an answer states. The code may have written it: it is checked like any stranger's JSON."""
+    try:
+        found = json.loads(text, parse_constant=no_number, parse_float=finite)
+    except (ValueError, RecursionError) as error:
+        return Outcome("error", detail=line(f"the answer is no JSON: {error}"))
+    match found:
+        case {"status": "ok", "value": value}:
+            return Outcome("ok", value)
+        case {"status": ("error" | "memory" | "output") as status, "detail": str(detail)}:
+            return Outcome(status, detail=line(detail))
+    return Outcome("error", detail="the answer is none of ours")
+
+
+def no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else no_number(text)
+
+
+def line(text: str) -> str:
+    """One short printable line."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:400]).split())[:200]
+
+
+@functools.cache
+def strongest() -> Way:
+    """The first of WAYS that holds a call on this machine."""
+    ways = [w for w in WAYS if w.kind != "bubblewrap" or shutil.which("bwrap")]
+    for way in ways if sys.platform == "linux" else WAYS[-1:]:
+        with contextlib.suppress(RuntimeError, OSError):
+            if Sandbox(workers=1, way=way).call("import fractions\ndef f(): return 1", "f", {}).status == "ok":
+                return way
+    raise RuntimeError("no sandbox works here, not even limits: is Python's own library readable?")
+
+
+def sandbox_kind() -> str:
+    """How reference code is held on this machine, for the record: 'bubblewrap+landlock+scratch+seccomp'."""
+    return "+".join([strongest().kind, *strongest().guards])

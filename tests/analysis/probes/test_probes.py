@@ -1,0 +1,160 @@
+"""Probes of real finished runs, with two stages each and nothing in them but seconds of learning."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import fst_bench
+from fst_bench.embedded.text import Writer
+from fst_bench.analysis.probes import probe
+from fst_bench.analysis.probes.forgetting import HUB, task_manager
+from fst_bench.embedded.general.data import documents
+from fst_bench.embedded.general.write import sets
+from fst_bench.analysis.probes.opened import Opened
+from fst_bench.harness.store import Store
+
+N = 4
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    out = tmp_path_factory.mktemp("runs")
+    stream = out / "two.yaml"
+    stream.write_text(
+        "name: two\nversion: 1\ndescription: d\nstages: [{task: hover, problems: 8}, {task: physics, problems: 8}]\n"
+    )
+    same = {"preset": "smoke", "out": out, "stage_problems": 8, "checkpoint": {"every": 1, "keep": 1}}
+    return {method: fst_bench.run(stream=str(stream), method=method, **same).path for method in ("rl", "fst")}
+
+
+def test_the_stages_ends_are_still_there(runs: dict[str, Path]) -> None:
+    assert [p.name for p in Store(runs["rl"]).checkpoints()] == ["step-000002", "step-000004"]
+
+
+def test_drift(runs: dict[str, Path]) -> None:
+    rows = probe("drift", runs["fst"], n=N)
+    assert len(rows) == 2 * 2 * 2 * 2  # stages, tasks, prompt modes, directions
+    assert all(0 < row["kl_per_token"] < 5 for row in rows)
+    assert all(row["kl_per_answer"] == pytest.approx(row["kl_per_token"] * row["tokens_per_answer"]) for row in rows)
+    forth, back = (
+        [r["kl_per_token"] for r in rows if r["key"]["direction"] == d] for d in ("policy||base", "base||policy")
+    )
+    assert forth != back
+    assert Store(runs["fst"]).broken() == []  # nothing of the run itself was touched
+
+
+def test_channels(runs: dict[str, Path]) -> None:
+    cells = {
+        tuple(r["key"][k] for k in ("stage", "weights", "prompt")): r["accuracy"]
+        for r in probe("channels", runs["rl"], n=N)
+    }
+    assert len(cells) == 2 * 2 * 2
+    for stage in (1, 2):  # rl has no prompt of its own: its columns agree, draw by draw
+        for weights in ("base", "trained"):
+            assert cells[stage, weights, "seed"] == cells[stage, weights, "evolved"]
+    assert len(probe("channels", runs["fst"], n=N)) == 8
+
+
+def test_ood_is_of_other_tasks_and_other_difficulties(runs: dict[str, Path]) -> None:
+    rows = probe("ood", runs["rl"], n=N)
+    cases = {(row["key"]["task"], json.dumps(row["key"]["difficulty"])) for row in rows}
+    assert {"math", "codeio", "star-graph"} <= {task for task, _ in cases}
+    config = json.loads((runs["rl"] / "config.json").read_text())["config"]["difficulty"]
+    assert ("hover", json.dumps(config["hover"])) not in cases and ("math", json.dumps(config["math"])) in cases
+    assert len(rows) == 2 * len(cases)
+    others = {
+        key: r["accuracy"]
+        for r in probe("ood", runs["fst"], n=N)
+        if r["key"]["weights"] == "base"
+        for key in [json.dumps(r["key"])]
+    }
+    assert others == {
+        json.dumps(r["key"]): r["accuracy"] for r in rows if r["key"]["weights"] == "base"
+    }  # the base is the same one
+
+
+def test_plasticity_from_the_base_is_a_plain_rl_run(runs: dict[str, Path], tmp_path: Path) -> None:
+    rows = probe("plasticity", runs["fst"], task="math", problems=8)
+    assert [row["key"]["stage"] for row in rows] == [0, 1, 2]
+    plain = fst_bench.run(
+        "single-math", "rl", preset="smoke", out=tmp_path, stage_problems=8, checkpoint={"every": 1, "keep": 1}
+    )
+    fresh, mine = (Store(p).rows("rollouts") for p in (plain.path, runs["fst"] / rows[0]["run"]))
+    assert fresh == mine
+    starts = [Store(runs["fst"] / row["run"]).rows("evals")[0]["kl"] for row in rows]
+    assert starts[0] == 0.0 and 0 < starts[1] != starts[2] > 0  # the others start from where the run's stages ended
+
+
+def test_a_stopped_probe_goes_on(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["fst"], run, ignore=shutil.ignore_patterns("probes"))
+    whole = probe("channels", run, n=N)
+    path = run / "probes" / "channels.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    marked = [{**json.loads(line), "marked": True} for line in lines[:5]]  # a row that is measured again loses its mark
+    path.write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in marked) + lines[5][:20])
+    assert probe("channels", run, n=N) == marked + whole[5:]
+    assert path.read_bytes().splitlines(keepends=True)[5:] == lines[5:]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("drfit", {}, "unknown probe 'drfit': did you mean drift"),
+        ("plasticity", {"task": "hover"}, "the stream holds hover: plasticity wants one of math, codeio, star-graph"),
+        ("plasticity", {"task": "maths"}, "unknown task 'maths'"),
+    ],
+)
+def test_what_cannot_be_probed_is_refused(runs: dict[str, Path], name: str, options: dict, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        probe(name, runs["rl"], **options)
+
+
+def test_an_unfinished_run_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(runs["rl"], tmp_path / "run")
+    (tmp_path / "run" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="is not finished: fst-bench resume"):
+        probe("drift", tmp_path / "run")
+
+
+def test_forgetting_is_lm_evals_own_score(runs: dict[str, Path]) -> None:
+    rows = {
+        (r["key"]["task"], r["key"]["weights"]): r
+        for r in probe("forgetting", runs["rl"], tasks=["fst_copy", "fst_copy_choice", "fst_text"], n=6)
+    }
+    assert len(rows) == 6
+    for weights in ("base", "trained"):  # four steps of RL do not unlearn copying
+        assert rows["fst_copy", weights]["scores"] == [1.0] * 6 and rows["fst_copy", weights]["metric"] == "exact_match"
+        assert rows["fst_copy_choice", weights]["scores"] == [1.0] * 6
+    before, after = rows["fst_text", "base"]["scores"], rows["fst_text", "trained"]["scores"]
+    assert before != after and all(-60 < score < 0 for score in before)
+
+    # the log-likelihoods, by a plain forward pass of transformers
+    opened = Opened(runs["rl"])
+    for doc, score in zip(documents("text")[:6], before, strict=True):
+        chat = [{"role": "system", "content": doc["system"]}, {"role": "user", "content": doc["question"]}]
+        head = opened.policy.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        prompt, target = (
+            opened.policy.tokenizer.encode(text, add_special_tokens=False) for text in (head, doc["target"])
+        )
+        with torch.no_grad():
+            logits = opened.policy.base(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+        expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(target)[:, None]).sum()
+        assert score == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_an_unknown_lm_eval_task_is_named(runs: dict[str, Path]) -> None:
+    with pytest.raises(ValueError, match="lm-eval has no task 'fst_cop': is it one of fst_copy"):
+        probe("forgetting", runs["rl"], tasks=["fst_cop"])
+    assert set(HUB) <= set(task_manager(False).all_tasks)
+
+
+def test_the_shipped_documents_are_the_writers() -> None:
+    for name, rows in sets().items():
+        assert documents(name) == rows
+        assert all("choices" not in row or len(set(row["choices"])) == 4 for row in rows)
+    pretrained = {Writer(0).document(i, 0.0, 0.0).user for i in range(5000)}
+    assert not pretrained & {row["question"] for name, rows in sets().items() if name != "text" for row in rows}

@@ -1,0 +1,117 @@
+"""The figures plot every row once, where it belongs."""
+
+import re
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from fst_bench.analysis.report import figures, load
+
+
+@pytest.fixture(params=[None, 33], ids=["finished", "unfinished"])
+def run(make_run, request):
+    return load(make_run(steps=request.param))
+
+
+TASKS = ["math", "codeio", "hover", "star-graph"]
+
+
+def lines(axes, label):
+    return [line for line in axes.get_lines() if line.get_label() == label]
+
+
+def test_continual_plots_every_row(run):
+    figure = figures.continual(run.evals, run.stages, TASKS)
+    modes = ["system", "seed", "recalled"]
+    assert len(figure.axes) == len(modes)
+    plotted = 0
+    for axes, mode in zip(figure.axes, modes, strict=True):
+        for task in TASKS:
+            rows = run.evals.query("task == @task and prompt_mode == @mode")
+            (line,) = lines(axes, task)
+            assert line.get_xdata().tolist() == rows["problems"].tolist()
+            assert line.get_ydata().tolist() == rows["accuracy"].tolist()
+            plotted += len(line.get_xdata())
+        larger = [line for line in axes.get_lines() if line.get_markersize() > 8 and line.get_linestyle() == "None"]
+        assert sum(len(line.get_xdata()) for line in larger) == int(
+            run.evals.query("prompt_mode == @mode")["boundary"].sum()
+        )
+        assert {line.get_linestyle() for task in TASKS for line in lines(axes, task)} == {figures.MODES[mode][0]}
+    assert plotted == len(run.evals)
+    assert len({line.get_marker() for task in TASKS for line in lines(figure.axes[0], task)}) == len(TASKS), (
+        "readable without colour"
+    )
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1 math", "2 codeio", "3 hover", "4 star-graph"]
+
+
+def test_narrow_stages_are_numbered_only():
+    stages = pd.DataFrame(
+        [{"stage": i, "task": "star-graph", "start": 16 * i - 16, "end": 16 * i} for i in range(1, 21)]
+    )
+    steps = pd.DataFrame({"step": [1], "stage": [1], "problems": [16], "reward": [0.5]})
+    figure = figures.reward(steps, stages, ["star-graph"])
+    assert [text.get_text() for text in figure.axes[0].texts] == [str(i) for i in range(1, 21)]
+
+
+def test_reward_plots_every_step(run):
+    (axes,) = figures.reward(run.steps, run.stages, TASKS).axes
+    (dots,) = lines(axes, "each step")
+    assert dots.get_ydata().tolist() == run.steps["reward"].tolist()
+    means = [line for line in axes.get_lines() if line.get_linewidth() == 1.8]
+    assert sum(len(line.get_xdata()) for line in means) == len(run.steps)
+    first = run.steps.query("stage == 1")["reward"].to_numpy()
+    assert means[0].get_ydata()[2] == pytest.approx(first[:5].mean())
+    assert means[0].get_ydata()[-1] == pytest.approx(first[-3:].mean()), "the next stage is not mixed in"
+
+
+def test_kl_plots_every_system_row_and_fills_the_own_stage(run):
+    evals = run.evals.query("prompt_mode == 'system'")
+    figure = figures.kl_accuracy(evals, run.stages, TASKS)
+    for axes, (stage, task) in zip(figure.axes, enumerate(TASKS, start=1), strict=True):
+        rows = evals.query("task == @task")
+        (path,) = lines(axes, task)
+        assert (
+            path.get_xdata().tolist() == rows["kl"].tolist() and path.get_ydata().tolist() == rows["accuracy"].tolist()
+        )
+        (own,) = [line for line in axes.get_lines() if line.get_markersize() == 7]
+        assert own.get_xdata().tolist() == rows[rows["stage"] == stage]["kl"].tolist()
+
+
+@pytest.mark.parametrize("count", [1, 5, 9])
+def test_any_number_of_tasks(make_run, count):
+    run = load(make_run(tasks=[f"task{i}" for i in range(count)]))
+    tasks = run.stages["task"].tolist()
+    kl = figures.kl_accuracy(run.evals.query("prompt_mode == 'system'"), run.stages, tasks)
+    assert [axes.get_title(loc="left") for axes in kl.axes] == tasks
+    looks = {(colour, marker) for _, colour, marker in figures.styled(tasks)}
+    assert len(looks) == len(tasks)
+
+
+def test_wilson_against_published_values():
+    low, high = figures.wilson(pd.Series([0.0, 15 / 148, 1.0]), pd.Series([20, 148, 20]))
+    np.testing.assert_allclose(
+        low, [0.0, 0.0624, 0.8389], atol=2e-4
+    )  # the middle one: Newcombe 1998, table I, 15 of 148
+    np.testing.assert_allclose(high, [0.1611, 0.1605, 1.0], atol=2e-4)
+
+
+def test_svg_is_named_and_stable(finished_run):
+    run = load(finished_run)
+
+    def draw(name):
+        return figures.to_svg(figures.continual(run.evals, run.stages, TASKS), name, 'a "label" <b>')
+
+    first = draw("one")
+    assert first == draw("one")
+    assert all(name.startswith("one-") for name in re.findall(r'\bid="([^"]*)"', first))
+    assert set(re.findall(r'\bid="([^"]*)"', first)).isdisjoint(re.findall(r'\bid="([^"]*)"', draw("two")))
+    assert "a &quot;label&quot; &lt;b&gt;" in first and "<metadata" not in first and "<style" not in first
+
+
+def test_drawing_leaves_the_global_style_alone(finished_run):
+    run = load(finished_run)
+    before = dict(matplotlib.rcParams)
+    figures.to_svg(figures.continual(run.evals, run.stages, TASKS), "one", "label")
+    assert dict(matplotlib.rcParams) == before

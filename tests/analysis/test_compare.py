@@ -1,0 +1,205 @@
+"""Tables over seeds, from run directories written by hand, against intervals worked out by hand; what does not belong together."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from written import write_run
+
+from fst_bench.analysis import interval, latex, load, markdown, spreadsheet, tables, terminal, write_page
+from fst_bench.analysis.tables import Cell
+from fst_bench.leaderboard.submit import submit
+
+
+def test_the_interval_by_hand() -> None:
+    # mean 3, standard deviation sqrt(2.5), t(.975, 4) = 2.7764: 2.7764 * sqrt(2.5) / sqrt(5) = 1.9632
+    assert interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3.0, 1.9632), abs=1e-4)
+    assert interval([0.5])[0] == 0.5 and math.isnan(interval([0.5])[1])
+
+
+def set_end(run: Path, accuracy: float) -> None:
+    """Make a run of one stage end at an accuracy, and nothing else of it."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["stages"][0]["end"]["system"] = accuracy
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_means_and_differences_paired_by_seed(tmp_path: Path) -> None:
+    for seed, (rl, fst) in enumerate([(0.5, 0.7), (0.6, 0.81), (0.4, 0.59)]):
+        set_end(write_run(tmp_path, "rl", seed, noise=0), rl)
+        set_end(write_run(tmp_path, "fst", seed, noise=0), fst)
+    set_end(
+        write_run(tmp_path, "fst", 9, noise=0), 0.0
+    )  # a seed that rl does not have counts in the mean, not in the difference
+    learning = tables(load([tmp_path]))[0]
+    assert learning.title == "Learning" and learning.columns == ["1 math", "stages' ends", "within stages"]
+    rl, fst = learning.rows
+    assert (rl.label, rl.seeds, fst.label, fst.seeds) == ("rl", 3, "fst", 4)
+    # .5 .6 .4: standard deviation .1, t(.975, 2) = 4.3027: +- .2484
+    assert (rl.cells[0].value, rl.cells[0].low, rl.cells[0].high) == pytest.approx(
+        (0.5, 0.5 - 0.2484, 0.5 + 0.2484), abs=1e-4
+    )
+    assert fst.cells[0].value == pytest.approx(2.1 / 4)
+    # the differences .20 .21 .19: mean .20, standard deviation .01: +- .0248
+    (difference,) = learning.differences
+    cell = difference.cells[0]
+    assert difference.seeds == 3 and (cell.value, cell.low, cell.high) == pytest.approx((0.2, 0.1752, 0.2248), abs=1e-4)
+    assert cell.clear and str(cell) == "+0.20 ± 0.02"
+    assert "| fst | 3 | **+0.20 ± 0.02** |" in markdown(learning)
+
+
+def test_a_cell_in_words() -> None:
+    assert str(Cell(math.nan)) == "–" and str(Cell(0.5)) == "0.50"
+    assert str(Cell(2.0, 1.5, 3.5)) == "2.00 (1.50 to 3.50)" and str(Cell(1234.5, 1000.0, 1469.0, digits=0)) == "1,234"
+    assert str(Cell(0.75, mark="<")) == "<0.75"
+    assert not Cell(0.1, -0.1, 0.3, difference=True).clear and not Cell(0.1, 0.05, 0.15).clear
+    assert Cell(-0.1, -0.2, -0.05, difference=True).clear
+
+
+def test_transfer_is_shown_where_there_are_stages(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path, "rl", seed, tasks=("math", "hover"), length=160)
+    learning, remembering, spending = tables(load([tmp_path]))
+    assert learning.columns == ["1 math", "2 hover", "stages' ends", "within stages"]
+    assert remembering.columns == ["end, own prompt", "end, weights only", "anytime", "bwt", "forgetting", "fwt"]
+    values = dict(zip(remembering.columns, remembering.rows[0].cells, strict=True))
+    assert values["bwt"].value == pytest.approx(-0.1) and values["anytime"].value == 0.5
+    spent = dict(zip(spending.columns, spending.rows[0].cells, strict=True))
+    assert spent["seconds"].value == 3.0 and spent["rollouts"].value == pytest.approx(
+        8 * (320 + 352) / 2
+    )  # seed 1 has 16 more problems a stage
+
+
+def test_dollars_are_shown_where_some_were_spent_or_may_have_been(tmp_path: Path) -> None:
+    runs = {
+        (method, seed): write_run(tmp_path, method, seed, tasks=("math", "hover"), length=160)
+        for method in ("rl", "fst")
+        for seed in range(2)
+    }
+
+    def charge(method: str, seed: int, usd: float | None) -> None:
+        ledger = json.loads((runs[method, seed] / "ledger.json").read_text())
+        (runs[method, seed] / "ledger.json").write_text(json.dumps(ledger | {"reflection_usd": usd}))
+
+    def dollars() -> list[str]:
+        spending = next(table for table in tables(load([tmp_path])) if table.title == "Spending")
+        return [
+            str(dict(zip(spending.columns, row.cells, strict=True)).get("reflection USD")).split(" ")[0]
+            for row in spending.rows
+        ]
+
+    charge("fst", 0, 0.0)
+    assert dollars() == ["None", "None"]
+    charge("fst", 0, 1.0)
+    charge("fst", 1, 2.0)
+    assert dollars() == ["0.00", "1.50"]  # rl, fst; an older ledger without the key spent nothing
+    charge("fst", 1, None)
+    assert dollars() == ["0.00", "–"]
+
+
+def test_every_format_has_every_number(tmp_path: Path) -> None:
+    for method in ("rl", "fst", "gepa"):
+        for seed in range(3):
+            write_run(tmp_path, method, seed, length=320)
+    made = tables(load([tmp_path]))
+    rows = list(csv.DictReader(io.StringIO(spreadsheet(made))))
+    assert len(rows) == sum(len(row.cells) for table in made for row in (*table.rows, *table.differences))
+    for table in made:
+        console = Console(width=400, record=True, file=io.StringIO())
+        console.print(terminal(table))
+        texts = (
+            markdown(table),
+            latex(table).replace(r" $\pm$ ", " ± ").replace("--", "–").replace("$<$", "<"),
+            console.export_text(),
+        )
+        for row in (*table.rows, *table.differences):
+            for cell in row.cells:
+                assert all(str(cell) in text for text in texts), (table.title, str(cell))
+    mine = [
+        r
+        for r in rows
+        if r["table"] == "Learning" and r["kind"] == "mean" and r["method"] == "fst" and r["column"] == "1 math"
+    ]
+    assert float(mine[0]["value"]) == made[0].rows[[r.label for r in made[0].rows].index("fst")].cells[0].value
+    for text in map(latex, made):
+        assert text.count(r"\begin{table}") == 1 and text.count(r"\toprule") == 1
+        body = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+        assert len({line.count(" & ") for line in body}) == 1  # every row has every column
+
+
+def test_the_difficulty_of_a_task_that_a_stream_does_not_hold_keeps_no_runs_apart(tmp_path: Path) -> None:
+    """A task that came later is in the settings of newer runs only."""
+    old, new = {"math": {"operations": 8}}, {"math": {"operations": 8}, "hover-search": {"shown": 3}}
+    write_run(tmp_path, "rl", 0, change={"difficulty": old})
+    for method, seed in (("rl", 1), ("fst", 0)):
+        write_run(tmp_path, method, seed, change={"difficulty": new})
+    assert len(load([tmp_path])) == 3
+    write_run(tmp_path, "gepa", 0, change={"difficulty": {"math": {"operations": 2}}})
+    with pytest.raises(ValueError, match="does not belong in this table: difficulty"):
+        load([tmp_path])
+
+
+def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", "rl", 0)
+    cases = [
+        ("b", {"tasks": ("hover",)}, "stream single-hover@1, the others have single-math@1"),
+        ("c", {}, "second run of rl with seed 0"),
+        ("e", {"change": {"stage_problems": 12}}, "stage_problems 12, the others have None"),
+        ("f", {"change": {"batch": 16}}, "batch 16, the others have 8"),
+        ("g", {"change": {"evaluation": {"boundary": 8}}}, "evaluation {'boundary': 8}, the others have"),
+    ]
+    for name, options, reason in cases:
+        write_run(tmp_path / name, "rl", 0, **options)
+        with pytest.raises(ValueError, match=reason):
+            load([tmp_path / "a", tmp_path / name])
+    with pytest.raises(ValueError, match=r"stream single-hover@1, .* one stream at a time"):
+        load([tmp_path / "a", tmp_path / "b"])
+    write_run(tmp_path / "i", "fst", 0, change={"slow": {"cap": 2.0}})
+    assert [run.method for run in load([tmp_path / "a", tmp_path / "i"])] == ["rl", "fst"]
+    with pytest.raises(ValueError, match="no finished run"):
+        load([tmp_path / "d"])
+
+
+def test_a_setting_that_is_younger_than_a_run_had_its_default(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", "rl", 0)
+    evaluation = json.loads((old / "config.json").read_text())["config"]["evaluation"]
+    write_run(tmp_path / "new", "rl", 1, change={"backend": "torch", "evaluation": evaluation | {"samples": 1}})
+    assert len(load([tmp_path])) == 2
+    write_run(tmp_path / "other", "rl", 2, change={"backend": "vllm-deepspeed"})
+    assert [run.method for run in load([tmp_path])] == [
+        "rl (backend=torch)",
+        "rl (backend=torch)",
+        "rl (backend=vllm-deepspeed)",
+    ]
+
+
+def test_a_method_under_several_settings_is_several_rows(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for cap in (2.0, 5.0):
+            write_run(
+                tmp_path / f"cap-{cap}",
+                "fst",
+                seed,
+                change={"slow": {"cap": cap, "group": 8}, "settings": {"share": cap / 10}},
+            )
+        write_run(tmp_path, "rl", seed)
+    runs = load([tmp_path])
+    ours = ["fst (settings.share=0.2, slow.ratio_clip_max=2.0)", "fst (settings.share=0.5, slow.ratio_clip_max=5.0)"]
+    made = tables(runs)[0]
+    assert [row.label for row in made.rows] == ["rl", *ours] and {row.seeds for row in made.rows} == {2}
+    assert [row.label for row in made.differences] == ours
+    assert [row.label for row in tables(runs, ours[0])[0].differences] == ["rl", ours[1]]
+    page = write_page(runs, tmp_path / "page").read_text()
+    assert all(name in page for name in ours)
+    with pytest.raises(ValueError, match="a submission is one method's, these runs are of"):
+        submit([tmp_path / "cap-2.0", tmp_path / "cap-5.0"], "n", "o", "open", "", tmp_path / "n.zip")
+
+
+def test_runs_of_a_probe_are_no_runs_of_the_sweep(tmp_path: Path) -> None:
+    path = write_run(tmp_path, "rl", 0)
+    write_run(path / "probes" / "plasticity" / "hover", "rl", 0)
+    assert [run.path for run in load([tmp_path])] == [path]

@@ -1,0 +1,109 @@
+"""Figures plot their data, the page holds together, the command writes every file."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from written import write_run
+
+from fst_bench.cli import main
+from fst_bench.analysis import load
+from fst_bench.analysis.figures import draw, look
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for method in ("base", "gepa", "rl", "fst", "mine"):
+        for seed in range(3):
+            write_run(folder / "one", method, seed, probes=method in ("rl", "fst"))
+            write_run(folder / "several", method, seed, tasks=("math", "hover"), length=160, every=80)
+    return folder
+
+
+def test_figures_and_their_data(out: Path) -> None:
+    runs = load([out / "one"])
+    drawn = {d.name: d for d in draw({"math": runs})}
+    assert list(drawn) == ["efficiency", "fits", "drift", "learning", "channels", "plasticity", "forgetting"]
+    (axes,) = drawn["efficiency"].figure.axes
+    data = drawn["efficiency"].data
+    for method in ("gepa", "rl", "fst"):
+        mine = data[data["method"] == method]
+        (points,) = [line for line in axes.get_lines() if line.get_marker() == look(method, ["mine"])["marker"]]
+        assert points.get_ydata().tolist() == mine["mean"].tolist() and mine["running_maximum"].is_monotonic_increasing
+    assert "x fewer" in axes.get_title(loc="left") + axes.get_title()
+    assert drawn["fits"].data.set_index("method").loc["fst", "A"] == pytest.approx(0.85, abs=0.05)
+    cells = drawn["channels"].data.set_index(["weights", "prompt"])["mean"]
+    assert drawn["channels"].data["half"].notna().all() and cells["trained", "evolved"] > 0.7 > cells["base", "evolved"]
+    bars = drawn["plasticity"].data.set_index("start_from")["mean"]
+    assert bars.to_dict() == pytest.approx({"rl": 0.62, "base": 0.7, "fst": 0.64})
+    deltas = drawn["forgetting"].data
+    assert len(deltas) == 2 * 2 * 3 and (deltas["delta"] < 0.1).all() and (deltas["error"] > 0).all()
+    for d in drawn.values():
+        assert "seed" in d.caption and len(d.data)
+    looks = [tuple(look(m, ["mine", "yours"]).values()) for m in ("base", "gepa", "rl", "fst", "mine", "yours")]
+    assert len({marker for _, marker, _ in looks}) == len({colour for colour, _, _ in looks}) == 6
+
+
+def test_no_text_of_a_figure_lies_on_another(out: Path) -> None:
+    for name in ("one", "several"):
+        for d in draw({name: load([out / name])}):
+            d.figure.draw_without_rendering()
+            for axes in d.figure.axes:
+                boxes = [(text.get_text(), text.get_window_extent()) for text in axes.texts if text.get_text()]
+                for i, (first, a) in enumerate(boxes):
+                    for second, b in boxes[i + 1 :]:
+                        assert not a.overlaps(b), (d.name, first, second)
+
+
+def test_a_legend_of_many_methods_stays_within_its_figure(tmp_path: Path) -> None:
+    methods = [
+        "base",
+        "gepa",
+        "rl",
+        "fst",
+        *(f"fst-with-the-letter-{letter}" for letter in "abcdefghijk"),
+        "mine (settings.probe=3, code=0f3e4e)",
+    ]
+    for method in methods:
+        for seed in range(2):
+            shape = method if method in ("base", "gepa", "rl") else "fst"
+            write_run(tmp_path / "one", method, seed, shape=shape, probes=method.startswith("fst"))
+            write_run(tmp_path / "several", method, seed, shape=shape, tasks=("math", "hover"), length=160, every=80)
+    for name in ("one", "several"):
+        drawn = draw({name: load([tmp_path / name])})
+        legends = [(d, legend) for d in drawn for legend in d.figure.legends]
+        assert {"learning", "plasticity" if name == "one" else "several"} <= {d.name for d, _ in legends}
+        for d, legend in legends:
+            d.figure.draw_without_rendering()
+            extent = legend.get_window_extent()
+            assert extent.x0 >= 0 and extent.x1 <= d.figure.bbox.x1, d.name
+
+
+def test_the_command_writes_every_file(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["compare", str(out / "several"), "--format", "markdown", "--out", str(tmp_path / "page"), "--json"]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert printed.startswith("**Learning.**") and "| minus rl |" in printed
+    said = json.loads(printed.splitlines()[-1])
+    html = Path(said["page"]).read_text()
+    assert "1 math" in html and "http://" not in html.replace("http://www.w3.org", "") and html.count("<svg") == 2
+    names = sorted(p.relative_to(tmp_path / "page").as_posix() for p in (tmp_path / "page").rglob("*") if p.is_file())
+    figures = [f"figures/{name}.{kind}" for name in ("continual", "learning") for kind in ("csv", "svg")]
+    assert names == ["compare.html", *figures, "tables.csv", "tables.md", "tables.tex"]
+    assert (tmp_path / "page" / "tables.csv").read_text() == said["tables"]
+    data = pd.read_csv(tmp_path / "page" / "figures" / "continual.csv")
+    assert (
+        set(data["method"]) == {"gepa", "rl", "fst", "mine"} and data.groupby(["method", "task"]).size().nunique() == 1
+    )
+    assert len(pd.read_csv(StringIO(said["tables"]))) > 50
+    before = html
+    assert main(["compare", str(out / "several"), "--out", str(tmp_path / "page")]) == 0
+    assert Path(said["page"]).read_text() == before  # the same bytes for the same runs
+    assert main(["compare", str(out)]) == 2
+    assert "does not belong in this table" in capsys.readouterr().err
+    assert main(["compare", str(out / "several"), "--reference", "mien"]) == 2
+    assert "did you mean mine? There are" in capsys.readouterr().err

@@ -1,0 +1,213 @@
+"""Bad input: one clear line, no traceback, exit code 2, nothing lost."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fst_bench.cli import main
+from fst_bench.harness.store import Store
+from fst_bench.tasks.stream import stream_files
+
+RUN = ["run", "--stream", "single-math", "--method", "rl", "--preset", "smoke", "--set", "stage_problems=4"]
+
+
+def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert code == 2 and err.count("\n") == 1 and err.startswith("fst-bench: ") and not out
+    return err
+
+
+def test_bad_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "typo.yaml").write_text("name: x\nversion: 1\ndescription: d\nstages: [{taks: math, problems: 9}]\n")
+    (tmp_path / "half.yaml").write_text("name: x\nversion: 1\ndescription: d\nstages: [{task: math}]\n")
+    (tmp_path / "shipped.yaml").write_text(
+        "name: continual-4\nversion: 1\ndescription: d\nstages: [{task: math, problems: 9}]\n"
+    )
+    (tmp_path / "file").write_text("")
+    cases = [
+        (["run", "--stream", str(tmp_path / "typo.yaml"), "--method", "fst"], "did you mean task"),
+        (["run", "--stream", str(tmp_path / "none.yaml"), "--method", "fst"], "No such file"),
+        (["run", "--stream", "continual-4", "--method", "fts"], "did you mean fst? There are base, fst, fst-archive"),
+        ([*RUN, "--set", "difficulty.math.operations=0"], "operations"),
+        ([*RUN, "--set", "cap"], "key=value"),
+        (
+            ["run", "--stream", "continual-4", "--method", "rl", "--preset", "smoke", "--set", "stage_problems=1"],
+            "ends of two stages",
+        ),
+        ([*RUN, "--set", "seed=x"], "seed"),
+        ([*RUN, "--out", str(tmp_path / "file")], "cannot write"),
+        ([*RUN, "--model", str(tmp_path)], "the folder has no config.json"),
+        (["resume", str(tmp_path)], "is no run"),
+        (["report", str(tmp_path)], "is no run"),
+        (["validate", "run", str(tmp_path)], "is no run"),
+        (["show", "method", "rll"], "did you mean rl"),
+        (["show", "stream", "single-maths"], "did you mean single-math"),
+        (["run", "--stream", str(tmp_path / "half.yaml"), "--method", "fst"], "stages.0.problems: Field required\n"),
+        (
+            ["run", "--stream", str(tmp_path / "shipped.yaml"), "--method", "fst"],
+            "a stream named continual-4 is shipped",
+        ),
+        (["list", "things"], "streams"),
+        (["rum"], "run"),
+    ]
+    for arguments, expected in cases:
+        assert expected in complaint(arguments, capsys), arguments
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "half.yaml", "shipped.yaml", "typo.yaml"]
+
+
+def test_a_file_that_lies_there_may_be_meant(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("my_method.py", "my-stream.yaml"):
+        (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean ./my_method.py?" in complaint(
+        ["run", "--stream", "single-math", "--method", "my-method"], capsys
+    )
+    assert "did you mean ./my-stream.yaml?" in complaint(["run", "--stream", "my-stream", "--method", "rl"], capsys)
+
+
+def test_show_prints_the_file_of_a_stream_and_the_knobs_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "stream", "continual-4-drift"]) == 0
+    out = capsys.readouterr().out
+    assert stream_files()["continual-4-drift"].read_text().rstrip() in out and "█" in out
+    assert main(["show", "task", "math"]) == 0
+    assert "  --set difficulty.math.format_given=false    bool\n" in capsys.readouterr().out
+
+
+def test_a_truncated_checkpoint_loses_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main([*RUN, "--set", "checkpoint.every=1", "--out", str(tmp_path), "--json"]) == 0
+    run = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["run"])
+    (run / "manifest.json").unlink()  # as if it had been killed at the very end
+    weights = sorted(run.glob("checkpoints/*/weights.safetensors"))[-1]
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    events = (run / "events.jsonl").read_bytes()
+    assert "is damaged" in complaint(["resume", str(run)], capsys)
+    assert (run / "events.jsonl").read_bytes() == events
+    weights.write_bytes(whole)
+    assert main(["resume", str(run)]) == 0
+
+
+def test_dry_run_costs_nothing_and_says_what_it_would(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert (
+        main(
+            [
+                "run",
+                "--stream",
+                "continual-4",
+                "--method",
+                "fst",
+                "--out",
+                str(tmp_path / "runs"),
+                "--dry-run",
+                "--json",
+            ]
+        )
+        == 0
+    )
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert facts["cost"]["training_rollouts"] == 8 * facts["cost"]["problems"]
+    assert facts["config"]["fast"]["cycle"] == 5
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["streams", "methods", "tasks", "presets", "runs"])
+def test_list(kind: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["list", kind, "--out", str(tmp_path), "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out.splitlines()[-1])[kind]
+    assert (kind == "runs") != bool(entries)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("stream", "paper-3"), ("method", "fst"), ("task", "star-graph"), ("preset", "tiny")]
+)
+def test_show(kind: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", kind, name]) == 0
+    assert len(capsys.readouterr().out) > 100
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list methods",
+        "show method fst",
+        "show task math",
+        "show stream continual-4",
+        "new task my-letters",
+        "validate streams continual-4",
+    ],
+)
+def test_what_loads_no_model_does_without_torch(command: str, tmp_path: Path) -> None:
+    """Which takes seconds to import, and transformers longer."""
+    script = f"import sys; from fst_bench.cli import main; main({command.split()!r}); print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+
+
+def test_validate(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["validate", "streams"]) == 0
+    assert main(["validate", "tasks", "star-graph"]) == 0
+    assert "BAD" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs")
+    assert main([*RUN, "--out", str(out)]) == 0
+    return next(out.rglob("manifest.json")).parent
+
+
+def change(edit: Callable[[Any], Any]) -> Callable[[str], str]:
+    return lambda text: json.dumps(edit(json.loads(text)))
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "said"),
+    [
+        ("evals.jsonl", lambda text: text[: text.rindex("{")], r"BAD rows: evals.jsonl row \d+ is missing"),
+        ("evals.jsonl", lambda text: text.replace('"accuracy": 0.0', '"accuracy": 0.5', 1), "BAD answers: evals.jsonl row 1: accuracy 0.5"),
+        ("answers.jsonl", lambda text: text[: text.rindex("{")], r"BAD answers: answers.jsonl row \d+: owed is an answer of step 1"),
+        ("metrics.json", change(lambda m: m | {"final_average": {"system": 0.9}}), "BAD metrics: metrics.json: final_average.system is 0.9, the rows say"),
+        ("ledger.json", change(lambda spent: spent | {"problems": 3}), "BAD rows: ledger.json: 3 problems, the stream has 4"),
+        ("ledger.json", change(lambda spent: spent | {"rollouts": 9}), "BAD ledger: ledger.json: rollouts is 9"),
+        ("config.json", change(lambda saved: saved | {"stages": []}), "BAD stages: config.json: stage 1 is None"),
+    ],
+)  # fmt: skip
+def test_edits_that_a_manifest_made_anew_does_not_hide(
+    file: str, edit: Callable[[str], str], said: str, finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    text = (run / file).read_text()
+    (run / file).write_text(edit(text))
+    assert (run / file).read_text() != text
+    Store(run).seal()
+    assert main(["validate", "run", str(run)]) == 1
+    out = capsys.readouterr().out
+    assert "ok  manifest" in out and re.search(said, out), out
+
+
+def test_a_finished_run_is_valid_until_someone_edits_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main([*RUN, "--out", str(tmp_path), "--json"]) == 0
+    run = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["run"])
+    assert main(["validate", "run", str(run)]) == 0
+    answers = run / "answers.jsonl"
+    rows = [json.loads(line) for line in answers.read_text().splitlines()]
+    rows[0]["reward"] = 1.0 - rows[0]["reward"]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["report", str(run)]) == 0  # a new report must not seal what was edited
+    assert main(["validate", "run", str(run)]) == 1
+    assert main(["show", "run", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "was scored" in out and "changed since the run: answers.jsonl" in out

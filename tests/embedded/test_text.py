@@ -1,0 +1,195 @@
+"""The pretraining text obeys its own instructions, and shares nothing with the benchmark."""
+
+import itertools
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fst_bench.harness.config import load_preset
+from fst_bench.fast.reflectors import RULES, instructions
+from fst_bench.embedded.text import (
+    DIRECT,
+    LEVELS,
+    LOOKUPS,
+    OWN_FORMATS,
+    WORK,
+    Document,
+    Writer,
+    format_sentence,
+    list_everything,
+    render,
+    strategy_sentence,
+    wander_star_graph,
+)
+from fst_bench.tasks import TASKS, load_task
+from fst_bench.tasks.formats import WRAPPERS, Wrapped
+from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
+
+DIFFICULTY = load_preset("tiny")["difficulty"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(WORK)), st.integers(0, 10**6))
+def test_clean_working_ends_in_the_right_answer(name: str, index: int) -> None:
+    for _, knobs in LEVELS[name]:
+        task = load_task(name, **knobs)
+        problem = task.problem("pretrain", 0, index)
+        steps, answer = WORK[name](problem.data, lambda: False, random.Random(0))
+        assert answer == problem.answer and steps
+        assert task.verify(problem, f"{steps}\n{task.write(answer)}").reward == 1.0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(WORK)), st.integers(0, 10**6))
+def test_slips_never_break_the_text(name: str, index: int) -> None:
+    task = load_task(name, **LEVELS[name][-1][1])
+    problem = task.problem("pretrain", 0, index)
+    rng = random.Random(index)
+    _, answer = WORK[name](problem.data, lambda: rng.random() < 0.5, rng)
+    assert task.verify(problem, task.write(answer)).status in ("ok", "wrong")
+
+
+def test_documents_are_a_pure_function_of_their_index() -> None:
+    one, two = Writer(3), Writer(3)
+    two.document(7, 1.0, 0.5)
+    assert [one.document(i, 0.5, 0.3) for i in range(50)] == [two.document(i, 0.5, 0.3) for i in range(50)]
+
+
+def test_pretraining_and_benchmark_problems_do_not_overlap() -> None:
+    writer = Writer(0)
+    seen = {writer.document(i, 0.0, 0.3).problem_id for i in range(20_000)}
+    benchmark = {
+        p.id
+        for name, knobs in DIFFICULTY.items()
+        for seed in range(3)
+        for split, n in (("train", 400), ("test", 200))
+        for p in load_task(name, **knobs).problems(split, seed, n)
+    }
+    assert len(seen) > 15_000 and len(benchmark) > 3_000
+    assert not seen & benchmark
+
+
+def test_the_last_format_sentence_wins() -> None:
+    """Where exactly the markers of two formats are asked for, the response has the marker of the later one."""
+    markers = {
+        "\\boxed{": "\\boxed{",
+        "JSON": '{"output"',
+        "<answer>": "<answer>",
+        "####": "####",
+        "VERDICT:": "VERDICT:",
+    }
+    checked = 0
+    for i in range(4000):
+        d = Writer(0).document(i, 0.0, 0.0) if i == 0 else WRITER.document(i, 0.0, 0.0)
+        text = re.sub(r"For [a-z ]+, [^.]*\.", "", d.system.replace("\\boxed{}.", "\\boxed{} ."))
+        asked = sorted((text.rfind(word), word) for word in markers if word in text)
+        if (
+            len(asked) == 2
+            and "\n" not in d.user.split("\n")[-1]
+            and not re.search("boxed|JSON|answer>|####|VERDICT", d.user)
+        ):
+            assert markers[asked[-1][1]] in d.response, d
+            checked += 1
+    assert checked > 50
+
+
+WRITER = Writer(0)
+
+
+def test_feedback_paraphrases_and_never_copies_the_pretraining_instructions() -> None:
+    """What the reflector makes of every task's feedback is no sentence of the pretraining text."""
+    sentences = {
+        s.strip().lower() for i in range(20_000) for s in re.split(r"(?<=\.)\s+", WRITER.document(i, 0.0, 0.0).system)
+    }
+    rng = random.Random(0)
+    sentences |= {
+        format_sentence(f, rng).lower() for styles in OWN_FORMATS.values() for f in styles for _ in range(300)
+    }
+    sentences |= {strategy_sentence(t, rng).lower() for t in WORK for _ in range(300)} | {s.lower() for s in DIRECT}
+    wrapped = [
+        (name, {"answer_format": style})
+        for name, kind in TASKS.items()
+        if issubclass(kind, Wrapped)
+        for style in WRAPPERS
+    ]
+    for name, style in [*((name, {}) for name in TASKS), *wrapped]:
+        task = load_task(name, **DIFFICULTY[name], **style)
+        problem = task.problems("train", 0, 1)[0]
+        texts = ["", "nothing", *task.wrong_texts(problem)]
+        feedback = [task.verify(problem, text).feedback for text in texts]
+        for text in feedback:
+            assert not {s.strip().lower() for s in re.split(r"(?<=\.)\s+", text)} & sentences
+            for wordings in instructions(text):
+                assert not {w.lower() for w in wordings} & sentences
+    assert RULES
+
+
+@pytest.mark.parametrize(("name", "knobs"), LOOKUPS)
+def test_lookup_documents_list_everything(name: str, knobs: dict) -> None:
+    values = set()
+    for seed in range(20):
+        problem = load_task(name, **knobs).problem("pretrain", 0, seed)
+        user, response = list_everything(problem, name, random.Random(seed))
+        assert user.endswith(("List all facts.", "List all paths."))
+        if name == "hover":
+            facts = {f.strip() for f in user.split("\n")[0].removeprefix("Facts: ").rstrip(".").split(".")}
+            assert {f.strip() for f in response.split(";")} == facts
+            values |= {fact.split(" ")[1] for fact in facts}
+        else:
+            edges = set(user.split("\n")[0].removeprefix("Edges:").split(";"))
+            nodes = [path.split("<-") for path in response.split(";")]
+            assert {f"{a}<-{b}" for path in nodes for a, b in itertools.pairwise(path)} == edges
+    assert name != "hover" or all(values & set(kind) for kind in (PEOPLE, FIRMS, CITIES))  # any name can be a value
+
+
+def test_render_knows_every_format() -> None:
+    for name, styles in OWN_FORMATS.items():
+        task = load_task(name, **DIFFICULTY[name])
+        problem = task.problem("pretrain", 0, 1)
+        texts = [render(name, style, problem.answer) for style in styles]
+        assert len(set(texts)) == len(styles)
+        assert sum(task.verify(problem, text).reward for text in texts) == 1.0  # one of them is the protocol
+
+
+def right(document: Document, name: str, answer: str) -> bool:
+    """Whether a document ends in the gold answer, in any of the formats."""
+    separators = ("->", ",") if name == "star-graph" else ("->",)
+    return any(
+        document.response.endswith(render(name, style, answer, sep))
+        for style in OWN_FORMATS[name]
+        for sep in separators
+    )
+
+
+def test_clean_documents_are_right_and_noise_comes_late() -> None:
+    """Clean, only star-graph errs: it wanders where nobody says to start at the goal. Noise makes every task err."""
+    by_id: dict[str, tuple[str, str]] = {}
+    for name, levels in LEVELS.items():
+        for _, knobs in levels:
+            by_id |= {
+                p.id: (name, p.answer)
+                for p in (load_task(name, **knobs).problem("pretrain", 0, i) for i in range(6000))
+            }
+    shares: dict[tuple[str, float], list[bool]] = {}
+    for i in range(6000):
+        for noise in (0.0, 1.0):
+            d = WRITER.document(i, noise, 0.0)
+            if d.problem_id in by_id:
+                shares.setdefault((d.task, noise), []).append(right(d, *by_id[d.problem_id]))
+    assert {name for name, _ in shares} == set(LEVELS)
+    for name in LEVELS:
+        clean, noisy = shares[name, 0.0], shares[name, 1.0]
+        assert len(clean) > 300
+        assert all(clean) == (name != "star-graph")
+        assert sum(noisy) / len(noisy) < sum(clean) / len(clean) - 0.03
+
+
+def test_whoever_wanders_walks_an_arm_from_the_source() -> None:
+    problem = load_task("star-graph", **LEVELS["star-graph"][-1][1]).problem("pretrain", 0, 0)
+    rng = random.Random(0)
+    walks = [wander_star_graph(problem.data, lambda: False, rng) for _ in range(500)]
+    arms = {"->".join(arm) for arm in problem.data["arms"]}
+    assert {path for path, _ in walks} == arms and all(path == answer for path, answer in walks)

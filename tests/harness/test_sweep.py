@@ -1,0 +1,241 @@
+"""Sweeps: skipped when done, resumed when killed, one failure stops nothing. Real runs of the smoke preset."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fst_bench.cli import main
+from fst_bench.analysis import load
+from fst_bench.harness.sweep import State, SweepCallback, parse_seeds, sweep
+
+SMALL = {"stage_problems": 8, "threads": 1}
+
+
+class Heard(SweepCallback):
+    """What a sweep told."""
+
+    def __init__(self) -> None:
+        self.said: list[State] = []
+
+    def state(self, path: Path, state: State, why: str | None = None) -> None:
+        self.said.append(state)
+
+
+def test_seeds() -> None:
+    assert parse_seeds("0-4") == [0, 1, 2, 3, 4]
+    assert parse_seeds("7, 100-101") == [7, 100, 101]
+    for text in ("", "a", "3-1", "1-", "0-2,2"):
+        with pytest.raises(ValueError, match="--seeds"):
+            parse_seeds(text)
+
+
+def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    heard = Heard()
+    first = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, heard)
+    assert list(first.values()) == [None] * 4 and sorted(heard.said) == ["done"] * 4 + ["run"] * 4
+    paths = list(first)
+    numbers = [(path / "metrics.json").read_text() for path in paths]
+    before = [(path / "manifest.json").stat().st_mtime_ns for path in paths]
+
+    shutil.rmtree(paths[0])  # one was lost, one was killed before its end
+    (paths[1] / "manifest.json").unlink()
+    heard = Heard()
+    again = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, heard)
+    assert list(again.values()) == [None] * 4
+    assert sorted(heard.said) == ["done", "done", "resume", "run", "there", "there"]
+    assert [(path / "metrics.json").read_text() for path in paths] == numbers
+    assert [(path / "manifest.json").stat().st_mtime_ns for path in paths[2:]] == before[2:]
+
+
+def test_a_killed_sweep_gives_the_same_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "sweep",
+        "--stream",
+        "single-math",
+        "--methods",
+        "rl,fst",
+        "--seeds",
+        "0",
+        "--preset",
+        "smoke",
+        "--jobs",
+        "2",
+    ]
+    command += ["--set", "stage_problems=16", "--set", "threads=1", "--out"]
+
+    def tables(out: Path) -> list[str]:
+        capsys.readouterr()
+        assert main(["compare", str(out), "--format", "csv"]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if ",seconds," not in line]
+
+    assert main([*command, str(tmp_path / "whole")]) == 0
+    sweeping = subprocess.Popen(
+        [sys.executable, "-m", "fst_bench", *command, str(tmp_path / "killed")], start_new_session=True, stdout=subprocess.DEVNULL
+    )  # fmt: skip
+    while not list((tmp_path / "killed").glob("*/rl/*/evals.jsonl")):
+        assert sweeping.poll() is None
+        time.sleep(0.02)
+    os.killpg(sweeping.pid, signal.SIGKILL)
+    assert sweeping.wait() == -signal.SIGKILL
+    assert len(list((tmp_path / "killed").rglob("manifest.json"))) < 2
+    assert main([*command, str(tmp_path / "killed")]) == 0
+    assert tables(tmp_path / "killed") == tables(tmp_path / "whole")
+
+
+def test_one_failure_stops_nothing_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "sweep",
+        "--stream",
+        "single-math",
+        "--methods",
+        "base",
+        "--seeds",
+        "0-1",
+        "--preset",
+        "smoke",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
+    arguments += ["--set", "stage_problems=8"]
+    assert main(arguments) == 0
+    broken = next(tmp_path.glob("single-math@*/base/smoke-s0-*"))
+    (broken / "manifest.json").unlink()
+    (broken / "config.json").write_text("{}")
+    capsys.readouterr()
+    assert main(arguments) == 1
+    out = capsys.readouterr().out
+    assert f"FAILED {broken}" in out and "1 of 2 runs are finished" in out
+    assert list(json.loads(out.splitlines()[-1])["failed"]) == [str(broken)]
+
+
+def test_a_setting_for_one_method_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "sweep",
+        "--stream",
+        "single-math",
+        "--methods",
+        "base,rl-replay",
+        "--seeds",
+        "0",
+        "--preset",
+        "smoke",
+        "--out",
+        str(tmp_path),
+    ]
+    command += ["--set", "stage_problems=8", "--set"]
+    assert main([*command, "methods.rl-replay.settings.share=0.5"]) == 0
+    found = {run.method: run.settings for run in load([tmp_path])}
+    assert found["rl-replay"]["settings"] == {"share": 0.5, "memory": 256} and found["base"]["settings"] == {}
+    capsys.readouterr()
+    for wrong, told in (
+        ("rl-reply.settings.share", "did you mean rl-replay? There are base, rl-replay"),
+        ("rl-replay.settings.shore", "did you mean share"),
+    ):
+        assert main([*command, f"methods.{wrong}=0.5"]) == 2 and told in capsys.readouterr().err
+
+
+def test_wrong_settings_are_said_before_the_first_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="did you mean fst"):
+        sweep("single-math", ["base", "fts"], [0], tmp_path, "smoke", SMALL)
+    assert not list(tmp_path.iterdir())
+
+
+class Children:
+    """In place of `subprocess.run`: runs that take no time, of which those with an odd seed fail. `together` of them meet, or it is an error."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+        self.meeting = threading.Barrier(together, timeout=20)
+        self.going: list[str] = []
+        self.told: list[dict[str, str]] = []
+        self.shared: set[str] = set()
+        monkeypatch.setattr("fst_bench.harness.sweep.subprocess.run", self.run)
+
+    def run(self, command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        gpu = env["CUDA_VISIBLE_DEVICES"]
+        self.going.append(gpu)
+        self.told.append(env)
+        self.meeting.wait()
+        if self.going.count(gpu) > 1:
+            self.shared.add(gpu)
+        self.going.remove(gpu)
+        return subprocess.CompletedProcess(command, int(command[command.index("--seed") + 1]) % 2, "", "went wrong")
+
+    def gpus(self) -> list[str]:
+        return sorted(env["CUDA_VISIBLE_DEVICES"] for env in self.told)
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "used"),
+    [(" GPU-a, 3,", None, ["3", "GPU-a"]), ("GPU-a,3", 1, ["GPU-a"]), (None, None, ["0", "1"])],
+    ids=["named", "fewer jobs", "counted by torch"],
+)
+def test_each_run_has_a_gpu_of_its_own(
+    visible: str | None, jobs: int | None, used: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    children = Children(monkeypatch, len(used))
+    done = sweep("single-math", ["base", "rl"], [0, 1, 2], tmp_path, "smoke", SMALL | {"policy.device": "cuda"}, jobs)
+    assert list(done.values()) == [None, None, "went wrong", "went wrong", None, None]
+    assert len(children.gpus()) == 6 and sorted(set(children.gpus())) == used and not children.shared
+    assert all(env["OMP_NUM_THREADS"] == "1" for env in children.told)
+
+
+def test_runs_on_the_cpu_share_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,3")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    children = Children(monkeypatch, 3)
+    done = sweep("single-math", ["base"], range(6), tmp_path, "smoke", SMALL | {"threads": 2})
+    assert list(done.values()) == [None, "went wrong"] * 3
+    wanted = os.environ | {"OMP_NUM_THREADS": "2"}
+    assert all(env == wanted for env in children.told)  # not compared as lists: a failure would print keys
+
+
+def test_too_few_gpus_are_said_before_the_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [
+        "sweep",
+        "--stream",
+        "single-math",
+        "--methods",
+        "base,rl",
+        "--seeds",
+        "0-3",
+        "--preset",
+        "smoke",
+        "--out",
+        str(tmp_path),
+    ]
+    children = Children(monkeypatch, 1)
+    everywhere = "policy.device=cuda"
+    for visible, setting, jobs, told in (
+        ("GPU-a,3", everywhere, "3", "--jobs can be at most 2 here, one for each GPU, got 3"),
+        ("", everywhere, "1", "policy.device is cuda, and torch sees no GPU here"),
+        ("-1", everywhere, "1", "policy.device is cuda, and torch sees no GPU here"),
+        (
+            "GPU-a,3",
+            "methods.rl.policy.device=cuda",
+            "1",
+            "policy.device is cpu for some runs of this sweep and cuda for others",
+        ),
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert main([*command, "--set", setting, "--jobs", jobs]) == 2
+        said = capsys.readouterr()
+        assert told in said.err and said.err.count("\n") == 1 and not said.out
+    assert not children.gpus() and not list(tmp_path.iterdir())

@@ -1,0 +1,376 @@
+"""From rows to splits: what is kept, what is skipped and named, and that content alone decides where a problem lies."""
+
+import csv
+import hashlib
+import json
+import random
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tables import codeio, hover, physics, polaris
+
+from fst_bench.tasks.data import DATA, FromRows, load, task_from
+
+RTL = "כמה זה \u202e1+1\u202c? مرحبا"
+Write = Any
+
+
+def rows_of(task: str, folder: Path) -> Any:
+    return load(DATA[task], str(folder))
+
+
+def reasons(task: str, folder: Path) -> dict[str, str]:
+    """Row -> why it was skipped."""
+    return dict(rows_of(task, folder).skipped)
+
+
+def task_of(task: str, folder: Path, **knobs: Any) -> FromRows:
+    made = task_from(str(folder), task, knobs)
+    assert isinstance(made, FromRows)
+    return made
+
+
+# --- quirks of the four data sets --------------------------------------------------------------------------------
+
+
+def test_polaris_keeps_what_can_be_judged_and_names_the_rest(write: Write) -> None:
+    good = polaris(40)
+    odd = [
+        {"problem": RTL, "answer": r"\frac{1}{2}", "difficulty": "3/8"},
+        {"problem": "Which?", "answer": r"\text{(A)}", "difficulty": "0/8"},
+        {"problem": "Where?", "answer": r"(-\infty, 2] \cup [3, \infty)", "difficulty": None},
+        {"problem": "Number", "answer": 7},
+        {"problem": "No answer", "difficulty": "1/8"},
+        {"problem": "Null", "answer": None, "difficulty": "1/8"},
+        {"problem": "   ", "answer": "1", "difficulty": "1/8"},
+        {"problem": "Blank", "answer": " ", "difficulty": "1/8"},
+        {"problem": ["a", "b"], "answer": "1", "difficulty": "1/8"},
+        {"problem": "Truth", "answer": True, "difficulty": "1/8"},
+        {"problem": "List", "answer": ["1"], "difficulty": "1/8"},
+        {"problem": "Matrix", "answer": r"\begin{pmatrix}1\\2\end{pmatrix}", "difficulty": "1/8"},
+        {"problem": "Factorial", "answer": "10!", "difficulty": "1/8"},
+        {"problem": "Proof", "answer": "x " * 100, "difficulty": "1/8"},
+        '{"problem": "lone \\ud800", "answer": "1", "difficulty": "1/8"}',
+        "",
+        "[1, 2]",
+        "null",
+        good[0],
+        {**good[1], "problem": good[1]["problem"] + "  "},
+        '{"problem": "torn", "ans',
+    ]
+    folder = write("polaris", good + odd)
+    rows = rows_of("math", folder)
+    assert len(rows.items) == 44
+    assert reasons("math", folder) == {
+        "45": "answer is missing or empty",
+        "46": "answer is missing or empty",
+        "47": "problem is missing or empty",
+        "48": "answer is missing or empty",
+        "49": "problem is no text",
+        "50": "answer is no text",
+        "51": "answer is no text",
+        "52": "an answer that math-verify does not read",
+        "53": "an answer that math-verify does not read",
+        "54": "an answer that math-verify does not read",
+        "55": "text with a lone surrogate",
+        "56": "an empty line",
+        "57": "a line that is no JSON object",
+        "58": "a line that is no JSON object",
+        "59": "a repetition",
+        "60": "a repetition",
+        "61": "a line that is not JSON",
+    }
+    assert (
+        rows.facts["kept"] == 44
+        and sum(rows.facts["skipped"].values()) == 17
+        and rows.facts["skipped"]["a repetition"] == 2
+    )
+    assert rows.facts["source"] == "polaris.jsonl"  # and no folder: a run's directory holds no path of a user's
+
+
+def test_codeio_reads_mixed_types_line_by_line_and_each_pair_for_itself(write: Write) -> None:
+    row = codeio(1)[0]
+    mixed = {
+        **row,
+        "ios": [
+            {"input": {"a": 1}, "output": output}
+            for output in (None, True, 3, 2.5, "é\u202e", [], [1, ["x"]], {"k": None})
+        ]
+        + [
+            {"input": {"a": 1}},
+            {"output": 1},
+            {"input": [1], "output": 1},
+            {"input": "a=1", "output": 1},
+            "pair",
+            {"input": {"a": 1}, "output": float("nan")},
+            {"input": {"a": float("inf")}, "output": 1},
+            {"input": {"a": 1}, "output": 3},
+            {"input": {"a": 1}, "output": json.loads("[" * 40 + "]" * 40)},
+            {"input": {"a": 1}, "output": [{}] * 600},
+            {"input": {"a": "\ud800"}, "output": 1},
+        ],
+    }
+    others = [
+        {**row, "ios": []},
+        {**row, "ios": None},
+        {**row, "ios": "[]"},
+        {**row, "refcode": "x = 1"},
+        {**row, "funcname": "main.py"},
+        {**row, "refcode": "class A:\n    def main(self):\n        return 1"},
+        {k: v for k, v in row.items() if k != "io_requirements"},
+    ]
+    folder = write("codeio", [mixed, *others, *codeio(20)[1:]])
+    assert len(rows_of("codeio", folder).items) == 8 + 19 * 3
+    assert reasons("codeio", folder) == {
+        "1/9": "a pair without input or output",
+        "1/10": "a pair without input or output",
+        "1/11": "an input that is no mapping of arguments",
+        "1/12": "an input that is no mapping of arguments",
+        "1/13": "a pair without input or output",
+        "1/14": "NaN or Infinity, which is no JSON",
+        "1/15": "NaN or Infinity, which is no JSON",
+        "1/16": "a repetition",
+        "1/17": "an output too large to be read in an answer",
+        "1/18": "an output too large to be read in an answer",
+        "1/19": "text with a lone surrogate",
+        "2": "ios holds no pairs",
+        "3": "ios is missing or empty",
+        "4": "ios holds no pairs",
+        "5": "no such function in refcode",
+        "6": "no such function in refcode",
+        "7": "no such function in refcode",
+        "8": "io_requirements is missing or empty",
+    }
+
+
+def test_hover_takes_both_kinds_of_labels_and_both_shapes_of_facts(write: Write) -> None:
+    base = hover(1)[0]
+    given = [
+        {**base, "claim": "a", "label": "SUPPORTED"},
+        {**base, "claim": "b", "label": "NOT_SUPPORTED"},
+        {**base, "claim": "c", "label": 1.0, "num_hops": 3.0},
+        {**base, "claim": "d", "supporting_facts": {"key": ["X", "Y", "X"], "value": [0, 1, 2]}},
+        {**base, "claim": RTL, "supporting_facts": [{"key": "Cafe\u0301  Paris", "value": 0}]},
+        {**base, "claim": "e", "label": -1},
+        {**base, "claim": "f", "label": "REFUTED"},
+        {**base, "claim": "g", "label": True},
+        {**base, "claim": "h", "num_hops": None},
+        {**base, "claim": "i", "num_hops": -1},
+        {**base, "claim": "j", "supporting_facts": []},
+        {**base, "claim": "k", "supporting_facts": [{"value": 0}]},
+        {**base, "claim": "l", "supporting_facts": ["X"]},
+        {**base, "claim": "m", "supporting_facts": [{"key": "Steins;Gate", "value": 0}]},
+        {**base, "claim": "n", "supporting_facts": "none"},
+    ]
+    folder = write("hover", given + hover(20))
+    by_claim = {i.content["claim"]: i.content for i in rows_of("hover", folder).items}
+    assert [by_claim[c]["verdict"] for c in "abcd"] == ["SUPPORTED", "NOT_SUPPORTED", "SUPPORTED", "NOT_SUPPORTED"]
+    assert by_claim["d"]["titles"] == ["X", "Y"] and by_claim[RTL]["titles"] == ["Caf\u00e9 Paris"]
+    assert reasons("hover", folder) == {
+        **dict.fromkeys(("6", "7", "8"), "label is neither SUPPORTED nor NOT_SUPPORTED"),
+        "9": "num_hops is missing or empty",
+        "10": "num_hops is no number of hops",
+        **dict.fromkeys(("11", "12", "13"), "supporting_facts names no titles"),
+        "14": "a title with a semicolon",
+        "15": "supporting_facts is no list",
+    }
+
+
+def test_physics_as_csv_with_nan_and_ragged_records(tmp_path: Path) -> None:
+    with (tmp_path / "physics.csv").open("w", encoding="utf-8-sig", newline="") as f:
+        table = csv.writer(f)
+        table.writerow(["question", "choices", "answer"])
+        table.writerows([row["question"], json.dumps(row["choices"]), row["answer"]] for row in physics(12))
+        table.writerow([f"{RTL}\nof two lines, with a comma", '["007", 8]', "(b)."])
+        table.writerow(["NaN", '["1", "2"]', "A"])
+        table.writerow(["no answer", '["1", "2"]', "NaN"])
+        table.writerow(["an index", '["1", "2"]', "0"])
+        table.writerow(["past the end", '["1", "2"]', "C"])
+        table.writerow(["no list", "1, 2", "A"])
+        table.writerow(["one", '["1"]', "A"])
+        table.writerow(["a choice", '["1", null]', "A"])
+        table.writerow(["short"])
+        table.writerow(["long", '["1", "2"]', "A", "B"])
+        f.write("\n")  # the csv reader passes over it
+        f.flush()
+        f.buffer.write(b'\xff,"[1, 2]",A\n')
+    (odd,) = [i.content for i in rows_of("physics", tmp_path).items if RTL in i.content["question"]]
+    assert odd["choices"] == ["007", "8"] and odd["letter"] == "B" and "\n" in odd["question"]
+    assert reasons("physics", tmp_path) == {
+        "14": "question is missing or empty",
+        "15": "answer is missing or empty",
+        "16": "answer is no letter of the choices",
+        "17": "answer is no letter of the choices",
+        "18": "choices is no list",
+        "19": "choices is no list of 2 to 26",
+        "20": "a choice that is no text",
+        "21": "choices is missing or empty",
+        "22": "more cells than columns",
+        "23": "text with a lone surrogate",
+    }
+
+
+@pytest.mark.parametrize(("stem", "task"), [("polaris", "math"), ("hover", "hover"), ("physics", "physics")])
+def test_parquet_and_csv_give_what_jsonl_gives(tmp_path: Path, stem: str, task: str) -> None:
+    made = {"polaris": polaris, "hover": hover, "physics": physics}[stem](20)
+    for kind in ("jsonl", "parquet", "csv"):
+        (tmp_path / kind).mkdir()
+    (tmp_path / "jsonl" / f"{stem}.jsonl").write_text("\n".join(map(json.dumps, made)))
+    pq.write_table(pa.Table.from_pylist(made), tmp_path / "parquet" / f"{stem}.parquet")
+    with (tmp_path / "csv" / f"{stem}.csv").open("w", newline="") as f:
+        table = csv.DictWriter(f, made[0])
+        table.writeheader()
+        table.writerows({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in made)
+    found = [rows_of(task, tmp_path / kind).facts for kind in ("jsonl", "parquet", "csv")]
+    assert len({facts["fingerprint"] for facts in found}) == 1 and found[0]["kept"] == 20
+
+
+# --- what cannot be read at all ----------------------------------------------------------------------------------
+
+
+def complaint(task: str, data: str) -> str:
+    with pytest.raises(ValueError) as raised:
+        task_from(data, task, {})
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_a_file_that_is_not_there_or_another_one_is_named_with_its_columns(write: Write, tmp_path: Path) -> None:
+    assert "no codeio.jsonl: codeio wants one, with the columns refcode, funcname, io_requirements, ios" in complaint(
+        "codeio", str(tmp_path)
+    )
+    assert "no physics.jsonl or physics.parquet or physics.csv" in complaint("physics", str(tmp_path))
+    folder = write("hover", [{"text": "x", "label": 1}] * 3)
+    said = complaint("hover", str(folder))
+    assert "hover.jsonl: 3 of 3 rows are unusable (3 x claim is missing or empty (first in row 1))" in said
+    assert "hover wants the columns claim, supporting_facts, label, num_hops" in said
+    (tmp_path / "hover.csv").write_text("claim,label\n")
+    assert "more than one of hover.jsonl or hover.parquet or hover.csv" in complaint("hover", str(folder))
+    assert "0 of 0 rows are unusable (it is empty)" in complaint("math", str(write("polaris", [])))
+    (tmp_path / "physics.parquet").write_bytes(b"PAR1 and no more")
+    assert "cannot read" in complaint("physics", str(tmp_path))
+    assert "there is no physics on the hub: the paper does not say which" in complaint("physics", "hub")
+
+
+def test_more_unusable_rows_than_usable_ones_are_an_error_and_half_of_them_are_not(write: Write) -> None:
+    assert len(rows_of("math", write("polaris", polaris(5) + [{}] * 5)).items) == 5
+    assert "6 of 11 rows are unusable (6 x problem is missing or empty (first in row 6))" in complaint(
+        "math", str(write("polaris", polaris(5) + [{}] * 6))
+    )
+
+
+def test_a_file_that_changed_is_read_again(write: Write) -> None:
+    before = rows_of("math", write("polaris", polaris(10))).facts
+    after = rows_of("math", write("polaris", polaris(11))).facts
+    assert (before["kept"], after["kept"]) == (10, 11) and before["fingerprint"] != after["fingerprint"]
+
+
+# --- splits ------------------------------------------------------------------------------------------------------
+
+
+def test_splits_are_those_of_the_procedural_tasks_hash(write: Write) -> None:
+    task = task_of("math", write("polaris", polaris(200)))
+    for split, buckets in (("test", {0, 1}), ("train", set(range(2, 10))), ("pretrain", set(range(10, 20)))):
+        wanted = {
+            row["problem"]
+            for row in polaris(200)
+            if int(hashlib.sha256(f"math/{row['problem']}".encode()).hexdigest()[:8], 16) % 20 in buckets
+        }
+        assert {i.content["problem"] for i in task.pools[split]} == wanted
+        assert len(wanted) > 10
+
+
+def test_one_function_never_lies_in_two_splits(write: Write) -> None:
+    folder = write("codeio", codeio(60))
+    for direction in ("output", "input"):
+        task = task_of("codeio", folder, direction=direction)
+        where: dict[str, set[str]] = {}
+        for split, pool in task.pools.items():
+            for i in pool:
+                where.setdefault(i.content["refcode"], set()).add(split)
+        assert len(where) == 60 and all(len(splits) == 1 for splits in where.values())
+        assert {split for splits in where.values() for split in splits} == {"train", "test", "pretrain"}
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.randoms(use_true_random=False), seed=st.integers(0, 10**6), index=st.integers(0, 200))
+def test_the_order_of_a_file_changes_nothing(write: Write, order: random.Random, seed: int, index: int) -> None:
+    made = hover(60)
+    straight = task_of("hover", write("hover", made), hops=2)
+    order.shuffle(made)
+    with tempfile.TemporaryDirectory() as other:  # the same path could still be the same file to the clock
+        Path(other, "hover.jsonl").write_text("\n".join(map(json.dumps, made)))
+        shuffled = task_of("hover", Path(other), hops=2)
+    assert shuffled.rows.facts == straight.rows.facts
+    assert shuffled.problem("train", seed, index) == straight.problem("train", seed, index)
+
+
+def test_train_goes_through_every_row_once_an_epoch_in_an_order_of_the_seed(folder: Path) -> None:
+    task = task_of("math", folder)
+    n = task.sizes["train"]
+    ids = {seed: [task.problem("train", seed, i).id for i in range(2 * n)] for seed in (0, 1)}
+    for seed in (0, 1):
+        assert set(Counter(ids[seed][:n]).values()) == set(Counter(ids[seed][n:]).values()) == {1}
+    assert len({tuple(part) for seed in (0, 1) for part in (ids[seed][:n], ids[seed][n:])}) == 4
+    again = task_of("math", folder)
+    assert again.problem("train", 1, 2 * n - 1).id == ids[1][-1]  # whatever was drawn before
+
+
+def test_test_is_the_same_for_every_seed_and_has_an_end(folder: Path) -> None:
+    task = task_of("hover", folder)
+    n = task.sizes["test"]
+    assert task.problems("test", 0) == task.problems("test", 7) and len({p.id for p in task.problems("test")}) == n
+    with pytest.raises(
+        ValueError, match=rf"hover.jsonl has {n} test problems of hover at this difficulty, number {n + 1} is wanted"
+    ):
+        task.problem("test", 0, n)
+    with pytest.raises(ValueError, match="has 0 train problems"):
+        task_of("hover", folder, max_characters=5).problem("train", 0, 0)
+    with pytest.raises(ValueError, match="did you mean test"):
+        task.problem("tset", 0, 0)  # type: ignore[arg-type]
+
+
+# --- difficulties ------------------------------------------------------------------------------------------------
+
+
+def test_knobs_choose_among_the_rows(folder: Path) -> None:
+    hops = {p.data["hops"] for p in task_of("hover", folder).problems("train")}
+    assert hops == {3, 4}  # hard is three or more
+    assert {p.data["hops"] for p in task_of("hover", folder, hops=2).problems("train")} == {2, 3, 4}
+    assert {p.data["eighths"] for p in task_of("math", folder, min_eighths=2, max_eighths=3).problems("train")} == {
+        2,
+        3,
+    }
+    longest = max(len(p.prompt) for p in task_of("math", folder).problems("train"))
+    assert max(len(p.prompt) for p in task_of("math", folder, max_characters=longest - 1).problems("train")) < longest
+
+
+def test_a_row_without_a_mark_is_left_out_only_where_a_band_is_asked_for(write: Write) -> None:
+    folder = write("polaris", [{**row, "difficulty": "hard"} for row in polaris(40)])
+    assert task_of("math", folder).sizes["train"] > 0
+    assert task_of("math", folder, max_eighths=7).sizes["train"] == 0
+
+
+@pytest.mark.parametrize("task", DATA)
+def test_the_format_is_stated_in_the_problem_where_it_is_given(folder: Path, task: str) -> None:
+    for knobs in DATA[task].levels:
+        plain, given_ = task_of(task, folder, **knobs), task_of(task, folder, **knobs, format_given=True)
+        p, q = plain.problem("train", 0, 0), given_.problem("train", 0, 0)
+        assert q.prompt == f"{p.prompt}\n{plain.protocol}" and q.id == p.id and plain.protocol not in p.prompt
+
+
+def test_a_knob_of_the_procedural_task_is_an_error_that_lists_what_exists(folder: Path) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"difficulty of math with data: unknown key 'operations'.*format_given, max_characters, max_eighths, min_eighths",
+    ):
+        task_from(str(folder), "math", {"operations": 3})
+    with pytest.raises(ValueError, match="direction"):
+        task_from(str(folder), "codeio", {"direction": "both"})
