@@ -6,7 +6,7 @@ from fst_bench.method import Method, ProblemHandle
 
 
 class Base(Method):
-    """The floor every method is measured from."""
+    """The floor that every method is measured from."""
 
     name = "base"
 

@@ -1,7 +1,7 @@
 """fst: Fast-Slow Training (arXiv 2605.12484). Prompts evolve by GEPA, weights learn by CISPO under them, interleaved.
 
-A cycle is T steps. At its start the method looks ahead at the coming T batches; GEPA runs on them with the CURRENT policy
-and gives K prompts. Then T RL steps on those same batches, prompts fixed: the G rollouts of a problem are spread
+A cycle is T steps. At its start the method looks ahead at the coming T batches; GEPA runs on them with the CURRENT
+policy and gives K prompts. Then T RL steps on those same batches, prompts fixed: the G rollouts of a problem are spread
 over the K prompts, and the advantage is normalised once per problem over the whole group.
 """
 
@@ -45,29 +45,28 @@ class FST(Method):
         return {"valset_score": population[0].mean}
 
     def lookahead(self) -> list[ProblemHandle]:
+        """Return the problems of the coming cycle."""
         return [problem for batch in self.lab.peek(self.config.fast.cycle) for problem in batch]
 
     def rollouts(self, batch: list[ProblemHandle]) -> list[list[Rollout]]:
         """Sample a group for each problem, spread over the population."""
         populations = [self.prompts_for(problem.prompt) for problem in batch]
         offset = self.lab.random("spread").randrange(len(populations[0]))
-        requests = [
-            RolloutRequest(problem, prompt, n)
-            for i, (problem, prompts) in enumerate(zip(batch, populations, strict=True))
-            for prompt, n in zip(prompts, spread(self.config.slow.group_size, len(prompts), offset + i), strict=True)
-            if n
-        ]
+        requests = []
+        for i, (problem, prompts) in enumerate(zip(batch, populations, strict=True)):
+            counts = spread(self.config.slow.group_size, len(prompts), offset + i)
+            requests += [RolloutRequest(problem, prompt, n) for prompt, n in zip(prompts, counts, strict=True) if n]
         groups: dict[int, list[Rollout]] = {problem.index: [] for problem in batch}
         for request, rollouts in zip(requests, self.lab.sample(requests, "train"), strict=True):
             groups[request.problem.index] += rollouts
         return list(groups.values())
 
     def slow(self, groups: list[list[Rollout]]) -> dict[str, Any]:
-        """Take one RL step under the population."""
+        """Take one RL step on rollouts under the population."""
         return learn(self.lab, groups, self.config.slow)
 
     def prompts_for(self, problem: str) -> list[str]:
-        """Return the prompts that answer a problem's text, best first: here the same for all."""
+        """Return the prompts that a problem's text is answered under, best first: here the same for all."""
         return self.prompts
 
     def context_for(self, prompt: str) -> str:
@@ -77,4 +76,5 @@ class FST(Method):
         return {"steps": self.steps, "prompts": self.prompts}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.steps, self.prompts = state["steps"], list(state["prompts"])
+        self.steps = state["steps"]
+        self.prompts = list(state["prompts"])

@@ -1,7 +1,7 @@
-"""fst-archive: fst with a population for each look of problem, kept and routed by the problem's text.
+"""fst-archive: fst with several populations, each for problems of similar wording; a problem is routed by its text.
 
-Isolates retention in the prompts: a single population answers for the last task only. What an archive holds is the router's doing as much as
-learning's, so this is another method than fst; gepa-archive has the same right.
+It isolates retention in the prompts: a single population answers for the last task only. What an archive keeps is due
+to the router as much as to learning, so this is another method than fst; gepa-archive has the same archive.
 """
 
 from typing import Annotated, Any
@@ -15,13 +15,13 @@ from .fst import FST
 
 
 class FSTArchive(FST):
-    """With threshold 0 everything is one entry's, and it is fst."""
+    """With threshold 0 one entry holds all problems, and it is fst."""
 
     name = "fst-archive"
 
     class Settings(Method.Settings):
         threshold: Annotated[float, Field(ge=0, le=1)] = 0.3
-        """Cosine between a problem's word counts and an entry's, from which on the problem is the entry's."""
+        """Smallest cosine between the word counts of a problem and of an entry at which the problem is the entry's."""
 
     def __init__(self, lab: Lab, config: MethodConfig):
         super().__init__(lab, config)

@@ -1,4 +1,7 @@
-"""fst-drop: candidates far below the best are dropped before RL samples under them. Isolates what rollouts under weak prompts cost and teach."""
+"""fst-drop: fst that drops candidates far below the best before RL samples under them.
+
+It isolates what rollouts under weak prompts cost and teach.
+"""
 
 from typing import Annotated, Any
 
@@ -11,7 +14,10 @@ from .fst import FST
 
 
 class FSTDrop(FST):
-    """Keeps those of the population with at least `share` of the best one's anchor score. With share 0 it is fst."""
+    """Keeps those of the population with at least `share` of the best one's validation score.
+
+    With share 0 it is fst.
+    """
 
     name = "fst-drop"
 

@@ -1,4 +1,7 @@
-"""fst-frozen: GEPA once, then RL under the prompts it gave. Isolates the interleaving in time: prompts that follow the policy, and the stream."""
+"""fst-frozen: GEPA once, then RL under the prompts it gave.
+
+It isolates the interleaving in time: prompts that follow the policy, and the stream.
+"""
 
 from typing import Annotated, Any
 
@@ -10,7 +13,7 @@ from .fst import FST
 
 
 class FSTFrozen(FST):
-    """The first `rounds` rounds of evolution, and no more. With as many as there are cycles it is fst."""
+    """The first `rounds` rounds of evolution, and no more. With as many rounds as cycles it is fst."""
 
     name = "fst-frozen"
 

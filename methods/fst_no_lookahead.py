@@ -1,4 +1,7 @@
-"""fst-no-lookahead: prompts evolve on the last cycle's problems, not the coming one's. Isolates what looking ahead is worth, most of all at a switch."""
+"""fst-no-lookahead: prompts evolve on the last cycle's problems, not the coming one's.
+
+It isolates what looking ahead is worth, most of all at a switch of tasks.
+"""
 
 from dataclasses import astuple
 from typing import Any

@@ -1,6 +1,6 @@
-"""fst-prompt-advantage: the advantage is normalised among the rollouts of one prompt, not over the whole group of a problem.
+"""fst-prompt-advantage: the advantage is normalised over the rollouts of one prompt, not of a whole problem.
 
-Isolates the one normalisation per problem, by which rollouts under a good prompt are set against those under a bad one.
+It isolates the one normalisation per problem, which compares rollouts under a good prompt with those under a bad one.
 """
 
 from typing import Any, Literal
@@ -27,8 +27,7 @@ class FSTPromptAdvantage(FST):
         for group in groups:
             contexts = list(dict.fromkeys(r.context for r in group))
             parts = [[r for r in group if r.context == context] for context in contexts]
-            given = {
-                context: iter(row) for context, row in zip(contexts, per_problem(parts, self.config.slow), strict=True)
-            }
-            advantages.append([next(given[r.context]) for r in group])
+            rows = per_problem(parts, self.config.slow)
+            by_context = {context: iter(row) for context, row in zip(contexts, rows, strict=True)}
+            advantages.append([next(by_context[r.context]) for r in group])
         return learn(self.lab, groups, self.config.slow, advantages=advantages)

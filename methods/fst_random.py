@@ -1,4 +1,7 @@
-"""fst-random: prompts change at random and nothing selects them. The control for the fast loop: is it evolution that helps, or any variety of prompts?"""
+"""fst-random: prompts change at random and nothing selects them.
+
+It is the control for the fast loop: does evolution help, or any variety of prompts?
+"""
 
 import random
 from typing import Annotated, Any
@@ -11,7 +14,10 @@ from .fst import FST
 
 
 def mutate(prompt: str, rng: random.Random, limit: int) -> str:
-    """One to three words dropped, said twice or moved; never empty, never longer than `limit` characters."""
+    """Return the prompt with one to three words dropped, doubled or moved.
+
+    It is never empty, nor longer than `limit` characters where the prompt is not.
+    """
     words = prompt.split()
     for _ in range(rng.randint(1, 3)):
         at = rng.randrange(len(words))
@@ -27,24 +33,25 @@ def mutate(prompt: str, rng: random.Random, limit: int) -> str:
 
 
 class FSTRandom(FST):
-    """A round in which K mutated survivors are the new population, unscored: no rollout, no reflection. With share 0 it is fst."""
+    """K mutated survivors are the new population of a round, unscored: no rollout, no reflection.
+
+    With share 0 it is fst.
+    """
 
     name = "fst-random"
 
     class Settings(Method.Settings):
         share: Annotated[float, Field(ge=0, le=1)] = 1.0
-        """Of the rounds that are random; the others are GEPA's."""
+        """Share of the rounds that are random; the others are GEPA's."""
 
     def fast(self) -> dict[str, Any]:
         rng = self.lab.random("mutate")
         if rng.random() >= self.config.settings.share:
             return super().fast()
-        own = self.config.fast
+        size, limit = self.config.fast.population_size, self.config.fast.max_prompt_characters
+        # words are what a mutation changes: a population without any starts again from the seed prompt
         parents = [
-            rng.choice(self.prompts) if self.prompts[0].split() else self.config.seed_prompt
-            for _ in range(own.population_size)
+            rng.choice(self.prompts) if self.prompts[0].split() else self.config.seed_prompt for _ in range(size)
         ]
-        self.prompts = [
-            mutate(parent, rng, own.max_prompt_characters) if parent.split() else parent for parent in parents
-        ]
+        self.prompts = [mutate(parent, rng, limit) if parent.split() else parent for parent in parents]
         return {}

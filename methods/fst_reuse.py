@@ -1,15 +1,15 @@
-"""fst-reuse: the slow loop's rollouts are what reflections read, so that the fast loop samples fewer of its own.
+"""fst-reuse: reflections read the slow loop's rollouts, so that the fast loop samples fewer of its own.
 
-An open direction of FST's authors. Isolates what fresh rollouts are worth to reflection: reused ones cost nothing, but are of an
-older policy and of the last cycle's problems. Where a proposal is compared with its parent on a minibatch, the parent's side is old too.
+An open direction of FST's authors. It isolates what fresh rollouts are worth to reflection: reused ones cost nothing,
+but are of an older policy and of the last cycle's problems. Where a proposal is compared with its parent on a
+minibatch, the parent's side is old too.
 """
 
 from typing import Any
 
-from fst_bench.core.types import ReflectionExample
 from fst_bench.fast import evolve
 from fst_bench.fast.gepa_adapter import reflection_example
-from fst_bench.method import Lab, Method, MethodConfig, Rollout
+from fst_bench.method import Lab, Method, MethodConfig, ReflectionExample, Rollout
 
 from .fst import FST
 
@@ -29,7 +29,8 @@ class FSTReuse(FST):
 
     def fast(self) -> dict[str, Any]:
         population = evolve(self.lab, self.prompts, self.lookahead(), self.config.fast, self.examples)
-        self.prompts, self.examples = [candidate.prompt for candidate in population], []
+        self.prompts = [candidate.prompt for candidate in population]
+        self.examples = []
         return {"valset_score": population[0].mean}
 
     def slow(self, groups: list[list[Rollout]]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""fst-single: fst with a population of one prompt. Isolates the worth of a population: several prompts in one group, and a Pareto front."""
+"""fst-single: fst with a population of one prompt.
+
+It isolates the worth of a population: several prompts in one group, and a Pareto front.
+"""
 
 from dataclasses import replace
 from typing import Annotated
@@ -11,7 +14,7 @@ from .fst import FST
 
 
 class FSTSingle(FST):
-    """K is this method's own. With fst's K it is fst."""
+    """A population of its own size K. With fst's K it is fst."""
 
     name = "fst-single"
 
@@ -19,7 +22,5 @@ class FSTSingle(FST):
         population_size: Annotated[int, Field(ge=1)] = 1
 
     def __init__(self, lab: Lab, config: MethodConfig):
-        super().__init__(
-            lab,
-            replace(config, fast=config.fast.model_copy(update={"population_size": config.settings.population_size})),
-        )
+        fast = config.fast.model_copy(update={"population_size": config.settings.population_size})
+        super().__init__(lab, replace(config, fast=fast))

@@ -1,4 +1,4 @@
-"""gepa: the fast channel alone. Prompts evolve every cycle; the weights never change."""
+"""gepa: the fast loop alone. Prompts evolve every cycle; the weights never change."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from fst_bench.method import FastSettings, Lab, Method, MethodConfig, ProblemHan
 
 
 class GEPA(Method):
-    """Every T steps: a round of GEPA on the coming T batches. Answers under the best prompt by anchor score."""
+    """Every T steps: a round of GEPA on the coming T batches. Answers under the best prompt by validation score."""
 
     name = "gepa"
     evolves = True
@@ -24,13 +24,18 @@ class GEPA(Method):
         return metrics
 
     def fast(self) -> dict[str, Any]:
-        """A new population from the coming cycle's problems."""
-        lookahead = [problem for batch in self.lab.peek(self.config.fast.cycle) for problem in batch]
-        population = evolve(self.lab, self.prompts, lookahead, self.settings(lookahead))
+        """Evolve a new population on the coming cycle's problems."""
+        lookahead = self.lookahead()
+        population = evolve(self.lab, self.prompts, lookahead, self.round_settings(lookahead))
         self.prompts = [candidate.prompt for candidate in population]
         return {"valset_score": population[0].mean}
 
-    def settings(self, lookahead: list[ProblemHandle]) -> FastSettings:
+    def lookahead(self) -> list[ProblemHandle]:
+        """Return the problems of the coming cycle."""
+        return [problem for batch in self.lab.peek(self.config.fast.cycle) for problem in batch]
+
+    def round_settings(self, lookahead: list[ProblemHandle]) -> FastSettings:
+        """Return the settings of one round: here the same for all."""
         return self.config.fast
 
     def context_for(self, prompt: str) -> str:
@@ -40,4 +45,5 @@ class GEPA(Method):
         return {"steps": self.steps, "prompts": self.prompts}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.steps, self.prompts = state["steps"], list(state["prompts"])
+        self.steps = state["steps"]
+        self.prompts = list(state["prompts"])

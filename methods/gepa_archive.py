@@ -1,4 +1,7 @@
-"""gepa-archive: gepa with the archive and the routing of fst-archive. Isolates what fst-archive owes to its archive alone."""
+"""gepa-archive: gepa with the archive and the routing of fst-archive.
+
+It isolates how much of fst-archive is the archive alone.
+"""
 
 from typing import Annotated, Any
 
@@ -11,7 +14,7 @@ from .gepa import GEPA
 
 
 class GEPAArchive(GEPA):
-    """With threshold 0 everything is one entry's, and it is gepa."""
+    """With threshold 0 one entry holds all problems, and it is gepa."""
 
     name = "gepa-archive"
 
@@ -24,8 +27,7 @@ class GEPAArchive(GEPA):
         self.archive = Archive(config.seed_prompt, config.settings.threshold)
 
     def fast(self) -> dict[str, Any]:
-        lookahead = [problem for batch in self.lab.peek(self.config.fast.cycle) for problem in batch]
-        return self.archive.evolve(self.lab, lookahead, self.config.fast)
+        return self.archive.evolve(self.lab, self.lookahead(), self.config.fast)
 
     def context_for(self, prompt: str) -> str:
         return self.archive.prompts_for(prompt)[0]

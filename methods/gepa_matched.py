@@ -1,4 +1,7 @@
-"""gepa-matched: gepa with FST's total rollouts. Isolates the spend: is gepa below FST because it samples less?"""
+"""gepa-matched: gepa with FST's total number of rollouts.
+
+It isolates the cost: is gepa below FST because it samples less?
+"""
 
 from typing import Annotated
 
@@ -10,7 +13,10 @@ from .gepa import GEPA
 
 
 class GEPAMatched(GEPA):
-    """What FST's slow loop would sample in the coming cycle goes to the round's budget. With share 0 it is gepa."""
+    """The rollouts that FST's slow loop would sample in the coming cycle are added to the round's max_metric_calls.
+
+    With share 0 it is gepa.
+    """
 
     name = "gepa-matched"
 
@@ -19,10 +25,9 @@ class GEPAMatched(GEPA):
 
     @classmethod
     def most_rollouts(cls, config: MethodConfig, batch: int) -> tuple[int, int]:
-        return 0, super().most_rollouts(config, batch)[1] + round(
-            config.settings.share * config.fast.cycle * batch * config.slow.group_size
-        )
+        slow = round(config.settings.share * config.fast.cycle * batch * config.slow.group_size)
+        return 0, super().most_rollouts(config, batch)[1] + slow
 
-    def settings(self, lookahead: list[ProblemHandle]) -> FastSettings:
+    def round_settings(self, lookahead: list[ProblemHandle]) -> FastSettings:
         slow = round(self.config.settings.share * len(lookahead) * self.config.slow.group_size)
         return self.config.fast.model_copy(update={"max_metric_calls": self.config.fast.max_metric_calls + slow})

@@ -1,4 +1,4 @@
-"""rl: the slow channel alone. Reinforcement learning with verifiable rewards (CISPO) under the seed prompt."""
+"""rl: the slow loop alone. Reinforcement learning with verifiable rewards (CISPO) under the seed prompt."""
 
 from typing import Any
 
@@ -13,8 +13,7 @@ class RL(Method):
     trains = True
 
     def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
-        groups = self.lab.sample(
-            [RolloutRequest(problem, self.config.seed_prompt, self.config.slow.group_size) for problem in batch],
-            "train",
-        )
+        group_size = self.config.slow.group_size
+        requests = [RolloutRequest(problem, self.config.seed_prompt, group_size) for problem in batch]
+        groups = self.lab.sample(requests, "train")
         return learn(self.lab, groups, self.config.slow)

@@ -1,4 +1,7 @@
-"""rl-grpo: rl with GRPO's clipped objective in place of CISPO. Isolates what a token's gradient is worth once it has moved past the clip."""
+"""rl-grpo: rl with GRPO's clipped objective in place of CISPO.
+
+It isolates what a token's gradient is worth once its ratio has left the clip range.
+"""
 
 from functools import partial
 from typing import Annotated, Any
@@ -11,7 +14,7 @@ from fst_bench.slow.losses import ppo_clip
 
 
 class RLGRPO(Method):
-    """As `rl`. With clips that never bind it is rl with a cap that never binds."""
+    """As `rl`. With a clip range that never binds it is rl with a ratio_clip_max that never binds."""
 
     name = "rl-grpo"
     trains = True
@@ -22,14 +25,9 @@ class RLGRPO(Method):
         """The ratio's range is 1 - epsilon_low to 1 + epsilon_high; DAPO takes 0.28 above."""
 
     def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
-        groups = self.lab.sample(
-            [RolloutRequest(problem, self.config.seed_prompt, self.config.slow.group_size) for problem in batch],
-            "train",
-        )
+        group_size = self.config.slow.group_size
+        requests = [RolloutRequest(problem, self.config.seed_prompt, group_size) for problem in batch]
+        groups = self.lab.sample(requests, "train")
         own = self.config.settings
-        return learn(
-            self.lab,
-            groups,
-            self.config.slow,
-            loss=partial(ppo_clip, epsilon_low=own.epsilon_low, epsilon_high=own.epsilon_high),
-        )
+        loss = partial(ppo_clip, epsilon_low=own.epsilon_low, epsilon_high=own.epsilon_high)
+        return learn(self.lab, groups, self.config.slow, loss=loss)

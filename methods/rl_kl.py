@@ -1,4 +1,7 @@
-"""rl-kl: rl with a penalty for leaving the base. Isolates whether FST's small drift is worth more than a penalty buys."""
+"""rl-kl: rl with a penalty for leaving the reference policy.
+
+It isolates whether FST's small drift is worth more than a penalty buys.
+"""
 
 import math
 from typing import Annotated, Any
@@ -10,9 +13,9 @@ from fst_bench.slow import learn
 
 
 class RLKL(Method):
-    """As `rl`; each token's advantage is less by beta (1 - pi_base / pi): the gradient of GRPO's estimate of KL(policy || base) (arXiv 2402.03300).
+    """As `rl`; the advantage of each token is lower by beta (1 - pi_reference / pi).
 
-    With beta 0 it is rl.
+    That is the gradient of GRPO's estimate of KL(policy || reference) (arXiv 2402.03300). With beta 0 it is rl.
     """
 
     name = "rl-kl"
@@ -22,22 +25,14 @@ class RLKL(Method):
         beta: Annotated[float, Field(ge=0)] = 0.04
 
     def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
-        groups = self.lab.sample(
-            [RolloutRequest(problem, self.config.seed_prompt, self.config.slow.group_size) for problem in batch],
-            "train",
-        )
-        beta, base = (
-            self.config.settings.beta,
-            iter(self.lab.reference_logprobs([r for group in groups for r in group])),
-        )
-        penalties = [
-            [
-                [
-                    beta * (1 - math.exp(theirs - ours))
-                    for ours, theirs in zip(r.sample.logprobs, next(base), strict=True)
-                ]
-                for r in group
-            ]
-            for group in groups
-        ]
+        group_size = self.config.slow.group_size
+        requests = [RolloutRequest(problem, self.config.seed_prompt, group_size) for problem in batch]
+        groups = self.lab.sample(requests, "train")
+        reference = iter(self.lab.reference_logprobs([r for group in groups for r in group]))
+        penalties = [[self.penalty(r.sample.logprobs, next(reference)) for r in group] for group in groups]
         return learn(self.lab, groups, self.config.slow, penalties=penalties)
+
+    def penalty(self, logprobs: list[float], reference: list[float]) -> list[float]:
+        """Return beta (1 - pi_reference / pi) of every sampled token."""
+        beta = self.config.settings.beta
+        return [beta * (1 - math.exp(theirs - ours)) for ours, theirs in zip(logprobs, reference, strict=True)]

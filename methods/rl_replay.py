@@ -1,4 +1,7 @@
-"""rl-replay: rl that also trains on problems it has seen before, charged like any. Isolates how much of forgetting rehearsal repairs."""
+"""rl-replay: rl that also trains on problems it has seen before, charged like any others.
+
+It isolates how much of forgetting rehearsal repairs.
+"""
 
 import math
 from dataclasses import astuple
@@ -11,7 +14,7 @@ from fst_bench.slow import learn
 
 
 class RLReplay(Method):
-    """As `rl` on the batch and on `share` as many earlier problems beside it, each sampled anew. With share 0 it is rl."""
+    """As `rl`, on the batch and on `share` as many earlier problems, each sampled again. With share 0 it is rl."""
 
     name = "rl-replay"
     trains = True
@@ -32,14 +35,10 @@ class RLReplay(Method):
 
     def step(self, batch: list[ProblemHandle]) -> dict[str, Any]:
         rng = self.lab.random("replay")
-        earlier = rng.sample(self.memory, min(len(self.memory), round(self.config.settings.share * len(batch))))
-        groups = self.lab.sample(
-            [
-                RolloutRequest(problem, self.config.seed_prompt, self.config.slow.group_size)
-                for problem in batch + earlier
-            ],
-            "train",
-        )
+        replayed = rng.sample(self.memory, min(len(self.memory), round(self.config.settings.share * len(batch))))
+        group_size = self.config.slow.group_size
+        requests = [RolloutRequest(problem, self.config.seed_prompt, group_size) for problem in batch + replayed]
+        groups = self.lab.sample(requests, "train")
         for problem in batch:
             self.seen += 1
             if len(self.memory) < self.config.settings.memory:
@@ -47,11 +46,12 @@ class RLReplay(Method):
             elif (place := rng.randrange(self.seen)) < len(self.memory):
                 self.memory[place] = problem
         metrics = learn(self.lab, groups, self.config.slow)
-        own = [r.score.reward for group in groups[: len(batch)] for r in group]
-        return metrics | {"reward": sum(own) / len(own), "replayed": len(earlier)}
+        rewards = [r.score.reward for group in groups[: len(batch)] for r in group]
+        return metrics | {"reward": sum(rewards) / len(rewards), "replayed": len(replayed)}
 
     def state(self) -> dict[str, Any]:
         return {"seen": self.seen, "memory": [list(astuple(problem)) for problem in self.memory]}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.seen, self.memory = state["seen"], [ProblemHandle(*values) for values in state["memory"]]
+        self.seen = state["seen"]
+        self.memory = [ProblemHandle(*values) for values in state["memory"]]

@@ -1,10 +1,10 @@
-"""rl-then-gepa: the two channels in phases, weights first. Isolates the order of gepa-then-rl."""
+"""rl-then-gepa: the two loops in phases, weights first. It isolates the order of gepa-then-rl."""
 
 from .gepa_then_rl import GEPAThenRL
 
 
 class RLThenGEPA(GEPAThenRL):
-    """As gepa-then-rl, its phases in the other order."""
+    """As gepa-then-rl, with its phases in the other order."""
 
     name = "rl-then-gepa"
     prompts_first = False

@@ -1,4 +1,4 @@
-"""What the tests share: the embedded model, and a lab on a small stream. Everything in here is the real thing."""
+"""Shared by the tests: the embedded model, and a lab on a small stream. Everything in here is the real thing."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,8 +7,8 @@ import hypothesis
 import pytest
 import torch
 
-from fst_bench.harness.loop import Bench
 from fst_bench.harness.config import REGISTRIES, resolve
+from fst_bench.harness.loop import Bench
 from fst_bench.policy import PolicySettings, load_policy
 from fst_bench.policy.torch.backend import TorchPolicy
 
@@ -19,13 +19,13 @@ hypothesis.settings.load_profile("here")
 
 @pytest.fixture
 def policy() -> TorchPolicy:
-    """The embedded model, fresh, with short answers."""
+    """Return a new embedded model with short answers."""
     return load_policy("embedded:tiny", PolicySettings(max_tokens=24))
 
 
 @pytest.fixture
 def bench() -> Callable[..., Bench]:
-    """A run that has not begun: `bench("single-math", "fst", batch=4)`, smoke preset."""
+    """Return a maker of runs that have not begun: `bench("single-math", "fst", batch=4)`, smoke preset."""
 
     def make(stream: str = "single-math", method: str = "base", seed: int = 0, **settings: Any) -> Bench:
         config, spec = resolve(stream, method, "smoke", seed, settings)
@@ -36,7 +36,7 @@ def bench() -> Callable[..., Bench]:
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Iterator[None]:
-    """What a test loads that does not ship, the next one does not know."""
+    """Forget after each test what it has loaded that does not ship."""
     yield
     for registry in REGISTRIES.values():
         registry.loaded.clear()

@@ -24,7 +24,7 @@ def draw(theme: str, path: Path) -> None:
     text, grid, colours = THEMES[theme]
     runs = load([ROOT / "results" / "continual-4@2" / method for method in ("base", "gepa", "rl", "fst")])
     data = continual(runs).data
-    ends = [sum(run.stages[i]["end"] for run in runs) / len(runs) for i in range(len(TASKS))]
+    ends = [sum(run.stages[i].end for run in runs) / len(runs) for i in range(len(TASKS))]
     style = {
         "font.size": 12,
         "svg.fonttype": "none",

@@ -1,16 +1,14 @@
 """Finished runs of one stream side by side: tables over seeds, figures with their data, one page.
 
-Everything is read from what each run recorded. What can't be compared is refused with the reason.
+Everything is read from what each run recorded. Runs that cannot be compared are refused with the reason.
 """
 
 from fst_bench.analysis.page import write_page
-from fst_bench.analysis.runs import Finished, load, methods_of
-from fst_bench.analysis.tables import columns, interval, latex, markdown, spreadsheet, tables, terminal
+from fst_bench.analysis.runs import load, methods_of
+from fst_bench.analysis.tables import columns, latex, markdown, spreadsheet, tables, terminal
 
 __all__ = [
-    "Finished",
     "columns",
-    "interval",
     "latex",
     "load",
     "markdown",

@@ -13,20 +13,21 @@ from fst_bench.harness.store import Store
 
 Runs = tuple[Run, ...]
 COMPARED = ("batch", "stage_problems", "seed_prompt", "difficulty", "evaluation", "init")
-"""Settings that say what was asked and how it was scored, as against how a method learns: alike in one table."""
+"""Settings of the problems and of their scoring, as against how a method learns: alike in one table."""
 REMEDIES = {
     "stream": ": compare one stream at a time, as in fst-bench compare runs/STREAM@VERSION",
     "code": ": its task or stream was changed; a stream's version goes up with every change",
 }
-"""What to do where a thing differs."""
+"""What differs -> what a user can do about it."""
 ORDER = ["base", "gepa", "rl", "fst"]
+"""The methods that every table begins with, in their order."""
 
 
 def load(paths: Iterable[Path]) -> Runs:
     """Return the finished runs at or below the paths, run directories and committed collections alike.
 
-    A method that was run in several ways is several (see `versions`). Raises ValueError where no run is found, or where two do not belong
-    in one table.
+    A method that was run in several ways is several (see `versions`). Raises ValueError where no run is found, or where
+    two do not belong in one table.
     """
     paths = list(paths)
     found = [run for path in paths for run in finished_below(path)]
@@ -44,18 +45,23 @@ def finished_below(path: Path) -> list[Run]:
         return collection.runs()
     if collection := Collection.at(path.parent):
         return [run for run in collection.runs() if run.saved["method"] == path.name]
-    folders = [p.parent for p in sorted(path.rglob("metrics.json")) if "probes" not in p.parts]
+    folders = [p.parent for p in sorted(path.rglob("config.json")) if "probes" not in p.parts]
     collections = [Collection(p.parent) for p in sorted(path.rglob("runs.parquet"))]
-    return [Run(Store(folder)) for folder in folders] + [run for each in collections for run in each.runs()]
+    runs = [Run(Store(folder)) for folder in folders]
+    return [run for run in runs if run.finished] + [run for each in collections for run in each.runs()]
 
 
 def versions(runs: list[Run]) -> list[Run]:
-    """Return the same runs, with a label where one method ran with several settings or its file was changed: 'mine (settings.probe=3)'."""
+    """Return the same runs, labelled where one method ran with several settings or its file was changed.
+
+    A label names the settings, as in 'mine (settings.probe=3)'.
+    """
     named = {run: run for run in runs}
     for method in dict.fromkeys(run.method for run in runs):
         own = [run for run in runs if run.method == method]
         first = settings_of(own[0])
-        keys = sorted({k for run in own if settings_of(run) != first for k in differing(run, own[0]) if of_the_method(k)})
+        others = [run for run in own if settings_of(run) != first]
+        keys = sorted({key for run in others for key in differing(run, own[0]) if of_the_method(key)})
         for run in own if keys else ():
             values = spelled(run)
             parts = [
@@ -67,22 +73,23 @@ def versions(runs: list[Run]) -> list[Run]:
 
 
 def of_the_method(key: str) -> bool:
-    """Say whether a setting is about how a method learns; in the others two runs of one table are alike."""
+    """Return whether a setting is about how a method learns; two runs of one table are alike in all others."""
     own_code = key.startswith("code.methods/") and key.endswith(".sha256")
     return own_code or key.split(".")[0] not in (*COMPARED, "code", "model", "preset")
 
 
 def alike(found: Iterable[Run]) -> Runs:
-    """Return runs that belong in one table. Raises ValueError that names the first that does not, and why."""
+    """Return the runs as one table's. Raises ValueError that names the first that does not belong, and why."""
     runs: list[Run] = []
     for run in found:
         for other in runs[:1]:
-            theirs_all = same_of(other)
+            expected = same_of(other)
             for name, value in same_of(run).items():
-                if value != theirs_all[name] and (
-                    name not in COMPARED or any(key.split(".")[0] == name for key in differing(run, other))
-                ):
-                    ours, theirs = apart(value, theirs_all[name])
+                if value == expected[name]:
+                    continue
+                # a setting that one of them does not have yet is no difference
+                if name not in COMPARED or any(key.split(".")[0] == name for key in differing(run, other)):
+                    ours, theirs = apart(value, expected[name])
                     raise ValueError(
                         f"{run.path} does not belong in this table: {name} {short(ours)}, "
                         f"the others have {short(theirs)}{REMEDIES.get(name, '')}"
@@ -101,7 +108,7 @@ def alike(found: Iterable[Run]) -> Runs:
 
 
 def compared_settings(run: Run) -> dict[str, Any]:
-    """Return all settings of a run, difficulties of tasks that its stream does not hold left out: they decide nothing there."""
+    """Return all settings of a run, without difficulties of tasks that its stream does not hold."""
     variants = run.saved.get("spec", {}).get("variants", {})
     held = {variants.get(key, {"task": key})["task"] for stage in run.stages for key in stage.tasks}
     settings = run.saved["config"]
@@ -109,17 +116,18 @@ def compared_settings(run: Run) -> dict[str, Any]:
 
 
 def same_of(run: Run) -> dict[str, Any]:
-    """Return what has to be alike in one table, in words."""
-    saved, settings = run.saved, compared_settings(run)
-    code = {name: facts["sha256"] for name, facts in settings.get("code", {}).items() if not name.startswith("methods/")}
+    """Return what has to be alike in one table, by its name in messages."""
+    saved = run.saved
+    settings = compared_settings(run)
+    code = settings.get("code", {})
     return {
         "stream": f"{saved['stream']}@{saved['stream_version']}",
         "model": saved["model"],
         "preset": saved["preset"],
         **{name: settings[name] for name in COMPARED},
         # by what it holds: its folder may lie elsewhere
-        "data": {name: facts["fingerprint"] for name, facts in saved.get("data", {}).items()},
-        "code": code,
+        "data": {name: source["fingerprint"] for name, source in saved.get("data", {}).items()},
+        "code": {name: source["sha256"] for name, source in code.items() if not name.startswith("methods/")},
     }
 
 
@@ -152,6 +160,7 @@ def apart(ours: Any, theirs: Any) -> tuple[Any, Any]:
 
 
 def short(value: Any, limit: int = 80) -> str:
+    """Return a value as text, cut to a limit."""
     text = str(value)
     return text if len(text) < limit else text[: limit - 3] + "..."
 

@@ -3,53 +3,58 @@
 The held-out problems are the same for every seed, so an interval says what another seed would do on these problems.
 """
 
-import csv
-import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from rich import box
 from rich.table import Table as RichTable
-from scipy.stats import t as student
 
 from fst_bench.analysis.curves import asymptotes, curve_of, peak_ratios
-from fst_bench.analysis.runs import Finished, Runs, methods_of
+from fst_bench.analysis.runs import Runs, methods_of
+from fst_bench.analysis.writers import csv_table, escape_latex, latex_table, markdown_table
+from fst_bench.harness.rows import label
+from fst_bench.harness.run import Run
+from fst_bench.metrics import Estimate, PeakRatio, t_interval
+from fst_bench.metrics.paired_curves import AXES
+
+NO_NUMBER = Estimate(math.nan)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with its interval; `low` and `high` are NaN where there is none."""
+    """A number of a table, with its interval."""
 
-    value: float
-    low: float = math.nan
-    high: float = math.nan
+    estimate: Estimate
     digits: int = 2
     difference: bool = False
+    """Whether it is a difference: it has a sign, and is bold where it is clear."""
     mark: str = ""
-    """Written before the value: '<' where it is a bound."""
+    """Sign before the value: '<' of a bound, '?' of an asymptote that is not identifiable."""
 
     @property
     def clear(self) -> bool:
-        """A difference whose interval excludes zero."""
-        return self.difference and (self.low > 0 or self.high < 0)
+        """Whether it is a difference whose interval excludes zero."""
+        return self.difference and self.estimate.clear
 
     def __str__(self) -> str:
-        if math.isnan(self.value):
+        value, low, high = self.estimate.value, self.estimate.low, self.estimate.high
+        if math.isnan(value):
             return "–"
         sign = "+" if self.difference else ""
-        text = f"{self.mark}{self.value:{sign},.{self.digits}f}"
-        if self.digits == 0 or math.isnan(self.low):
+        text = f"{self.mark}{value:{sign},.{self.digits}f}"
+        if self.digits == 0 or math.isnan(low):
             return text
-        if abs((self.low + self.high) / 2 - self.value) < 1e-9:
-            return f"{text} ± {(self.high - self.low) / 2:.{self.digits}f}"
-        return f"{text} ({self.low:.{self.digits}f} to {self.high:.{self.digits}f})"
+        if abs((low + high) / 2 - value) < 1e-9:
+            return f"{text} ± {self.estimate.half:.{self.digits}f}"
+        return f"{text} ({low:.{self.digits}f} to {high:.{self.digits}f})"
 
 
 @dataclass(frozen=True)
 class Row:
+    """A method's row."""
+
     label: str
     seeds: int
     cells: list[Cell]
@@ -57,138 +62,151 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
+    """A table of a comparison."""
+
     title: str
     columns: list[str]
     rows: list[Row]
     differences: list[Row]
-    """To the reference method; none where it is not there."""
+    """Differences to the reference method; none where it has no run."""
     reference: str
     note: str = ""
 
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """(mean, half width of its 95 % t-interval over seeds); the half width of one value is NaN."""
-    n, mean = len(values), sum(values) / len(values)
-    if n < 2:
-        return mean, math.nan
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1))
-    return mean, quantile(n - 1) * deviation / math.sqrt(n)
-
-
-@cache
-def quantile(freedom: int) -> float:
-    """Of Student's t at 97.5 %."""
-    return float(student.ppf(0.975, freedom))
+    @property
+    def head(self) -> list[str]:
+        return ["method", "seeds", *self.columns]
 
 
 USD = "reflection USD"
-MODES = {"own prompt": "system", "weights only": "seed", "recalled": "recalled"}
+MODES = {"own prompt": "system", "seed prompt": "seed", "oracle prompt": "oracle"}
+"""Name in a column -> prompt mode."""
 
 
-def accuracy(run: Finished) -> dict[str, float]:
+def accuracy(run: Run) -> dict[str, float]:
+    """Return the columns of the table Learning."""
     stages = run.metrics["stages"]
-    own, within = [stage["end"]["system"] for stage in stages], [stage["within"] for stage in stages]
-    named = {f"{stage['stage']} {stage['task']}": stage["end"]["system"] for stage in stages}
-    return named | {"stages' ends": sum(own) / len(own), "within stages": sum(within) / len(within)}
+    ends = [stage["end"]["system"] for stage in stages]
+    online = [stage["online"] for stage in stages]
+    named = {f"{stage['stage']} {label(stage['tasks'])}": stage["end"]["system"] for stage in stages}
+    return named | {"end-of-stage accuracy": mean(ends), "online accuracy": mean(online)}
 
 
-def memory(run: Finished) -> dict[str, float]:
-    final = run.metrics["final_average"]
-    ends = {f"end, {label}": final[mode] for label, mode in MODES.items() if mode in final}
-    told = {name: run.metrics["transfer"]["system"][name] for name in ("anytime", "bwt", "forgetting", "fwt")}
-    return ends | {name: value for name, value in told.items() if value is not None}
-
-
-def cost(run: Finished) -> dict[str, float]:
-    stages, spent = run.metrics["stages"], run.ledger
-    return {
-        "KL": sum(stage["kl"]["system"] for stage in stages) / len(stages),
-        "rollouts": float(sum(spent["rollouts"].values())),
-        "sampled tokens": float(spent["sampled_tokens"]),
-        "seconds": float(sum(spent["seconds"].values())),
-        USD: math.nan if (usd := spent.get("reflection_usd", 0.0)) is None else float(usd),
+def memory(run: Run) -> dict[str, float]:
+    """Return the columns of the table Remembering."""
+    final, transfer = run.metrics["final_average"], run.metrics["transfer"]["system"]
+    ends = {f"end, {name}": final[mode] for name, mode in MODES.items() if mode in final}
+    return ends | {
+        name: transfer[name] for name in ("anytime", "bwt", "forgetting", "fwt") if transfer[name] is not None
     }
 
 
-TABLES: dict[str, tuple[Callable[[Finished], dict[str, float]], str]] = {
+def cost(run: Run) -> dict[str, float]:
+    """Return the columns of the table Spending."""
+    spent = run.ledger
+    usd = spent.get("reflection_usd", 0.0)
+    return {
+        "KL": mean([stage["kl"]["system"] for stage in run.metrics["stages"]]),
+        "rollouts": float(sum(spent["rollouts"].values())),
+        "sampled tokens": float(spent["sampled_tokens"]),
+        "seconds": float(sum(spent["seconds"].values())),
+        USD: math.nan if usd is None else float(usd),
+    }
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+TABLES: dict[str, tuple[Callable[[Run], dict[str, float]], str]] = {
     "Learning": (
         accuracy,
-        "Accuracy under the method's own prompt: each stage's task at the stage's end, their mean, and the mean of all evaluations within stages.",
+        "Accuracy under the method's own prompt: on each stage's tasks at its end, the mean of those (end-of-stage "
+        "accuracy), and the mean of all evaluations of a stage's tasks while it lasted (online accuracy).",
     ),
     "Remembering": (
         memory,
-        "All tasks at the end of the stream, under the method's own prompt, under the seed prompt (weights only) and under the prompt it had at the "
-        "end of that task's stage (recalled, an oracle); own-prompt accuracy after every stage over the tasks met so far (anytime); and transfer under the own prompt.",
+        "All tasks at the end of the stream, under the method's own prompt, under the seed prompt and under the prompt "
+        "it had at the end of that task's stage (an oracle); own-prompt accuracy after every stage over the tasks met "
+        "so far (anytime); and transfer under the own prompt.",
     ),
     "Spending": (
         cost,
-        "KL to the base in nats per token at the stages' ends under the own prompt, and what was spent (evaluations are in the seconds only).",
+        "KL to the base in nats per token under the own prompt, mean over the ends of the stages, and what was spent "
+        "(evaluations are in the seconds only).",
     ),
 }
+"""Title -> its columns of a run, and its note."""
 DIGITS = {"KL": 3, "rollouts": 0, "sampled tokens": 0, "seconds": 0}
 
 
-def columns(run: Finished) -> dict[str, float]:
-    """Every number that the tables show of one run."""
-    return {name: value for of, _ in TABLES.values() for name, value in of(run).items()}
+def columns(run: Run) -> dict[str, float]:
+    """Return every number that the tables show of one run."""
+    return {name: value for columns_of, _ in TABLES.values() for name, value in columns_of(run).items()}
 
 
 def tables(runs: Runs, reference: str = "rl") -> list[Table]:
-    """A row a method, and the differences to `reference` over the seeds that both have."""
-    made = [seed_table(title, note, of, runs, reference) for title, (of, note) in TABLES.items()]
-    if len(runs[0].stages) == 1:
-        made.append(efficiency_table(runs, reference))
-        del made[1]  # nothing to remember
-    return made
+    """Return the tables: a row a method, and the differences to `reference` over the seeds that both have."""
+    made = {title: seed_table(title, note, of, runs, reference) for title, (of, note) in TABLES.items()}
+    if len(runs[0].stages) > 1:
+        return list(made.values())
+    # nothing to remember in a single stage
+    return [made["Learning"], made["Spending"], efficiency_table(runs, reference)]
 
 
-def seed_table(title: str, note: str, of: Callable[[Finished], dict[str, float]], runs: Runs, reference: str) -> Table:
+def seed_table(title: str, note: str, of: Callable[[Run], dict[str, float]], runs: Runs, reference: str) -> Table:
+    """Return a table of some columns of every run."""
     values = {(run.method, run.seed): of(run) for run in runs}
     # embedded reflectors cost nothing: no column then; an unknown price is NaN, and shown
     names = [name for name in of(runs[0]) if name != USD or any(found[USD] != 0 for found in values.values())]
     methods = methods_of(runs)
     seeds = {m: sorted(run.seed for run in runs if run.method == m) for m in methods}
 
-    def cell(name: str, found: list[float], difference: bool = False) -> Cell:
-        mean, half = interval(found)
-        return Cell(mean, mean - half, mean + half, DIGITS.get(name, 2), difference)
+    def cells(found: list[dict[str, float]], difference: bool = False) -> list[Cell]:
+        return [
+            Cell(t_interval([numbers[name] for numbers in found]), DIGITS.get(name, 2), difference) for name in names
+        ]
 
-    rows = [
-        Row(m, len(seeds[m]), [cell(name, [values[m, s][name] for s in seeds[m]]) for name in names]) for m in methods
-    ]
+    rows = [Row(m, len(seeds[m]), cells([values[m, s] for s in seeds[m]])) for m in methods]
     differences = []
     for m in methods:
         both = [s for s in seeds[m] if s in seeds.get(reference, [])]
         if m != reference and both:
-            cells = [
-                cell(name, [values[m, s][name] - values[reference, s][name] for s in both], True) for name in names
-            ]
-            differences.append(Row(m, len(both), cells))
+            found = [{name: values[m, s][name] - values[reference, s][name] for name in names} for s in both]
+            differences.append(Row(m, len(both), cells(found, True)))
     return Table(title, names, rows, differences, reference, note)
 
 
 def efficiency_table(runs: Runs, reference: str) -> Table:
-    """Of a stream of one task: asymptotes, and how many times fewer samples than the reference needs for its own peak."""
-    names = ["asymptote", *(f"fewer {axis}" for axis in ("problems", "rollouts", "tokens"))]
+    """Return asymptotes, and how many times fewer samples than the reference a method needs for the reference's peak.
+
+    The stream has one stage.
+    """
     fits, ratios = asymptotes(runs), peak_ratios(runs, reference)
-    every = float(np.diff(curve_of(runs, runs[0].method, runs[0].stages[0]["task"]).problems).max(initial=0))
-    rows = []
-    for m in methods_of(runs):
-        fit = fits.get(m)
-        cells = [
-            Cell(math.nan) if fit is None else Cell(fit.A, fit.low, fit.high, mark="" if fit.identifiable else "?")
-        ]
-        for ratio in ratios.get(m, [None] * 3):
-            cells.append(
-                Cell(math.nan)
-                if ratio is None
-                else Cell(ratio.value, ratio.low, ratio.high, mark="<" if ratio.censored else "")
-            )
-        rows.append(Row(m, sum(run.method == m for run in runs), cells))
+    some = curve_of(runs, runs[0].method, *runs[0].stages[0].tasks)
+    every = float(np.diff(some.problems).max(initial=0))
+
+    def asymptote_cell(method: str) -> Cell:
+        fit = fits.get(method)
+        return Cell(NO_NUMBER) if fit is None else Cell(fit.estimate, mark="" if fit.identifiable else "?")
+
+    def ratio_cell(ratio: PeakRatio | None) -> Cell:
+        return Cell(NO_NUMBER) if ratio is None else Cell(ratio.estimate, mark="<" if ratio.censored else "")
+
+    rows = [
+        Row(
+            m,
+            sum(run.method == m for run in runs),
+            [asymptote_cell(m), *map(ratio_cell, ratios.get(m, [None] * len(AXES)))],
+        )
+        for m in methods_of(runs)
+    ]
     note = (
-        f"Asymptote: a sigmoid fitted to the mean over seeds, its interval by bootstrap over seeds, ? where it is not identifiable. Fewer: {reference}'s samples at the highest point of "
-        f"its mean curve, divided by the method's samples at its first evaluation at least as high; < where it never gets there. Problems that were looked at ahead count. Evaluations are {every:,.0f} problems apart, and a peak of small evaluations is biased upward."
+        "Asymptote: a sigmoid fitted to the mean over seeds, its interval by bootstrap over seeds, ? where it is not "
+        f"identifiable. Fewer: {reference}'s samples at the highest point of its mean curve, divided by the method's "
+        "samples at its first evaluation at least as high; < where it never gets there. Problems that were looked at "
+        f"ahead count. Evaluations are {every:,.0f} problems apart, and a peak of small evaluations is biased upward."
     )
+    names = ["asymptote", *(f"fewer {axis}" for axis in AXES)]
     return Table("Sample efficiency", names, rows, [], reference, note)
 
 
@@ -196,65 +214,52 @@ def efficiency_table(runs: Runs, reference: str) -> Table:
 
 
 def markdown(table: Table) -> str:
-    lines = [f"**{table.title}.** {table.note}", "", *grid(["method", "seeds", *table.columns], table.rows)]
+    def line(row: Row) -> list[str]:
+        cells = [f"**{cell}**" if cell.clear else str(cell) for cell in row.cells]
+        return [row.label, str(row.seeds), *cells]
+
+    parts = [f"**{table.title}.** {table.note}", markdown_table(table.head, [line(row) for row in table.rows])]
     if table.differences:
-        lines += ["", *grid([f"minus {table.reference}", "seeds", *table.columns], table.differences)]
-    return "\n".join(lines)
-
-
-def grid(head: list[str], rows: Iterable[Row]) -> list[str]:
-    body = [
-        [row.label, str(row.seeds), *(f"**{cell}**" if cell.clear else str(cell) for cell in row.cells)] for row in rows
-    ]
-    return ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *body]]
+        head = [f"minus {table.reference}", *table.head[1:]]
+        parts.append(markdown_table(head, [line(row) for row in table.differences]))
+    return "\n\n".join(parts)
 
 
 def latex(table: Table) -> str:
-    """A booktabs tabular in a table float."""
+    def line(row: Row) -> list[str]:
+        cells = [(escape_latex(str(cell)), cell.clear) for cell in row.cells]
+        texts = [rf"\textbf{{{text}}}" if clear else text for text, clear in cells]
+        return [escape_latex(row.label), str(row.seeds), *texts]
 
-    def line(row: Row) -> str:
-        cells = [
-            (rf"\textbf{{{cell}}}" if cell.clear else str(cell)).replace(" ± ", r" $\pm$ ").replace("–", "--")
-            for cell in row.cells
-        ]
-        return " & ".join([escaped(row.label), str(row.seeds), *cells]) + r" \\"
-
-    head = " & ".join(escaped(name) for name in ["", "seeds", *table.columns]) + r" \\"
-    parts = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escaped(table.title + '. ' + table.note)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) + 1)}}}",
-    ]
-    parts += [r"\toprule", head, r"\midrule", *map(line, table.rows)]
-    if table.differences:
-        span = len(table.columns) + 2
-        parts += [
-            r"\midrule",
-            rf"\multicolumn{{{span}}}{{l}}{{minus {escaped(table.reference)}, paired by seed}} \\",
-            *map(line, table.differences),
-        ]
-    return "\n".join([*parts, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
-
-
-def escaped(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, "\\" + sign)
-    return text.replace("<", "$<$").replace("–", "--")
+    head = ["", *map(escape_latex, table.head[1:])]
+    caption = escape_latex(f"{table.title}. {table.note}")
+    heading = f"minus {escape_latex(table.reference)}, paired by seed"
+    groups = {heading: [line(row) for row in table.differences]} if table.differences else {}
+    alignment = "l" + "r" * (len(head) - 1)
+    return latex_table(head, [line(row) for row in table.rows], caption, alignment, "table", groups)
 
 
 def spreadsheet(made: Iterable[Table]) -> str:
-    """CSV in long form, full precision: table, kind (mean or difference), method, seeds, column, value, low, high, bound."""
-    out = io.StringIO()
-    write = csv.writer(out, lineterminator="\n").writerow
-    write(["table", "kind", "method", "seeds", "column", "value", "low", "high", "bound"])
-    for table in made:
-        for kind, rows in (("mean", table.rows), (f"minus {table.reference}", table.differences)):
-            for row in rows:
-                for name, cell in zip(table.columns, row.cells, strict=True):
-                    numbers = ["" if math.isnan(x) else repr(float(x)) for x in (cell.value, cell.low, cell.high)]
-                    write([table.title, kind, row.label, row.seeds, name, *numbers, cell.mark])
-    return out.getvalue()
+    """Return CSV in long form, full precision: a row a number."""
+    return csv_table(
+        [
+            {
+                "table": table.title,
+                "kind": kind,
+                "method": row.label,
+                "seeds": row.seeds,
+                "column": name,
+                "value": cell.estimate.value,
+                "low": cell.estimate.low,
+                "high": cell.estimate.high,
+                "bound": cell.mark,
+            }
+            for table in made
+            for kind, rows in (("mean", table.rows), (f"minus {table.reference}", table.differences))
+            for row in rows
+            for name, cell in zip(table.columns, row.cells, strict=True)
+        ]
+    )
 
 
 def terminal(table: Table) -> RichTable:
@@ -267,16 +272,13 @@ def terminal(table: Table) -> RichTable:
         title_style="bold",
     )
     shown.add_column("method", no_wrap=True)
-    for name in ("seeds", *table.columns):
+    for name in table.head[1:]:
         shown.add_column(name, justify="right")
     for row in table.rows:
         shown.add_row(row.label, str(row.seeds), *map(str, row.cells))
     if table.differences:
         shown.add_section()
     for row in table.differences:
-        shown.add_row(
-            f"{row.label} - {table.reference}",
-            str(row.seeds),
-            *(f"[bold]{cell}[/bold]" if cell.clear else str(cell) for cell in row.cells),
-        )
+        cells = [f"[bold]{cell}[/bold]" if cell.clear else str(cell) for cell in row.cells]
+        shown.add_row(f"{row.label} - {table.reference}", str(row.seeds), *cells)
     return shown

@@ -21,7 +21,7 @@ from fst_bench.tasks.stream import load_spec, read_yaml, stream_files
 Shown = tuple[str, dict[str, Any]]
 """The text for a person, and the same as data."""
 Fields = dict[str, dict[str, Any]]
-"""Typed settings by dotted name: the type with its bounds, the default as `--set` reads it, and the description of each."""
+"""Typed settings by dotted name: type with bounds, default as `--set` reads it, description."""
 
 # --- lists
 
@@ -120,7 +120,7 @@ def task(name: str) -> Shown:
     documentation = inspect.getdoc(inspect.getmodule(made)) or inspect.getdoc(made) or ""
     fields = fields_of(made.Difficulty)
     parameters = ["Its difficulty parameters, with their defaults:", *settable(f"difficulty.{made.name}", fields)]
-    text = "\n\n".join([documentation, yaml.safe_dump(values, sort_keys=False), "\n".join(parameters)])
+    text = "\n\n".join([documentation, yaml.safe_dump(values, sort_keys=False).rstrip(), "\n".join(parameters)])
     return text, values | {"difficulty": fields}
 
 

@@ -1,12 +1,10 @@
-"""What a person sees while a run or a sweep goes on: a live panel in a terminal, plain lines elsewhere."""
+"""What a person sees during a run or a sweep: a live panel in a terminal, plain lines elsewhere."""
 
-import json
 import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -25,8 +23,14 @@ from fst_bench.tasks.stream import Stream
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
+def terminal(plain: bool) -> tuple[Console, bool]:
+    """Return stdout, and whether to draw in place on it: where it is a terminal, and not `plain` for a program."""
+    console = Console()
+    return console, console.is_terminal and not plain
+
+
 class Display(Callback):
-    """A callback of the run loop. `live` draws a panel that is redrawn in place; otherwise each event is one line."""
+    """A callback of the run loop. `live` is a panel that is redrawn in place; otherwise each event is one line."""
 
     def __init__(self, console: Console, live: bool):
         self.console, self.use_live = console, live
@@ -45,9 +49,8 @@ class Display(Callback):
         plan = " -> ".join(f"{label(s.tasks)} ({s.end - s.start})" for s in stream.stages)
         self.line(f"{config.method} on {config.stream}, preset {config.preset}, seed {config.seed}: {plan}")
         for name, source in stream.sources().items():
-            self.line(
-                f"{name} from {source['source']}: {source['kept']} problems, {sum(source['skipped'].values())} skipped"
-            )
+            skipped = sum(source["skipped"].values())
+            self.line(f"{name} from {source['source']}: {source['kept']} problems, {skipped} skipped")
         self.line(f"run: {path}" + (f" (resumed after step {step})" if step else ""))
         if self.use_live:
             self.live = Live(self.panel(), console=self.console, refresh_per_second=4)
@@ -101,7 +104,7 @@ class Display(Callback):
         return self.row.step if self.row else self.first
 
     def left(self) -> str:
-        """Time left, from the mean pace of this session."""
+        """Return the time left as minutes:seconds, by the mean pace of this session."""
         done = self.done - self.first
         if not done:
             return "?"
@@ -142,13 +145,16 @@ class Display(Callback):
 
 
 def bar(value: float, width: int = 12) -> str:
-    """'██████       0.50'"""
-    return "█" * round(value * width) + "·" * (width - round(value * width)) + f" {value:.2f}"
+    """Return a bar and the value: '██████······ 0.50'."""
+    full = round(value * width)
+    return "█" * full + "·" * (width - full) + f" {value:.2f}"
 
 
 class SweepDisplay(SweepCallback):
-    """A callback of a sweep. `live` draws methods x seeds with how far each run is, read from what it has recorded; otherwise each
-    change is one line."""
+    """A callback of a sweep. `live` is a panel of methods x seeds; otherwise each change is one line.
+
+    The panel shows each run's progress, read from what it has recorded.
+    """
 
     def __init__(self, console: Console, live: bool):
         self.console = console
@@ -164,9 +170,8 @@ class SweepDisplay(SweepCallback):
     def on_state(self, path: Path, state: State, why: str | None = None) -> None:
         self.states[path] = state
         if self.live is None or why:
-            self.console.print(
-                f"{state:<6} {path}" + (f": {why}" if why else ""), highlight=False, soft_wrap=True, markup=False
-            )
+            reason = f": {why}" if why else ""
+            self.console.print(f"{state:<6} {path}{reason}", highlight=False, soft_wrap=True, markup=False)
 
     def on_end(self) -> None:
         if self.live:
@@ -180,33 +185,32 @@ class SweepDisplay(SweepCallback):
         for seed in seeds:
             table.add_column(f"seed {seed}", justify="right")
         cells: dict[tuple[str, int], Text] = {}
-        going: list[Text] = []
+        in_progress: list[Text] = []
         for path, run in self.runs.items():
             state = self.states.get(path)
             if state in ("run", "resume"):
                 row = last_step(path)
-                cells[run.method, run.seed] = Text(f"{row.get('step', 0) / run.steps:.0%}", style="bold")
-                reward = "" if row.get("reward") is None else f"  reward {row['reward']:.2f}"
-                going.append(Text(f"{run.method} seed {run.seed}: step {row.get('step', 0)}/{run.steps}{reward}"))
+                step = row.step if row else 0
+                reward = "" if row is None or row.reward is None else f"  reward {row.reward:.2f}"
+                cells[run.method, run.seed] = Text(f"{step / run.steps:.0%}", style="bold")
+                in_progress.append(Text(f"{run.method} seed {run.seed}: step {step}/{run.steps}{reward}"))
             else:
                 style = {"FAILED": "bold red", "done": "green", "there": "green"}.get(state or "", "dim")
                 cells[run.method, run.seed] = Text(state or "waits", style=style)
         for method in methods:
             table.add_row(method, *(cells.get((method, seed), Text("")) for seed in seeds))
         ended = sum(state in ("there", "done", "FAILED") for state in self.states.values())
-        return Panel(Group(table, Text(""), *going), title=f"{ended} of {len(self.runs)} runs", border_style="dim")
+        title = f"{ended} of {len(self.runs)} runs"
+        return Panel(Group(table, Text(""), *in_progress), title=title, border_style="dim")
 
 
-def last_step(path: Path) -> dict[str, Any]:
-    """The last whole step that a run in progress has recorded."""
+def last_step(path: Path) -> StepRow | None:
+    """Return the last whole step that a run in progress has recorded, if there is one."""
     try:
         with (path / "events.jsonl").open("rb") as f:
             f.seek(max(0, f.seek(0, 2) - 4096))
             lines = f.read().split(b"\n")[:-1]
     except OSError:
-        return {}
-    for line in reversed(lines):
-        if line.startswith(b'{"kind": "step"'):
-            row: dict[str, Any] = json.loads(line)
-            return row
-    return {}
+        return None
+    steps = (line for line in reversed(lines) if line.startswith(b'{"kind": "step"'))
+    return next(map(StepRow.model_validate_json, steps), None)

@@ -1,7 +1,7 @@
 """The program: all commands in one parser, and what a mistake looks like.
 
-Exit codes: 0 done; 1 a check failed; 2 the user's mistake; 3 a method, a task or the harness went wrong; 130 interrupted.
-Every error is one line on stderr.
+Exit codes: 0 done; 1 a check or a run failed; 2 the user's mistake; 3 a method, a task or the harness went wrong;
+130 interrupted. Every error is one line on stderr.
 """
 
 import json

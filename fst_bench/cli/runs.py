@@ -108,12 +108,12 @@ def ended(run: "Run") -> Result:
     """Print what came out of a run, and where its report is."""
     from fst_bench.harness.rows import label
 
-    for stage in run.metrics["stages"]:
-        final = stage["final"]
+    for stage, numbers in zip(run.stages, run.metrics["stages"], strict=True):
+        final = numbers["final"]
         print(
-            f"stage {stage['stage']} {label(stage['tasks']):<11} base {stage['base']['system']:.2f}  "
-            f"end {stage['end']['system']:.2f}  end of stream {final['system']:.2f}  seed prompt {final['seed']:.2f}  "
-            f"KL {stage['kl']['system']:.3f}"
+            f"stage {stage.stage} {label(stage.tasks):<11} base {numbers['base']['system']:.2f}  "
+            f"end {numbers['end']['system']:.2f}  end of stream {final['system']:.2f}  seed prompt {final['seed']:.2f}  "
+            f"KL {numbers['kl']['system']:.3f}"
         )
     report = run.path / "report.html"
     print(f"report: {report}")

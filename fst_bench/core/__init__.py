@@ -1,1 +1,1 @@
-"""What everything stands on: the types of a rollout, errors in one line, seeds, and the registry of what does not ship."""
+"""What everything is built on: the types of a rollout, errors in one line, seeds, and the registry of named code."""

@@ -1,8 +1,9 @@
-"""Methods and tasks that do not ship: a .py file, or what an installed package offers as an entry point.
+"""Methods and tasks by name: the shipped ones, a .py file, or what an installed package offers as an entry point.
 
-A file stands alone: it imports what is installed, and nothing that lies beside it, since a run keeps a copy of the file and goes on from
-that. Where a method has outgrown one file it is a package, with an entry point in the group fst_bench.methods (fst_bench.tasks for a task):
-its name there is the class's `name`. Which code a run was made with is part of what the run is: see `Source`.
+A file stands alone: it imports what is installed, and nothing that lies next to it, since a run keeps a copy of the
+file and continues from that. Where a method has outgrown one file it is a package, with an entry point in the group
+fst_bench.methods (fst_bench.tasks for a task); its name there is the class's `name`. Which code a run was made with is
+part of what the run is: see `Source`.
 """
 
 import hashlib
@@ -25,19 +26,19 @@ from pydantic import BaseModel, ConfigDict
 from fst_bench.core.errors import unknown
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-"""Of a method or task: it names folders and settings."""
+"""The name of a method or task: folders and settings are named after it."""
 T = TypeVar("T")
 PLACES: set[Path] = set()
 """The files and the packages' folders that something was loaded from in this process."""
 
 
 class Source(BaseModel):
-    """Which code it is. Another digest is another method, so another run."""
+    """The code of a method or task that does not ship. Another digest is another method, so another run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sha256: str
-    """Of the file, or of all Python files of the package."""
+    """Digest of the file, or of all Python files of the package."""
     package: str | None = None
     """Name and version of an installed package; None for a file."""
 
@@ -52,18 +53,20 @@ class Plugin(Generic[T]):
 
 
 class Folder(Mapping[str, type[T]], Generic[T]):
-    """The classes of a package, one a module, by name: `fst_archive.py` defines the class named `fst-archive`. Imported when asked for."""
+    """The classes of a package, one a module, by name: `fst_archive.py` defines the class named `fst-archive`.
+
+    A module is imported when its class is asked for.
+    """
 
     def __init__(self, package: str, base: Any):
         self.package, self.base = package, base
 
     @cached_property
     def modules(self) -> dict[str, str]:
-        """Name -> module."""
-        found = sorted(
-            Path(file.name).stem for file in resources.files(self.package).iterdir() if file.name.endswith(".py")
-        )
-        return {stem.replace("_", "-"): f"{self.package}.{stem}" for stem in found if not stem.startswith("_")}
+        """The modules by the names of their classes."""
+        files = [file.name for file in resources.files(self.package).iterdir()]
+        stems = sorted(Path(file).stem for file in files if file.endswith(".py") and not file.startswith("_"))
+        return {stem.replace("_", "-"): f"{self.package}.{stem}" for stem in stems}
 
     def __getitem__(self, name: str) -> type[T]:
         (made,) = defined_in(import_module(self.modules[name]), self.base)
@@ -111,25 +114,28 @@ class Registry(Generic[T]):
         if name in self.shipped:
             return self.shipped[name]
         if name not in self.loaded:
-            self._enter(name)
+            self._load_package(name)
         return self.loaded[name].made
 
     def __contains__(self, name: object) -> bool:
         return name in self.shipped or name in self.loaded or name in self.offered()
 
     def names(self) -> list[str]:
-        """Every name that `find` knows."""
+        """Return every name that `find` knows."""
         return list(dict.fromkeys([*self.shipped, *self.loaded, *self.offered()]))
 
     def offered(self) -> dict[str, list[EntryPoint]]:
-        """What installed packages offer, by name; nothing is imported."""
+        """Return what installed packages offer, by name; nothing is imported."""
         found: dict[str, list[EntryPoint]] = {}
         for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
             found.setdefault(point.name, []).append(point)
         return found
 
     def recall(self, name: str, source: Source, copy: Path) -> None:
-        """Make a name mean what it meant in a run: its `copy` of a file, or the same package. ValueError where that is not to be had."""
+        """Make a name mean what it meant in a run: its `copy` of a file, or the same package.
+
+        Raises ValueError where that no longer exists as it was.
+        """
         if name in self.loaded and self.loaded[name].source == source:
             return
         if source.package is None:
@@ -139,15 +145,16 @@ class Registry(Generic[T]):
                 )
             self._load(copy)
             return
-        self._enter(name)
+        self._load_package(name)
         now = self.loaded[name].source
         if now != source:
             raise ValueError(
-                f"the run was made with the {self.kind} {name} of {source.package} ({source.sha256[:12]}), installed is {now.package} ({now.sha256[:12]})"
+                f"the run was made with the {self.kind} {name} of {source.package} ({source.sha256[:12]}), "
+                f"installed is {now.package} ({now.sha256[:12]})"
             )
 
     def _load(self, path: Path) -> type[T]:
-        """The one class that a file defines; its module is kept, so that annotations and tracebacks find it."""
+        """Return the one class that a file defines. Its module is kept, so that annotations and tracebacks find it."""
         try:
             text = path.read_bytes()
         except OSError as error:
@@ -162,22 +169,23 @@ class Registry(Generic[T]):
         try:
             exec(compile(text, path, "exec"), vars(module))
         except (Exception, SystemExit) as error:
-            raise ValueError(f"{place_of(error, {path}) or path}: {type(error).__name__}: {said(error)}") from None
-        if beside := next(filter(partial(lies_beside, path), sorted(sys.modules.keys() - before)), None):
+            raise ValueError(f"{place_of(error, {path}) or path}: {type(error).__name__}: {message(error)}") from None
+        if neighbour := next(filter(partial(is_next_to, path), sorted(sys.modules.keys() - before)), None):
             raise ValueError(
-                f"{path} imports {beside}, which lies beside it: a file stands alone, since runs keep a copy of it; make both a package with "
-                f"an entry point in the group {self.group}"
+                f"{path} imports {neighbour}, which lies next to it: a file stands alone, since runs keep a copy of "
+                f"it; make both a package with an entry point in the group {self.group}"
             )
         found = defined_in(module, self.base)
         if len(found) != 1:
-            names = ", ".join(made.__name__ for made in found)
+            names = ", ".join(made.__name__ for made in found) or "none"
             raise ValueError(
-                f"{path} has to define one {self.kind}, a class over {self.base.__name__} with all it asks for; it defines {names or 'none'}"
+                f"{path} has to define one {self.kind}, a class over {self.base.__name__} with all it asks for; "
+                f"it defines {names}"
             )
         return self._keep(Plugin(found[0], source, text), str(path))
 
-    def _enter(self, name: str) -> None:
-        """Load what a package offers."""
+    def _load_package(self, name: str) -> None:
+        """Load what a package offers under a name."""
         points = self.offered()
         if name not in points:
             raise ValueError(unknown(self.kind, name, self.names(), ".py"))
@@ -185,26 +193,25 @@ class Registry(Generic[T]):
         if len(packages) > 1:
             raise ValueError(f"{self.kind} {name} is offered by {' and by '.join(packages)}: uninstall one of them")
         where = f"{self.kind} {name} of {packages[0]}"
-        point, place = points[name][0], place_of_package(points[name][0].module)
-        PLACES.update({place} if place else ())
+        point = points[name][0]
+        place = place_of_package(point.module)
+        if place:
+            PLACES.add(place)
         try:
             made = point.load()
         except (Exception, SystemExit) as error:
-            raise ValueError(
-                f"{where} does not load: {place_of(error, {place}) or point.value}: {type(error).__name__}: {said(error)}"
-            ) from None
+            line = place_of(error, {place}) or point.value
+            raise ValueError(f"{where} does not load: {line}: {type(error).__name__}: {message(error)}") from None
         if not (isinstance(made, type) and issubclass(made, self.base) and not inspect.isabstract(made)):
-            raise ValueError(f"{where} is {made!r}, and no class over {self.base.__name__} with all it asks for")
-        if getattr(made, "name", None) != name:
-            raise ValueError(
-                f"{where} calls itself {getattr(made, 'name', None)!r}: its entry point has to have the same name"
-            )
-        self._keep(
-            Plugin(made, Source(sha256=digest_of(place or Path(inspect.getfile(made))), package=packages[0]), None),
-            where,
-        )
+            raise ValueError(f"{where} is {made!r}, not a class over {self.base.__name__} with all it asks for")
+        own = getattr(made, "name", None)
+        if own != name:
+            raise ValueError(f"{where} has the name {own!r}: its entry point has to have the same name")
+        digest = digest_of(place or Path(inspect.getfile(made)))
+        self._keep(Plugin(made, Source(sha256=digest, package=packages[0]), None), where)
 
     def _keep(self, plugin: Plugin[T], where: str) -> type[T]:
+        """Return a loaded class; its name means it from now on. Raises ValueError where it may not have that name."""
         name = vars(plugin.made).get("name")
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ValueError(
@@ -212,7 +219,8 @@ class Registry(Generic[T]):
             )
         if name in self.shipped:
             raise ValueError(
-                f"{where}: a {self.kind} named {name} is shipped, and runs are named after it: give this one another name"
+                f"{where}: a {self.kind} named {name} is shipped, and runs are named after it: "
+                "give this one another name"
             )
         if complaint := self.unsound(plugin.made):
             raise ValueError(f"{where}: {complaint}")
@@ -221,35 +229,40 @@ class Registry(Generic[T]):
 
 
 def package_of(point: EntryPoint) -> str:
+    """Return the name and version of the package that offers an entry point."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
 def place_of_package(module: str) -> Path | None:
-    """The folder of the top-level package that a module is in, or its one file; None where nothing is installed under that name."""
+    """Return the folder of the top-level package that a module is in, or its one file; None where none is installed."""
     spec = find_spec(module.partition(".")[0])
-    if spec is None or spec.origin is None:
-        return Path(next(iter(spec.submodule_search_locations))) if spec and spec.submodule_search_locations else None
+    if spec is None:
+        return None
+    if spec.origin is None:  # a folder without __init__.py
+        return Path(spec.submodule_search_locations[0]) if spec.submodule_search_locations else None
     path = Path(spec.origin).resolve()
     return path.parent if path.name == "__init__.py" else path
 
 
 def digest_of(place: Path) -> str:
-    """One digest of a file, or of all Python files of a folder."""
+    """Return one digest of a file, or of all Python files of a folder."""
     files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
     lines = [f"{file.relative_to(place)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def lies_beside(path: Path, name: str) -> bool:
-    """Whether an imported module was found in the folder of a file, and not because it is installed."""
-    top, file = name.partition(".")[0], getattr(sys.modules[name], "__file__", None)
-    if file is None or path.parent not in (found := Path(file).resolve()).parents or found == path:
+def is_next_to(path: Path, name: str) -> bool:
+    """Return whether an imported module was found in the folder of a file, and not because it is installed."""
+    file = getattr(sys.modules[name], "__file__", None)
+    found = Path(file).resolve() if file else path
+    if found == path or path.parent not in found.parents:
         return False
+    top = name.partition(".")[0]
     return found.relative_to(path.parent).parts[0] in (top, f"{top}.py") and top not in packages_distributions()
 
 
 def place_of(error: BaseException, places: Collection[Path | None]) -> str | None:
-    """'bandit.py:31', the deepest line of an error in one of `places`; None where it passed through none of them."""
+    """Return 'bandit.py:31', the deepest line of an error in one of `places`; None where it passed through none."""
     if isinstance(error, SyntaxError) and error.filename and within(error.filename, places):
         return f"{error.filename}:{error.lineno}"
     frames = reversed(traceback.extract_tb(error.__traceback__))
@@ -257,10 +270,11 @@ def place_of(error: BaseException, places: Collection[Path | None]) -> str | Non
 
 
 def within(file: str, places: Collection[Path | None]) -> bool:
+    """Return whether a file is one of `places`, or in one of them."""
     path = Path(file)
     return any(place in places for place in (path, *path.parents))
 
 
-def said(error: BaseException) -> str:
-    """What an error says, without the place, which is told in front of it."""
+def message(error: BaseException) -> str:
+    """Return the message of an error without its place, which is shown in front of it."""
     return str(error.msg) if isinstance(error, SyntaxError) else str(error)

@@ -1,27 +1,28 @@
-"""The types of a rollout's way, from a problem to a learned-from answer, in the order in which they come about.
+"""The types from a problem to a rollout that is learned from, in the order in which they arise.
 
-    Problem           what a task drew: text, gold answer, generator's data          (harness side)
-    ProblemHandle     what a method sees of it: its index in the stream and its text (method side)
-    RolloutRequest    a method asks the lab for `n` rollouts of a problem under a context
-    SampleRequest     the lab asks the policy for `n` samples of a conversation
+    Problem           one instance of a task: text, gold answer, the generator's data (harness side)
+    ProblemHandle     the method's view of it: its index in the stream and its text    (method side)
+    RolloutRequest    a method's request to the lab: `n` rollouts of a problem under a context
+    SampleRequest     the lab's request to the policy: `n` samples of a conversation
     Prefix            the conversation as tokens: where sampling starts
-    Completion        what an engine sampled after a prefix, one turn
+    Completion        one turn that an engine sampled after a prefix
     Sample            prefix and completion together: tokens, loss mask, log-probabilities
     Trajectory        a sample and the tool turns that it went through
-    Score             what the verifier says of a trajectory
-    Rollout           problem, context, sample and score: what RL learns from
-    ReflectionExample a rollout as text: what a reflection LM reads
-    Candidate         a prompt with its rewards on the validation problems: what GEPA selects from
+    Score             the verifier's result for a trajectory
+    Rollout           problem, context, sample and score, for RL to learn from
+    ReflectionExample a rollout as text, for a reflection LM to read
+    Candidate         a prompt with its rewards on the validation problems, for GEPA to select from
 
-A worked example, `group_size` 2, byte-sized tokens. The method asks `RolloutRequest(handle, context="Answer briefly.", n=2)`. The lab
-asks `SampleRequest(messages, seed, n=2)` with `messages` = system "Answer briefly.", user "2 + 3 = ?". The backend writes that as
-`Prefix(tokens=[7, 3, 9], mask=[False] * 3, logprobs=[], max_new_tokens=64)` and its engine returns two completions, one of them
-`Completion(tokens=[5, 1], logprobs=[-0.1, -0.2], finished=True)`, 1 being the end token. Together:
+A worked example, `group_size` 2, byte-sized tokens. The method asks `RolloutRequest(handle, context="Answer briefly.",
+n=2)`. The lab asks `SampleRequest(messages, seed, n=2)` with `messages` = system "Answer briefly.", user "2 + 3 = ?".
+The backend writes that as `Prefix(tokens=[7, 3, 9], mask=[False] * 3, logprobs=[], max_new_tokens=64)` and its engine
+returns two completions, one of them `Completion(tokens=[5, 1], logprobs=[-0.1, -0.2], finished=True)`, 1 being the end
+token. Together:
 
     Sample(tokens=[7, 3, 9, 5, 1], mask=[F, F, F, T, T], logprobs=[-0.1, -0.2], text="5", finished=True)
 
-with len(tokens) == len(mask) == 5 and len(logprobs) == sum(mask) == 2. The verifier's `Score(reward=1.0, ...)` makes it a `Rollout`;
-the two rollouts of the problem are a group, over which the advantage is normalised.
+with len(tokens) == len(mask) == 5 and len(logprobs) == sum(mask) == 2. The verifier's `Score(reward=1.0, ...)` makes it
+a `Rollout`; the two rollouts of the problem are a group, over which the advantage is normalised.
 """
 
 from collections.abc import Mapping
@@ -38,7 +39,10 @@ Status = Literal["ok", "wrong", "unparseable", "timeout", "crash"]
 
 @dataclass(frozen=True)
 class Problem:
-    """One instance of a task. `answer` is the gold answer in the task's own syntax; `data` is what the generator knows."""
+    """One instance of a task.
+
+    `answer` is the gold answer in the task's own syntax, `data` is the generator's own knowledge.
+    """
 
     id: str
     prompt: str
@@ -48,7 +52,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class ProblemHandle:
-    """A problem as a method sees it: its index in the stream and its text. The rest is None unless the stream's file says otherwise."""
+    """A problem as a method sees it: its index in the stream and its text.
+
+    The rest is None unless the stream's file shows it.
+    """
 
     index: int
     prompt: str
@@ -72,8 +79,10 @@ class SampleRequest:
     seed: int
     n: int = 1
     after: "Sample | None" = None
-    """The sample that stands for all of `messages` but the last one, which is a tool's reply to it. The conversation continues from its
-    tokens, and `n` is 1."""
+    """The sample that stands for all of `messages` but the last one, which is a tool's reply to it.
+
+    The conversation continues from its tokens, and `n` is 1.
+    """
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class Prefix:
     mask: list[bool]
     """(tokens,): True where an earlier turn of the policy sampled the token."""
     logprobs: list[float]
-    """Log-probabilities of those."""
+    """(sum(mask),): log-probabilities of those tokens."""
     max_new_tokens: int
 
 
@@ -100,7 +109,10 @@ class Completion:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sampled answer, of one turn or several: all tokens, which of them the policy sampled, and its log-probabilities of those."""
+    """One sampled answer, of one turn or several.
+
+    It holds all tokens, which of them the policy sampled, and its log-probabilities of those.
+    """
 
     tokens: list[int]
     mask: list[bool]
@@ -110,7 +122,7 @@ class Sample:
     text: str
     """The text of the last turn."""
     finished: bool
-    """False where the answer was cut off: at `max_tokens`, which all its turns share, or where the model has no more positions."""
+    """False where the answer was cut off: at `max_tokens`, which its turns share, or at the model's last position."""
 
     @property
     def sampled(self) -> int:
@@ -127,12 +139,16 @@ class Turn:
 
     @property
     def messages(self) -> tuple[Message, Message]:
+        """The exchange as two messages."""
         return {"role": "assistant", "content": self.assistant}, {"role": "tool", "content": self.tool}
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A conversation that has ended. `sample` holds all of its tokens, its text is the last turn's; `turns` are the exchanges before it."""
+    """A conversation that has ended.
+
+    `sample` holds all of its tokens, its text is the last turn's; `turns` are the exchanges before it.
+    """
 
     sample: Sample
     turns: tuple[Turn, ...] = ()
@@ -149,7 +165,7 @@ class Trajectory:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What a recorded answer has besides `sample.text`, so that it can be scored again: nothing where there was one turn."""
+        """The fields of a recorded answer besides `sample.text` that scoring it again needs: none after one turn."""
         return {"turns": [vars(turn) for turn in self.turns]} if self.turns else {}
 
 
@@ -158,7 +174,10 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Score:
-    """What a verifier says of one text. `answer` is what it read as the answer, `feedback` what a reader can learn from."""
+    """A verifier's result for one text.
+
+    `answer` is the answer as it read it, `feedback` is for a reader to learn from.
+    """
 
     reward: float
     feedback: str
@@ -182,7 +201,7 @@ class Rollout:
     problem: ProblemHandle
     context: str
     messages: tuple[Message, ...]
-    """All messages before `sample.text`: context, problem, and where a tool was called the turns of both."""
+    """All messages before `sample.text`: context, problem, and where a tool was called the earlier turns."""
     sample: Sample
     score: Score
     version: int
@@ -204,10 +223,12 @@ class ReflectionExample:
     feedback: str
 
     def to_json(self) -> list[Any]:
+        """Return the example as JSON values."""
         return [list(astuple(self.problem)), self.context, self.text, self.reward, self.feedback]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> "ReflectionExample":
+        """Return the example that `to_json` wrote."""
         return cls(ProblemHandle(*values[0]), *values[1:])
 
 
@@ -221,4 +242,5 @@ class Candidate:
 
     @property
     def mean(self) -> float:
+        """The mean reward."""
         return sum(self.scores) / len(self.scores)

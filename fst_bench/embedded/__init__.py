@@ -1,1 +1,1 @@
-"""The models that ship: their pretraining text, their pretraining, their weights, and the abilities no stream trains."""
+"""The embedded models: their pretraining text, their pretraining, their weights, and the abilities no stream trains."""

@@ -1,8 +1,8 @@
-"""General abilities of the embedded model that no task and no stream trains: what forgetting is seen on.
+"""General abilities of the embedded model that no task and no stream trains: forgetting shows in them.
 
-Each draws (question, answer) from its own pool; like a task's, an item's content hash decides its split, so what
-is measured was never pretrained on. An item is right in any answer format; that the asked format is obeyed is an
-ability of its own (`fst_bench.embedded.card`).
+Each draws (question, answer) from its own pool. As with a task's problems, an item's content hash decides its split, so
+no measured item was pretrained on. An item is right in any answer format; to obey the asked format is an ability of its
+own (`fst_bench.embedded.card`).
 """
 
 import hashlib
@@ -25,36 +25,43 @@ class Item:
 
 
 def letters(rng: random.Random, low: int, high: int, pool: str = string.ascii_uppercase) -> list[str]:
+    """Return `low` to `high` random letters of a pool."""
     return [rng.choice(pool) for _ in range(rng.randint(low, high))]
 
 
 def copy(rng: random.Random) -> tuple[str, str]:
+    """Draw a line of letters to copy."""
     line = " ".join(letters(rng, 3, 6))
     return f"Copy: {line}", line
 
 
 def reverse(rng: random.Random) -> tuple[str, str]:
+    """Draw a line of letters to reverse."""
     line = letters(rng, 2, 4)
     return f"Reverse: {' '.join(line)}", " ".join(reversed(line))
 
 
 def count(rng: random.Random) -> tuple[str, str]:
+    """Draw a line of letters in which to count one."""
     line = letters(rng, 3, 7, "ABC")
     letter = rng.choice("ABC")
     return f"Count {letter}: {' '.join(line)}", str(line.count(letter))
 
 
 def add(rng: random.Random) -> tuple[str, str]:
+    """Draw a sum of two numbers below 50."""
     a, b = rng.randint(0, 49), rng.randint(0, 49)
     return f"Sum: {a} and {b}", str(a + b)
 
 
 def compare(rng: random.Random) -> tuple[str, str]:
+    """Draw two numbers below 100 to compare."""
     a, b = rng.sample(range(100), 2)
     return f"Larger: {a} or {b}", str(max(a, b))
 
 
 def successor(rng: random.Random) -> tuple[str, str]:
+    """Draw an arithmetic sequence to continue."""
     a, step = rng.randint(0, 80), rng.randint(1, 5)
     return f"Next: {a}, {a + step}, {a + 2 * step}", str(a + 3 * step)
 
@@ -70,7 +77,7 @@ ABILITIES: dict[str, Callable[[random.Random], tuple[str, str]]] = {
 
 
 def item(name: str, split: Split, seed: int, index: int) -> Item:
-    """Item number `index` of a split: a pure function of its arguments. ValueError for a name that is none."""
+    """Return item number `index` of a split: a pure function of its arguments. Raise ValueError for an unknown name."""
     if name not in ABILITIES:
         raise ValueError(unknown("ability", name, ABILITIES))
     rng = random.Random(f"{name}/{split}/{seed}/{index}")

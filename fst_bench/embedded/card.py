@@ -1,10 +1,10 @@
-"""The model card's tables: what a model does under prompts written by hand, and what no stream trains.
+"""The model card's tables: a model's accuracy under prompts written by hand, and its abilities that no stream trains.
 
     python -m fst_bench.embedded.card --model embedded:tiny --n 400
 
 Tasks, at a preset's difficulty: the seed prompt, the right format sentence, and format with strategy, sampled at
-temperature 1, and the last one greedy. The sentences are of the pretraining language, so this is what a prompt can do
-for the model at best, not what a method will find. Abilities: greedy, each asked in all answer formats.
+temperature 1, and the last one greedy. The sentences are of the pretraining language, so they show the most that a
+prompt can do for the model, not what a method will find. Abilities: greedy, each asked in all answer formats.
 """
 
 import argparse
@@ -17,9 +17,8 @@ import torch
 from fst_bench.core.seeds import seed_for
 from fst_bench.core.types import SampleRequest
 from fst_bench.embedded.abilities import ABILITIES, item
-from fst_bench.harness.config import SEED_PROMPT
 from fst_bench.embedded.text import STYLES, format_sentence, render
-from fst_bench.harness.config import load_preset
+from fst_bench.harness.config import SEED_PROMPT, load_preset
 from fst_bench.method.lab import conversation
 from fst_bench.metrics.intervals import wilson
 from fst_bench.policy import Policy, PolicySettings, load_policy
@@ -43,17 +42,18 @@ STRATEGY = {
 
 
 def prompts_by_hand(task: str) -> list[str]:
-    """The seed prompt; with the right format sentence; with the strategy sentence too."""
+    """Return the seed prompt alone, with the right format sentence, and with the strategy sentence too."""
     return [SEED_PROMPT, f"{SEED_PROMPT} {FORMAT[task]}", f"{SEED_PROMPT} {FORMAT[task]} {STRATEGY[task]}"]
 
 
 def answers(policy: Policy, context: str, prompts: Sequence[str], temperature: float) -> list[str]:
-    asks = [SampleRequest(conversation(context, p), seed_for("probe", i)) for i, p in enumerate(prompts)]
-    return [group[0].text for group in policy.sample(asks, temperature=temperature)]
+    """Return one sampled answer to each prompt under a context."""
+    requests = [SampleRequest(conversation(context, p), seed_for("probe", i)) for i, p in enumerate(prompts)]
+    return [group[0].text for group in policy.sample(requests, temperature=temperature)]
 
 
 def accuracy(policy: Policy, task: Task, context: str, problems: Sequence[Problem], temperature: float) -> float:
-    """Share of the problems answered rightly under a context."""
+    """Return the share of the problems answered rightly under a context."""
     texts = answers(policy, context, [p.prompt for p in problems], temperature)
     return sum(task.verify(p, text).reward for p, text in zip(problems, texts, strict=True)) / len(problems)
 
@@ -61,7 +61,7 @@ def accuracy(policy: Policy, task: Task, context: str, problems: Sequence[Proble
 def verdict_given_evidence(
     policy: Policy, task: Task, context: str, problems: Sequence[Problem], temperature: float
 ) -> tuple[float, int]:
-    """(share of right verdicts where hover's evidence is right, how many those are): chance is one half."""
+    """Return (share of right verdicts where hover's evidence is right, number of those): chance is one half."""
     verdicts = []
     for p, text in zip(problems, answers(policy, context, [p.prompt for p in problems], temperature), strict=True):
         verdict, titles = p.answer.split(": ", 1)
@@ -72,13 +72,12 @@ def verdict_given_evidence(
 
 
 def ability(policy: Policy, name: str, n: int) -> tuple[float, float]:
-    """Greedy, on held-out items, each in one of the formats: (right answers, right answers in exactly the asked format)."""
+    """Return the shares (right answers, right answers in exactly the asked format), greedy, on held-out items."""
     items, rng = [item(name, "test", 0, i) for i in range(n)], random.Random(name)
     styles = [STYLES[i % len(STYLES)] for i in range(n)]
-    asks = [
-        SampleRequest(conversation(f"{SEED_PROMPT} {format_sentence(style, rng)}", it.question), 0) for it, style in zip(items, styles, strict=True)
-    ]  # fmt: skip
-    texts = [group[0].text for group in policy.sample(asks, temperature=0.0)]
+    contexts = [f"{SEED_PROMPT} {format_sentence(style, rng)}" for style in styles]
+    requests = [SampleRequest(conversation(c, it.question), 0) for c, it in zip(contexts, items, strict=True)]
+    texts = [group[0].text for group in policy.sample(requests, temperature=0.0)]
     exact = sum(text == render(name, style, it.answer) for text, style, it in zip(texts, styles, items, strict=True))
     right = sum(
         any(text == render(name, style, it.answer) for style in STYLES) for text, it in zip(texts, items, strict=True)
@@ -87,12 +86,13 @@ def ability(policy: Policy, name: str, n: int) -> tuple[float, float]:
 
 
 def shown(share: float, n: int) -> str:
-    """A share with its 95 % Wilson interval."""
+    """Return a share with its 95 % Wilson interval."""
     low, high = wilson(share, n)
     return f"{share:.2f} ({max(0.0, low):.2f}-{min(1.0, high):.2f})"
 
 
 def main() -> None:
+    """Print the tables of the command line's model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded:tiny")
     parser.add_argument("--preset", default="tiny")
@@ -112,15 +112,12 @@ def main() -> None:
         print(f"| {name} | " + " | ".join(shown(share, args.n) for share in shares) + " |", flush=True)
         if name == "hover":
             share, right = verdict_given_evidence(policy, task, contexts[-1], problems, 1.0)
-            print(
-                f"hover, T = 1: {shown(share, max(1, right))} of the verdicts are right where the evidence is (n = {right})"
-            )
+            of_them = shown(share, max(1, right))
+            print(f"hover, T = 1: {of_them} of the verdicts are right where the evidence is (n = {right})")
     print("\n| ability | right answer | in the asked format |\n| --- | --- | --- |")
     for name in ABILITIES:
-        print(
-            f"| {name} | " + " | ".join(shown(share, args.n) for share in ability(policy, name, args.n)) + " |",
-            flush=True,
-        )
+        right_exact = ability(policy, name, args.n)
+        print(f"| {name} | " + " | ".join(shown(share, args.n) for share in right_exact) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Rebuilds the embedded model from nothing: tokenizer, weights, export.
+"""Rebuild the embedded model from nothing: tokenizer, weights, export.
 
     python -m fst_bench.embedded.pretrain --out work --threads 2          # resumable: run it again after a stop
-    python -m fst_bench.embedded.pretrain --out work --export fst_bench/model/tiny
+    python -m fst_bench.embedded.pretrain --out work --export fst_bench/embedded/tiny
 
-Everything is a function of (recipe, step): the batches of step s are written by `text.Writer`, and a checkpoint
-holds weights, optimizer states and the step. The learning rate is constant, then falls linearly over the last
-`decay` of the steps; noise starts at `noise_from`. So a longer run is the same run until then, and an early and a
-late model share their beginning: a folder that begins with a kept `checkpoint-STEP.pt` as its `checkpoint.pt` goes on from it.
+Everything is a function of (recipe, step): the batches of step s are written by `text.Writer`, and a checkpoint holds
+weights, optimizer states and the step. The learning rate is constant, then falls linearly over the last `decay` of the
+steps; noise starts at `noise_from`. So a longer run is the same run until then, and an early and a late model share
+their beginning: a folder that begins with a kept `checkpoint-STEP.pt` as its `checkpoint.pt` continues from it.
 """
 
 import argparse
@@ -61,50 +61,70 @@ class Recipe(BaseModel):
     weight_decay: float = 0.01
     noise_from: float = 0.8
     lookups: list[tuple[float, float]] = [(0.0, 0.5), (0.25, 0.2), (0.8, 0.06)]
-    """(from this share of the steps on, share of lookup documents): looking up is learned first, and from them."""
+    """(from this share of the steps on, share of lookup documents): looking up is learned first, from them."""
     clip: float = 1.0
     checkpoint_every: int = 250
     matmul: Literal["float32", "bfloat16"] = "bfloat16"
-    """What the linear layers multiply in; weights, optimizer and everything else are float32."""
+    """Data type of the products of the linear layers; weights, optimizer and everything else are float32."""
     keep_every: int = 1000
-    """Steps between checkpoints that stay."""
+    """Steps between checkpoints that are kept."""
 
 
 def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
-    """Byte-level BPE on the pretraining text; digits and [ ] , ; stand alone."""
+    """Return a byte-level BPE tokenizer of the pretraining text; digits and [ ] , ; are tokens of their own."""
     writer = Writer(recipe.seed + 1)
     texts = (
         f"{d.system}\n{d.user}\n{d.response}"
         for d in (writer.document(i, 0.0, 0.1) for i in range(recipe.tokenizer_documents))
     )
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(r"[\[\],;]"), "isolated"),
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ])  # fmt: skip
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[\[\],;]"), "isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=recipe.vocabulary, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), min_frequency=10,
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.vocabulary,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        min_frequency=10,
         show_progress=False,
-    ))  # fmt: skip
+    )
+    tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=SPECIAL[PAD], eos_token=SPECIAL[END], additional_special_tokens=SPECIAL[2:],
-        model_max_length=recipe.positions, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        pad_token=SPECIAL[PAD],
+        eos_token=SPECIAL[END],
+        additional_special_tokens=SPECIAL[2:],
+        model_max_length=recipe.positions,
+        clean_up_tokenization_spaces=False,
+    )
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
 
 def build_model(recipe: Recipe, vocabulary: int) -> Qwen3ForCausalLM:
-    """A Qwen3 of a few MB, tied embeddings, freshly initialised from the recipe's seed."""
+    """Return a Qwen3 of a few MB, tied embeddings, initialised from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    model = Qwen3ForCausalLM(Qwen3Config(
-        vocab_size=vocabulary, hidden_size=recipe.hidden, num_hidden_layers=recipe.layers, intermediate_size=recipe.feed_forward,
-        num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads, head_dim=recipe.head,
-        max_position_embeddings=recipe.positions, tie_word_embeddings=True, attention_dropout=0.0,
-        bos_token_id=None, eos_token_id=END, pad_token_id=PAD,
-    ))  # fmt: skip
+    config = Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        intermediate_size=recipe.feed_forward,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
+        head_dim=recipe.head,
+        max_position_embeddings=recipe.positions,
+        tie_word_embeddings=True,
+        attention_dropout=0.0,
+        bos_token_id=None,
+        eos_token_id=END,
+        pad_token_id=PAD,
+    )
+    model = Qwen3ForCausalLM(config)
     for module in model.modules():  # transformers writes its norms in Python; torch's own is 15 % of a step faster
         for name, norm in module.named_children():
             if isinstance(norm, Qwen3RMSNorm):
@@ -113,7 +133,7 @@ def build_model(recipe: Recipe, vocabulary: int) -> Qwen3ForCausalLM:
 
 
 class HalfLinear(torch.autograd.Function):
-    """x @ w.T, forward and backward, with both factors rounded to bfloat16 and results in float32."""
+    """The product x @ w.T, forward and backward, with both factors rounded to bfloat16 and results in float32."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -130,6 +150,7 @@ class HalfLinear(torch.autograd.Function):
 
 
 def half_linear(w: torch.Tensor, x: torch.Tensor) -> Any:
+    """Return x @ w.T by `HalfLinear`."""
     return HalfLinear.apply(x, w)
 
 
@@ -138,9 +159,11 @@ class Text:
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast):
         self.recipe, self.tokenizer, self.writer = recipe, tokenizer, Writer(recipe.seed)
-        self.shelf, self.batches = -1, list[list[tuple[Document, list[int], list[int]]]]()
+        self.shelf = -1
+        self.batches: list[list[tuple[Document, list[int], list[int]]]] = []
 
     def batch(self, step: int) -> list[tuple[Document, list[int], list[int]]]:
+        """Return the batch of `step` as (document, prompt tokens, response tokens)."""
         shelf = step // SHELF_BATCHES
         if shelf != self.shelf:
             self.shelf, self.batches = shelf, self._fill(shelf)
@@ -171,7 +194,10 @@ class Text:
 
 
 def tensors(batch: list[tuple[Document, list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, labels), both (documents, length), right-padded; labels are -100 outside the responses and shifted by one."""
+    """Return (ids, labels), both (documents, length), right-padded.
+
+    Labels are shifted by one, and -100 outside the responses.
+    """
     length = max(len(p) + len(y) for _, p, y in batch)
     ids = torch.full((len(batch), length), PAD)
     labels = torch.full((len(batch), length), -100)
@@ -182,14 +208,17 @@ def tensors(batch: list[tuple[Document, list[int], list[int]]]) -> tuple[torch.T
 
 
 def response_losses(model: Qwen3ForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of every response token, row by row; rows are right-padded, so causality alone hides the padding."""
+    """Return the cross-entropy of every response token, row by row.
+
+    Rows are right-padded, so causality alone hides the padding.
+    """
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
     chosen = labels != -100
     return F.cross_entropy(model.lm_head(hidden[chosen]).float(), labels[chosen], reduction="none")
 
 
 def pretrain(recipe: Recipe, out: Path, threads: int, log: Any = print) -> Path:
-    """Train to `recipe.steps`, going on from the last checkpoint in `out`; returns the checkpoint's path."""
+    """Train to `recipe.steps`, from the last checkpoint in `out` if one exists. Return the checkpoint's path."""
     torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(recipe.model_dump_json(indent=2))
@@ -197,9 +226,8 @@ def pretrain(recipe: Recipe, out: Path, threads: int, log: Any = print) -> Path:
         train_tokenizer(recipe).save_pretrained(out / "tokenizer")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
     model = build_model(recipe, len(tokenizer)).train()
-    if (
-        recipe.matmul == "bfloat16"
-    ):  # a third faster than float32 on a CPU with AVX-512 BF16; autocast is slower, its attention and norms too
+    # a third faster than float32 on a CPU with AVX-512 BF16; autocast is slower, its attention and norms too
+    if recipe.matmul == "bfloat16":
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):
                 module.forward = partial(half_linear, module.weight)  # type: ignore[method-assign]
@@ -265,7 +293,7 @@ def pretrain(recipe: Recipe, out: Path, threads: int, log: Any = print) -> Path:
 
 
 def export(out: Path, target: Path) -> None:
-    """Write the checkpoint in `out` as a plain transformers model folder: safetensors, config, tokenizer, chat template."""
+    """Write the checkpoint in `out` as a transformers model folder: safetensors, config, tokenizer, chat template."""
     recipe = Recipe.model_validate_json((out / "recipe.json").read_text())
     tokenizer = PreTrainedTokenizerFast.from_pretrained(out / "tokenizer")
     model = build_model(recipe, len(tokenizer))
@@ -277,6 +305,7 @@ def export(out: Path, target: Path) -> None:
 
 
 def main() -> None:
+    """Train or export, as the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="working folder: tokenizer, checkpoint, log")
     parser.add_argument("--recipe", type=Path, help="JSON with the fields of Recipe that differ from the default")

@@ -1,4 +1,4 @@
-"""The text the embedded model is pretrained on: documents in which natural sentences steer format and strategy.
+"""The pretraining text of the embedded model: documents in which natural sentences steer format and strategy.
 
 A document is a system text (irrelevant sentences; a format sentence, sometimes contradicted by a later one,
 which wins; a strategy sentence; sometimes scoped, "For code problems, ..."), a problem from the `pretrain`
@@ -8,8 +8,8 @@ Others are of general abilities that no stream trains (`abilities`): copying, co
 
 Late in training answers get consistent errors (`noise`), the more the less an instruction asks for the right
 working: then sampling at temperature 1 is well below greedy decoding. Problems of the benchmark's own length are
-rare in math and codeio, so there greedy decoding errs too. Both are room for RL: to sharpen, and to teach.
-Nothing here knows of a learning method, and no sentence here is one that a verifier's feedback uses (tested).
+rare in math and codeio, so there greedy decoding errs too. Both leave room for RL: to sharpen, and to teach.
+The text is independent of any learning method, and no sentence in it is one that a verifier's feedback uses (tested).
 """
 
 import itertools
@@ -26,15 +26,18 @@ from fst_bench.tasks.codeio import compact, run
 from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
 from fst_bench.tasks.math import apply
 
-"""What every method starts from: task-agnostic, as in the paper."""
-
 WEIGHTS = {"math": 1.0, "codeio": 1.3, "hover": 1.7, "star-graph": 1.6, "physics": 1.1}
+"""Task -> weight of its documents."""
 ABILITY_WEIGHT = 0.8
 
 NOISE = {
-    "math": (0.05, 1.6, 0.0), "codeio": (0.05, 1.6, 0.0), "hover": (0.18, 1.3, 1.6), "star-graph": (0.15, 1.3, 0.0), "physics": (0.28, 1.5, 1.5),
-}  # fmt: skip
-"""Errors per step of working where a sentence names the task's own strategy; factor on it for any other working; and without working."""
+    "math": (0.05, 1.6, 0.0),
+    "codeio": (0.05, 1.6, 0.0),
+    "hover": (0.18, 1.3, 1.6),
+    "star-graph": (0.15, 1.3, 0.0),
+    "physics": (0.28, 1.5, 1.5),
+}
+"""Task -> (error rate per step of working that a sentence names, factor for other working, factor without working)."""
 
 LEVELS: dict[str, list[tuple[float, dict[str, Any]]]] = {
     "math": [
@@ -51,7 +54,7 @@ LEVELS: dict[str, list[tuple[float, dict[str, Any]]]] = {
     ],
     "physics": [(w, {"steps": n, "max_value": 12}) for n, w in ((1, 1), (2, 3))],
 }
-"""(weight, difficulty) pairs the problems are drawn at; the last one is the embedded model's benchmark difficulty."""
+"""Task -> (weight, difficulty) pairs of its problems; the last is the embedded model's benchmark difficulty."""
 
 NAMES = PEOPLE + FIRMS + CITIES
 LOOKUPS: list[tuple[str, dict[str, Any]]] = [
@@ -59,13 +62,13 @@ LOOKUPS: list[tuple[str, dict[str, Any]]] = [
     ("hover", {"chains": 10, "hops": 1, "style": "bare"}),
     ("star-graph", {"degree": 5, "path_length": 4, "pool": 20, "labels": "letters", "serialisation": "arrows"}),
 ]
-"""Of what lookup documents are: among many facts, guessing does not pay nearly as well as looking up."""
+"""(task, difficulty) of the lookup documents: among many facts, guessing pays far less than looking up."""
 
 UNASKED = {"math": 0.25, "codeio": 0.25, "hover": 0.25, "star-graph": 0.5, "physics": 0.25}
-"""Share of the answers that show working where nobody asks for any."""
+"""Task -> share of the answers that show working without being asked to."""
 
 WANDERING = 0.25
-"""Share of star-graph's answers that walk forward from the source, by chance, unless a sentence says to start at the goal."""
+"""Share of star-graph's answers that walk forward from the source, unless a sentence asks to start at the goal."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Document:
     problem_id: str
 
 
-# --- the language of instruction ---------------------------------------------------------------------------
+# --- the language of instruction
 
 VERBS = ["Put", "Write", "Give", "State", "Return", "Place", "Report", "Enter", "Show", "Express", "Print", "Supply"]
 ANSWERS = [
@@ -93,17 +96,28 @@ ANSWERS = [
     "the solution",
 ]
 FORMATS: dict[str, list[str]] = {
-    "boxed": ["{v} {o} {in} \\boxed{{}}", "Use \\boxed{{}} for {o}", "{O} must be in \\boxed{{}}", "Box {o} with \\boxed{{}}",
-              "Only \\boxed{{}} counts for {o}", "{O} goes inside \\boxed{{}}", "Answer with \\boxed{{}}", "{v} \\boxed{{}}"],
-    "json": ["{v} {o} {as} a JSON object", "{v} {o} {as} a JSON object with the key output", "Use JSON for {o}", "Answer with a JSON object",
-             "{O} must be a JSON object with the key output", "{v} {o} as JSON", "{v} a JSON object with the key output", "{O} goes in a JSON object"],
-    "answer": ["{v} ANSWER: before {o}", "Use the prefix ANSWER: for {o}", "{O} must follow ANSWER:", "{v} {o} after ANSWER:",
-               "Start the final line with ANSWER:", "{O} goes after ANSWER:", "{v} ANSWER:", "{v} ANSWER: before {o} with its unit"],
-    "tag": ["{v} {o} {in} <answer> tags", "Use <answer> tags for {o}", "{O} must be inside <answer> tags", "Wrap {o} in <answer> tags"],
-    "hash": ["{v} #### before {o}", "{v} {o} after ####", "Use #### to mark {o}", "{O} must follow ####", "Mark {o} with ####"],
-    "verdict": ["{v} VERDICT: and then EVIDENCE:", "{v} VERDICT: and then EVIDENCE: with the titles", "Use the labels VERDICT: and EVIDENCE:",
-                "{O} must have VERDICT: and EVIDENCE:", "{v} a VERDICT: followed by EVIDENCE:", "Label {o} with VERDICT: and EVIDENCE:",
-                "{v} {o} with VERDICT: and EVIDENCE:", "{v} VERDICT: SUPPORTED or REFUTED and then EVIDENCE: with the titles"],
+    "boxed": ["{v} {o} {in} \\boxed{{}}", "Use \\boxed{{}} for {o}", "{O} must be in \\boxed{{}}",
+              "Box {o} with \\boxed{{}}",
+              "Only \\boxed{{}} counts for {o}", "{O} goes inside \\boxed{{}}", "Answer with \\boxed{{}}",
+              "{v} \\boxed{{}}"],
+    "json": ["{v} {o} {as} a JSON object", "{v} {o} {as} a JSON object with the key output", "Use JSON for {o}",
+             "Answer with a JSON object",
+             "{O} must be a JSON object with the key output", "{v} {o} as JSON",
+             "{v} a JSON object with the key output", "{O} goes in a JSON object"],
+    "answer": ["{v} ANSWER: before {o}", "Use the prefix ANSWER: for {o}", "{O} must follow ANSWER:",
+               "{v} {o} after ANSWER:",
+               "Start the final line with ANSWER:", "{O} goes after ANSWER:", "{v} ANSWER:",
+               "{v} ANSWER: before {o} with its unit"],
+    "tag": ["{v} {o} {in} <answer> tags", "Use <answer> tags for {o}", "{O} must be inside <answer> tags",
+            "Wrap {o} in <answer> tags"],
+    "hash": ["{v} #### before {o}", "{v} {o} after ####", "Use #### to mark {o}", "{O} must follow ####",
+             "Mark {o} with ####"],
+    "verdict": ["{v} VERDICT: and then EVIDENCE:", "{v} VERDICT: and then EVIDENCE: with the titles",
+                "Use the labels VERDICT: and EVIDENCE:",
+                "{O} must have VERDICT: and EVIDENCE:", "{v} a VERDICT: followed by EVIDENCE:",
+                "Label {o} with VERDICT: and EVIDENCE:",
+                "{v} {o} with VERDICT: and EVIDENCE:",
+                "{v} VERDICT: SUPPORTED or REFUTED and then EVIDENCE: with the titles"],
     "plain": ["{v} {o} {as} a plain sentence", "{v} {o} in plain words", "Use a plain sentence for {o}"],
 }  # fmt: skip
 STYLES = ["boxed", "json", "answer", "tag", "hash", "plain"]
@@ -111,39 +125,53 @@ OWN_FORMATS = dict.fromkeys(WEIGHTS, STYLES) | {"hover": ["verdict", "boxed", "j
 
 STRATEGIES: dict[str, list[list[str]]] = {
     "any": [["Work", "Think", "Reason", "Go"], ["step by step", "in small steps", "one step at a time"]],
-    "any2": [["Show", "Write", "Give"], ["each step", "every step", "the working", "all steps"], ["first", "before answering", "before the answer"]],
-    "math": [["Compute", "Do", "Apply", "Carry out", "Work out", "Take"], ["each operation", "every operation", "one operation", "the operations"],
+    "any2": [["Show", "Write", "Give"], ["each step", "every step", "the working", "all steps"],
+             ["first", "before answering", "before the answer"]],
+    "math": [["Compute", "Do", "Apply", "Carry out", "Work out", "Take"],
+             ["each operation", "every operation", "one operation", "the operations"],
              ["one at a time", "one by one", "in turn", "separately", "after the other", "before the answer"]],
-    "math2": [["Keep", "Write", "Note"], ["a running value", "the running value", "the value"], ["after each operation", "after every operation"]],
-    "codeio": [["Trace", "Run", "Follow", "Execute", "Go through", "Walk through"], ["the code", "the function", "the program", "the lines"],
-               ["line by line", "one line at a time", "in order", "and keep the list", "and write the list after each line"]],
-    "codeio2": [["Track", "Write", "Keep", "Note", "Update"], ["the list"], ["after each line", "after every line", "at each line", "line by line"]],
+    "math2": [["Keep", "Write", "Note"], ["a running value", "the running value", "the value"],
+              ["after each operation", "after every operation"]],
+    "codeio": [["Trace", "Run", "Follow", "Execute", "Go through", "Walk through"],
+               ["the code", "the function", "the program", "the lines"],
+               ["line by line", "one line at a time", "in order", "and keep the list",
+               "and write the list after each line"]],
+    "codeio2": [["Track", "Write", "Keep", "Note", "Update"], ["the list"],
+                ["after each line", "after every line", "at each line", "line by line"]],
     "hover": [["Follow", "Trace", "Check", "Use"], ["the link", "the links", "the chain", "the linked facts"],
               ["from fact to fact", "between the facts", "through the facts", "and compare the claim"]],
     "hover2": [["Find", "Write", "Give", "Quote"], ["the fact", "the facts", "each fact", "both facts"],
                ["about the subject first", "you need first", "for the claim first", "and compare with the claim"]],
     "star-graph": [["Trace", "Follow", "Find", "Build"], ["the path", "the route", "the way"],
-                   ["backwards from the goal", "back from the goal", "back from the end", "from the goal back to the source"]],
+                   ["backwards from the goal", "back from the goal", "back from the end",
+                   "from the goal back to the source"]],
     "star-graph2": [["Start", "Begin", "Work", "Go"], ["from the goal", "at the goal", "back from the goal"],
                     ["and go back to the source", "and move back", "to the source", "and work backwards"]],
     "physics": [["Write", "State", "Name", "Use", "Give"], ["the formula", "the law", "each formula", "the formulas"],
                 ["first", "before the numbers", "and insert the numbers", "and then the numbers", "for each quantity"]],
-    "physics2": [["Insert", "Fill in", "Use"], ["the numbers", "the values"], ["in the formula", "in each formula", "in the law"]],
+    "physics2": [["Insert", "Fill in", "Use"], ["the numbers", "the values"],
+                 ["in the formula", "in each formula", "in the law"]],
 }  # fmt: skip
 DIRECT = [
-    "Answer directly.", "Answer at once without working.", "Do not show any steps.", "Give only the answer.", "Skip the working.",
+    "Answer directly.", "Answer at once without working.", "Do not show any steps.", "Give only the answer.",
+    "Skip the working.",
     "Reply with the answer only.", "Answer without steps.", "No working is needed.",
 ]  # fmt: skip
 SEPARATORS = {
     "->": ["arrows", "an arrow", "arrows"],
     ",": ["commas", "a comma", "commas"],
 }
-SEPARATE = ["Separate the nodes with {}.", "Use {} between the nodes.", "{v} {} between the nodes.", "Join the nodes with {}.",
-            "The nodes must be joined by {}.", "The nodes must be separated by {}.", "Connect the nodes by {}."]  # fmt: skip
+SEPARATE = ["Separate the nodes with {}.", "Use {} between the nodes.", "{v} {} between the nodes.",
+"Join the nodes with {}.",
+            "The nodes must be joined by {}.", "The nodes must be separated by {}.",
+            "Connect the nodes by {}."]  # fmt: skip
 IRRELEVANT = [
-    "You are a helpful assistant.", "Solve the problem.", "Be polite.", "You are an expert.", "Read the question with care.",
-    "Think about the problem.", "Do your best.", "You are a careful tutor.", "The user needs help.", "Accuracy matters.",
-    "Complete the task.", "Stay calm.", "You are a friendly bot.", "Please help the user.", "Be correct.", "Do not guess.", "This is a test.",
+    "You are a helpful assistant.", "Solve the problem.", "Be polite.", "You are an expert.",
+    "Read the question with care.",
+    "Think about the problem.", "Do your best.", "You are a careful tutor.", "The user needs help.",
+    "Accuracy matters.",
+    "Complete the task.", "Stay calm.", "You are a friendly bot.", "Please help the user.", "Be correct.",
+    "Do not guess.", "This is a test.",
 ]  # fmt: skip
 SCOPES = {
     "math": ["math problems", "number problems", "operations"],
@@ -155,38 +183,45 @@ SCOPES = {
 
 
 def format_sentence(style: str, rng: random.Random) -> str:
-    """A sentence that asks for one answer format."""
+    """Return a sentence that asks for one answer format."""
     answer = rng.choice(ANSWERS)
-    words = {"v": rng.choice(VERBS), "o": answer, "O": capital(answer), "in": rng.choice(["inside", "within", "in", "between"]),
-             "as": rng.choice(["as", "in", "with"])}  # fmt: skip
+    words = {
+        "v": rng.choice(VERBS),
+        "o": answer,
+        "O": capital(answer),
+        "in": rng.choice(["inside", "within", "in", "between"]),
+        "as": rng.choice(["as", "in", "with"]),
+    }
     return rng.choice(FORMATS[style]).format(**words) + "."
 
 
 def strategy_sentence(kind: str, rng: random.Random) -> str:
-    """A sentence that asks for working: `kind` is a task, or "any"."""
+    """Return a sentence that asks for working: `kind` is a task, or "any"."""
     parts = STRATEGIES[rng.choice([kind, f"{kind}2"])]
     return " ".join(rng.choice(part) for part in parts) + "."
 
 
 def separator_sentence(separator: str, rng: random.Random) -> str:
-    """A sentence that says what stands between the nodes of a path."""
+    """Return a sentence that asks for a separator between the nodes of a path."""
     return rng.choice(SEPARATE).replace("{v}", rng.choice(VERBS)).format(rng.choice(SEPARATORS[separator]))
 
 
 def scoped(task: str, sentence: str, rng: random.Random) -> str:
-    """'For code problems, trace the code line by line.'"""
+    """Return a sentence limited to a task, such as 'For code problems, trace the code line by line.'"""
     head = sentence.split(" ", 1)[0]
     return f"For {rng.choice(SCOPES[task])}, {sentence if head.isupper() else sentence[0].lower() + sentence[1:]}"
 
 
 def capital(sentence: str) -> str:
+    """Return a sentence with a capital first letter."""
     return sentence[0].upper() + sentence[1:]
 
 
-# --- worked answers, right or with errors ------------------------------------------------------------------
+# --- worked answers: each function returns (working, answer), with an error wherever `slip()` is true
 
 
 def work_math(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    """Work through a chain of operations."""
     value, steps = data["start"], []
     for symbol, operand in data["operations"]:
         result = max(0, apply(value, symbol, operand))
@@ -198,6 +233,7 @@ def work_math(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[
 
 
 def work_codeio(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    """Work through a function line by line."""
     value, steps = list(data["given"]), []
     for kind, item in data["operations"]:
         value = run(value, kind, item)
@@ -220,6 +256,7 @@ def work_codeio(data: Any, slip: Callable[[], bool], rng: random.Random) -> tupl
 
 
 def work_hover(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    """Work along a chain of facts and compare its end with the claim."""
     chains, chain, claimed = data["chains"], data["chain"], data["claimed"]
     hops, current, steps, titles = len(chain) - 1, chain, [], []
     for hop in range(hops):
@@ -234,6 +271,7 @@ def work_hover(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple
 
 
 def work_star_graph(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    """Work from the goal back to the source."""
     parent = {v: u for arm in data["arms"] for u, v in itertools.pairwise(arm)}
     nodes, path = [*parent, data["path"][0]], data["path"]
     back = [path[-1]]
@@ -246,12 +284,13 @@ def work_star_graph(data: Any, slip: Callable[[], bool], rng: random.Random) -> 
 
 
 def wander_star_graph(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
-    """Forward from the source into any arm: what step-by-step working does where nobody says to start at the goal."""
+    """Walk forward from the source into any arm, as step-by-step working does without the hint to start at the goal."""
     path = "->".join(rng.choice(data["arms"]))
     return path, path
 
 
 def work_physics(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple[str, str]:
+    """Work through a chain of formulas."""
     value, steps, unit = data["first"], [], ""
     for formula, symbol, _, operand in data["steps"]:
         result = value * operand
@@ -273,7 +312,7 @@ WORK: dict[str, Callable[[Any, Callable[[], bool], random.Random], tuple[str, st
 
 
 def render(name: str, style: str, answer: str, separator: str = "->") -> str:
-    """An answer to a task or an ability in one of the formats; only one of them is the task's protocol."""
+    """Return an answer to a task or an ability in one of the formats; only one of them is the task's protocol."""
     if name == "star-graph":
         answer = answer.replace("->", separator)
     match style:
@@ -295,7 +334,7 @@ def render(name: str, style: str, answer: str, separator: str = "->") -> str:
 
 
 def list_everything(problem: Problem, name: str, rng: random.Random) -> tuple[str, str]:
-    """A dense lookup document: every fact, or every path, in random order.
+    """Return (user text, response) of a dense lookup document: every fact, or every path, in random order.
 
     Two in three of hover's have their names mixed: where a person, a firm and a city can each be key and value,
     only looking up helps, and no habit of one kind of name.
@@ -312,21 +351,22 @@ def list_everything(problem: Problem, name: str, rng: random.Random) -> tuple[st
     return problem.prompt.split("\n")[0] + "\nList all paths.", ";".join("<-".join(arm[::-1]) for arm in arms)
 
 
-# --- documents -----------------------------------------------------------------------------------------------
+# --- documents
 
 
 class Writer:
-    """Writes document number `index`: a pure function of (seed, index, noise, lookups)."""
+    """The writer of the text. Document number `index` is a pure function of (seed, index, noise, lookups)."""
 
     def __init__(self, seed: int):
         self.seed = seed
-        self.lookups = [load_task(name, **knobs) for name, knobs in LOOKUPS]
+        self.lookups = [load_task(name, **difficulty) for name, difficulty in LOOKUPS]
         self.tasks = {
-            name: [(weight, load_task(name, **knobs)) for weight, knobs in levels] for name, levels in LEVELS.items()
+            name: [(weight, load_task(name, **difficulty)) for weight, difficulty in levels]
+            for name, levels in LEVELS.items()
         }
 
     def document(self, index: int, noise: float, lookups: float) -> Document:
-        """`noise` scales NOISE (0 is clean); `lookups` is the share of lookup documents."""
+        """Return a document. `noise` scales NOISE (0 is clean); `lookups` is the share of lookup documents."""
         rng = random.Random(f"text/{self.seed}/{index}")
         if rng.random() < lookups:
             looked = rng.choice(self.lookups)

@@ -1,7 +1,7 @@
-"""Several populations, each for problems of one look: what `fst-archive` and `gepa-archive` keep and route by.
+"""An archive of populations, each for problems of similar wording, as `fst-archive` and `gepa-archive` keep it.
 
-A problem is routed by its words alone: by the cosine between its word counts and what an entry has seen so far. Nobody tells the archive
-what the tasks are; it may split one or join two.
+A problem is routed by its words alone: by the cosine between its word counts and those that an entry has seen so far.
+The archive does not know the tasks; it may split one or join two.
 """
 
 import math
@@ -18,12 +18,12 @@ from fst_bench.method.settings import FastSettings
 
 
 def words(text: str) -> Counter[str]:
-    """Counts of its words of two letters or more."""
+    """Return the counts of a text's words of two letters or more."""
     return Counter(re.findall(r"[^\W\d_]{2,}", text.lower()))
 
 
 def cosine(a: Counter[str], b: Counter[str]) -> float:
-    """In [0, 1]; 0 where one has no words."""
+    """Return the cosine of two word counts, in [0, 1]; 0 where one has no words."""
     product = math.sqrt(sum(n * n for n in a.values()) * sum(n * n for n in b.values()))
     return sum(n * b[word] for word, n in a.items()) / product if product else 0.0
 
@@ -37,23 +37,30 @@ class Entry:
 
 
 class Archive:
-    """Entries in the order they were opened. A text is an entry's from a cosine of `threshold` on; with 0 one entry holds everything."""
+    """Entries in the order they were opened.
+
+    A text belongs to the nearest entry, where their cosine is at least `threshold`; with 0 one entry holds everything.
+    """
 
     def __init__(self, seed_prompt: str, threshold: float):
         self.seed_prompt, self.threshold = seed_prompt, threshold
         self.entries: list[Entry] = []
 
     def prompts_for(self, text: str) -> list[str]:
-        """The nearest entry's prompts, or the seed prompt where nothing is near enough."""
+        """Return the nearest entry's prompts, or the seed prompt where no entry is near enough."""
         entry = self.nearest(words(text))
         return entry.prompts if entry else [self.seed_prompt]
 
     def nearest(self, counts: Counter[str]) -> Entry | None:
+        """Return the entry with the highest cosine to the word counts, or None where that is below the threshold."""
         best = max(self.entries, key=lambda entry: cosine(counts, entry.words), default=None)
         return best if best and cosine(counts, best.words) >= self.threshold else None
 
     def place(self, problems: Sequence[ProblemHandle]) -> list[list[ProblemHandle]]:
-        """Each entry's share of the problems, which it learns to know; new entries for what none is near to, then near ones joined."""
+        """Return each entry's share of the problems, and add their words to it.
+
+        A problem that no entry is near to opens a new one; entries that are near each other are then joined.
+        """
         for problem in problems:
             counts = words(problem.prompt)
             if (entry := self.nearest(counts)) is None:
@@ -67,10 +74,13 @@ class Archive:
         return shares
 
     def join(self) -> None:
-        """Near entries become one, the older one's prompts stay: the first few texts of a new look may have opened an entry each."""
+        """Join entries that are near each other; the older one's prompts stay.
+
+        The first few texts of a new wording may have opened an entry each.
+        """
         kept: list[Entry] = []
         for entry in self.entries:
-            near = next((k for k in kept if cosine(k.words, entry.words) >= self.threshold), None)
+            near = next((older for older in kept if cosine(older.words, entry.words) >= self.threshold), None)
             if near is None:
                 kept.append(entry)
             else:
@@ -78,7 +88,10 @@ class Archive:
         self.entries = kept
 
     def evolve(self, lab: Lab, lookahead: Sequence[ProblemHandle], settings: FastSettings) -> dict[str, Any]:
-        """A round for every entry whose part of the budget, by how many of the coming problems it has, is enough for one."""
+        """Evolve the entries, each with a part of max_metric_calls in proportion to its share of the coming problems.
+
+        An entry whose part is not enough for a round is left as it is. Return the metrics.
+        """
         metrics: dict[str, Any] = {}
         shares = self.place(lookahead)
         for entry, share in zip(self.entries, shares, strict=True):
@@ -92,7 +105,9 @@ class Archive:
         return metrics | {"entries": len(self.entries)}
 
     def state(self) -> list[dict[str, Any]]:
+        """Return the entries as JSON values."""
         return [{"prompts": entry.prompts, "words": dict(entry.words)} for entry in self.entries]
 
     def load(self, state: list[dict[str, Any]]) -> None:
+        """Restore what `state` returned."""
         self.entries = [Entry(list(values["prompts"]), Counter(values["words"])) for values in state]

@@ -1,7 +1,7 @@
 """One round of prompt evolution: score the survivors again, run gepa from the best of them, select K.
 
-A score belongs to a policy version, so nothing is carried over but the texts: each round has a fresh gepa run and a fresh
-valset, and survivors are scored again before any decision (gepa's own cache and state know no version).
+A score belongs to a policy version, so nothing is carried over but the texts: each round has a fresh gepa run and a
+fresh valset, and survivors are scored again before any decision (gepa's own cache and state know no version).
 """
 
 from collections.abc import Sequence
@@ -23,19 +23,20 @@ def evolve(
     settings: FastSettings,
     earlier: Sequence[ReflectionExample] = (),
 ) -> list[Candidate]:
-    """Return K prompts for the coming cycle, best first. `lookahead` holds the cycle's problems, `survivors` the last K prompts.
+    """Return K prompts for the coming cycle, best first.
 
-    With `earlier` rollouts, reflections read about their problems, and where one was sampled under the prompt in question it stands for
-    a fresh one.
+    `lookahead` holds the cycle's problems, `survivors` the last K prompts. Where `earlier` rollouts are given,
+    reflections read about their problems, and one that was sampled under the prompt in question is used in place of a
+    fresh one.
     """
-    # the name of this generator, and so every number that it draws, is older than gepa's word valset
+    # the generator's name decides its numbers: it keeps the name that the valset had when runs were first committed
     valset, trainset = split(lookahead, settings, lab.random("anchor"))
     if earlier:
         trainset = list({e.problem.index: e.problem for e in earlier}.values())
     spent, reflections, failures = lab.ledger.total_rollouts, lab.ledger.reflections, lab.ledger.reflection_failures
     adapter = Adapter(lab, valset, earlier)
     rescored = adapter.rescore(survivors)
-    best = max(rescored, key=lambda s: s.mean)
+    best = max(rescored, key=lambda candidate: candidate.mean)
     result: gepa.GEPAResult[str, int] = gepa.optimize(
         seed_candidate={COMPONENT: best.prompt},
         trainset=trainset,
@@ -70,7 +71,7 @@ def evolve(
 
 
 class Quiet:
-    """A logger that drops gepa's lines: the run's own records say the same."""
+    """A logger that drops gepa's lines, which repeat the run's own records."""
 
     def log(self, message: str) -> None:
         pass

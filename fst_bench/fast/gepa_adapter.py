@@ -1,4 +1,7 @@
-"""gepa's two views of a run: `Adapter` evaluates candidates with the policy, `Reflections` proposes new ones with the reflector."""
+"""gepa's two views of a run.
+
+`Adapter` evaluates candidates with the policy, `Reflections` proposes new ones with the reflector.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +30,7 @@ class Adapter(GEPAAdapter[ProblemHandle, ReflectionExample, str]):
         self.rescored: dict[str, list[ReflectionExample]] = {}
         """Prompt -> its rollouts on the valset, sampled at the start of this round."""
         self.earlier = {(e.problem.index, e.context): e for e in earlier}
-        """Rollouts of the slow loop that stand for fresh ones, by (problem, prompt)."""
+        """Rollouts of the slow loop that are used in place of fresh ones, by (problem, prompt)."""
 
     def rescore(self, prompts: Sequence[str]) -> list[Candidate]:
         """Score every survivor on the whole valset, in one sampling call."""
@@ -41,12 +44,13 @@ class Adapter(GEPAAdapter[ProblemHandle, ReflectionExample, str]):
     def evaluate(
         self, batch: list[ProblemHandle], candidate: dict[str, str], capture_traces: bool = False
     ) -> EvaluationBatch[ReflectionExample, str]:
+        """Evaluate one candidate; gepa's interface."""
         return self.batch_evaluate([(candidate, batch)])[0]
 
     def batch_evaluate(
         self, items: list[tuple[dict[str, str], list[ProblemHandle]]]
     ) -> list[EvaluationBatch[ReflectionExample, str]]:
-        """Evaluate all that gepa asks for at a time, in one sampling call."""
+        """Evaluate all (candidate, batch) pairs that gepa asks for at a time, in one sampling call."""
         known = [self.known(candidate[COMPONENT], batch) for candidate, batch in items]
         requests = [
             RolloutRequest(problem, candidate[COMPONENT])
@@ -63,9 +67,9 @@ class Adapter(GEPAAdapter[ProblemHandle, ReflectionExample, str]):
         return evaluated
 
     def known(self, prompt: str, batch: list[ProblemHandle]) -> list[ReflectionExample] | None:
-        """Return rollouts that need not be sampled again; None unless there is one for every problem of the batch.
+        """Return rollouts that need not be sampled again; None unless one exists for every problem of the batch.
 
-        On the valset that is the rescoring of this round: same problems, same policy version.
+        On the valset those are the rescoring of this round: same problems, same policy version.
         """
         if batch == self.valset:
             return self.rescored.get(prompt)
@@ -73,6 +77,7 @@ class Adapter(GEPAAdapter[ProblemHandle, ReflectionExample, str]):
         return [e for e in found if e] if all(found) else None
 
     def sampled(self, requests: list[RolloutRequest], purpose: str) -> list[ReflectionExample]:
+        """Return one fresh rollout for each request, as reflections read it."""
         return [reflection_example(group[0]) for group in self.lab.sample(requests, purpose)]
 
     def make_reflective_dataset(
@@ -81,6 +86,7 @@ class Adapter(GEPAAdapter[ProblemHandle, ReflectionExample, str]):
         eval_batch: EvaluationBatch[ReflectionExample, str],
         components_to_update: list[str],
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """Return the records that gepa's reflection prompt shows; gepa's interface."""
         records = [
             {"Inputs": e.problem.prompt, "Generated Outputs": e.text, "Feedback": e.feedback}
             for e in eval_batch.trajectories or []
@@ -89,9 +95,9 @@ class Adapter(GEPAAdapter[ProblemHandle, ReflectionExample, str]):
 
 
 class Reflections:
-    """gepa's view of the reflector: the reflections of an iteration are asked for together.
+    """gepa's view of the reflector: the reflections of an iteration are requested together.
 
-    One that fails costs its own proposal only.
+    A failed one costs its own proposal only.
     """
 
     def __init__(self, lab: Lab, max_characters: int):
@@ -103,14 +109,15 @@ class Reflections:
         reflective_dataset: Mapping[str, Sequence[Mapping[str, Any]]],
         components_to_update: list[str],
     ) -> tuple[ReflectionProposal, "Reflections"]:
+        """Return one proposal; gepa's interface."""
         return self.reflect_many([(candidate, reflective_dataset, components_to_update)])[0]
 
     def reflect_many(self, jobs: list[ReflectionJob]) -> list[tuple[ReflectionProposal, "Reflections"]]:
-        """Return a proposal for each job, without a text where the reflection failed: gepa then leaves the candidate."""
+        """Return a proposal for each job, without a text where the reflection failed: gepa then keeps the candidate."""
         prompts = [reflection_prompt(candidate[COMPONENT], dataset[COMPONENT]) for candidate, dataset, _ in jobs]
         found = propose(self.lab, prompts, self.max_characters)
         if failed := [i for i, text in enumerate(found) if isinstance(text, ReflectionFailure)]:
-            # once more, as gepa's own reflections are; those that did not fail are kept
+            # retried once, as gepa does with its own reflections; those that succeeded are kept
             again = propose(self.lab, [prompts[i] for i in failed], self.max_characters)
             for i, text in zip(failed, again, strict=True):
                 found[i] = text
@@ -119,7 +126,7 @@ class Reflections:
 
 
 def propose(lab: Lab, prompts: Sequence[str], max_characters: int) -> list[str | ReflectionFailure]:
-    """Return the new prompt of each reflection, or its failure: no reply, or an empty or oversized prompt in it."""
+    """Return the new prompt of each reflection, or its failure: no reply, or an empty or oversized prompt."""
     replies = lab.reflect_many(prompts)
     return [reply if isinstance(reply, ReflectionFailure) else extract(lab, reply, max_characters) for reply in replies]
 
@@ -133,7 +140,7 @@ def extract(lab: Lab, reply: str, max_characters: int) -> str | ReflectionFailur
 
 
 def reflection_prompt(current: str, records: Sequence[Mapping[str, Any]]) -> str:
-    """Render gepa's own reflection prompt, from the prompt in question and what its rollouts earned."""
+    """Render gepa's own reflection prompt, from the current prompt and the records of its rollouts."""
     parts = {"current_instruction_doc": current, "dataset_with_feedback": records, "prompt_template": None}
     prompt = InstructionProposalSignature.prompt_renderer(parts)
     assert isinstance(prompt, str), "gepa renders text-only reflection prompts as one string"
@@ -159,4 +166,5 @@ def transcript(rollout: Rollout) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
+    """Return a text cut to `limit` characters, with the number of characters that were left out."""
     return text if len(text) <= limit else f"{text[:limit]} ... ({len(text) - limit} characters more)"

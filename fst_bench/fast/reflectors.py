@@ -2,7 +2,7 @@
 
 `extractive` is the embedded default: deterministic, no hub, no key. It reads nothing but gepa's own reflection
 prompt, and turns the feedback sentences in it into instructions by rules of English that know no task. It is not
-a language model: it cannot see why an answer failed, only what the feedback says.
+a language model: it cannot see why an answer failed, but only reads the feedback.
 """
 
 import random
@@ -28,11 +28,11 @@ RULES: list[tuple[re.Pattern[str], tuple[str, ...]]] = [
         ("The {0} have to be {1}.", "Make sure the {0} are {1}."),
     ),
 ]
-"""Declarative feedback -> imperative wordings."""
+"""Pattern of a feedback sentence -> wordings of the instruction in it."""
 
 
 def instructions(feedback: str) -> list[tuple[str, ...]]:
-    """For each sentence of feedback that a rule understands: the wordings of the instruction in it."""
+    """Return the wordings of the instruction in each sentence of feedback that a rule matches."""
     found = []
     for sentence in SENTENCE.split(feedback.strip()):
         for pattern, wordings in RULES:
@@ -43,7 +43,11 @@ def instructions(feedback: str) -> list[tuple[str, ...]]:
 
 
 def extractive(prompt: str, seed: int) -> str:
-    """Add what the feedback asks for most, say an ignored instruction last or in other words, or drop a sentence."""
+    """Reply with the current prompt, changed in one way.
+
+    It gains the instruction that the feedback asks for most, repeats an ignored one last or in other words, or loses a
+    sentence. Raises ReflectionFailure where the reflection prompt holds no current one.
+    """
     fence = FENCE.search(prompt)
     if fence is None:
         raise ReflectionFailure("no current instruction in the reflection prompt")
@@ -69,7 +73,7 @@ def extractive(prompt: str, seed: int) -> str:
 
 
 class BasePolicy:
-    """The frozen base model reflects on itself, on several prompts in one batch.
+    """A reflector that is the frozen reference policy, on several reflection prompts in one batch.
 
     Its tokens are counted in the ledger at a price of zero.
     """
@@ -78,39 +82,42 @@ class BasePolicy:
         self.policy, self.ledger = policy, ledger
 
     def reflect_many(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | ReflectionFailure]:
-        """The reply to each prompt; a prompt that is too long fails alone."""
-        # one call: on GPUs the base's weights are brought into the sampler for it, and the policy's back after it
-        asks = [
+        """Return the reply to each prompt; a prompt that is too long fails alone."""
+        # one call: on GPUs the reference weights are loaded into the sampler for it, and the policy's again after it
+        requests = [
             SampleRequest(({"role": "user", "content": prompt},), seed)
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        samples = self.sampled(asks)
+        samples = self.sampled(requests)
         for sample in samples:
             if sample:
                 self.ledger.reflected(len(sample.tokens) - sample.sampled, sample.sampled, 0.0)
         return [sample.text if sample else ReflectionFailure("reflection prompt too long") for sample in samples]
 
-    def sampled(self, asks: list[SampleRequest]) -> list[Sample | None]:
-        """A sample for each ask, None where its prompt leaves no room for an answer."""
+    def sampled(self, requests: list[SampleRequest]) -> list[Sample | None]:
+        """Return a sample for each request, None where its prompt leaves no room for an answer."""
         try:
-            return [group[0] for group in self.policy.reference.sample(asks)]
-        except ValueError:  # before anything is sampled, and without saying which one is too long: halving finds it
-            half = len(asks) // 2
-            return [*self.sampled(asks[:half]), *self.sampled(asks[half:])] if half else [None]
+            return [group[0] for group in self.policy.reference.sample(requests)]
+        except ValueError:  # one is too long, before anything was sampled: halving finds out which
+            half = len(requests) // 2
+            return [*self.sampled(requests[:half]), *self.sampled(requests[half:])] if half else [None]
 
 
 def load_reflector(settings: FastSettings, policy: Policy, ledger: Ledger) -> Reflector:
-    """The reflector of the settings, which charges its tokens to the ledger. ValueError says what exists, or what it lacks."""
+    """Return the reflector of the settings, which charges its tokens to the ledger.
+
+    Raise ValueError for an unknown one, or where a package, key or price is missing.
+    """
     name = settings.reflector
     if name == "extractive":
         return extractive
     if name == "base-policy":
         return BasePolicy(policy, ledger)
     if "/" in name or settings.reflection.base_url:
-        from fst_bench.fast.remote import RemoteReflector  # not before it is needed: LiteLLM is large
+        from fst_bench.fast.remote import RemoteReflector  # only where it is needed: LiteLLM is large
 
         return RemoteReflector(name, settings.reflection, ledger)
     raise ValueError(
-        f"unknown reflector {name!r}: there are base-policy, extractive, a LiteLLM model string such as openai/gpt-5.2, "
+        f"unknown reflector {name!r}: there are base-policy, extractive, a LiteLLM model such as openai/gpt-5.2, "
         "or any model's name with fast.reflection.base_url"
     )

@@ -1,11 +1,13 @@
-"""Reflection by a language model outside this process: any that LiteLLM knows, or a model behind an OpenAI-compatible URL.
+"""Reflection by a language model outside this process: one of LiteLLM's, or one behind an OpenAI-compatible URL.
 
-Whatever a provider does is one failed reflection at worst, counted under a reason in our own words; the run goes on. Silence and being turned
-away for the moment are tried again; an answer, however bad, is not asked for twice. Everything sent is charged to the ledger, and what could
-exceed the ceiling is not sent. A request without an answer counts towards the ceiling with the most it can have cost.
+Whatever a provider does costs one failed reflection at worst, counted under a reason in our own words; the run
+continues. Timeouts and momentary refusals are retried; an answer, however bad, is not requested twice. Everything sent
+is charged to the ledger, and a request that could exceed the ceiling is not sent. A request without an answer counts
+towards the ceiling with the most it can have cost.
 
-Keys are read from the environment and kept nowhere. A resumed run repeats the work since its last checkpoint, reflections included: the
-provider is asked and paid again, which the ledger, and so the ceiling, does not know, and its answers may be others.
+Keys are read from the environment and stored nowhere. A resumed run repeats the work since its last checkpoint,
+reflections included: the provider is asked and paid again, which neither the ledger nor the ceiling counts, and its
+answers may differ.
 """
 
 import importlib
@@ -28,14 +30,14 @@ from fst_bench.method.reflection import ReflectionFailure
 from fst_bench.method.settings import ReflectionSettings
 
 LONGEST_BACKOFF = 60.0
-MOMENTARY = {408: "timeout", 429: "rate limited", 504: "timeout"}
-"""HTTP status -> reason of what is worth another request, beside the other 5xx."""
+RETRIED = {408: "timeout", 429: "rate limited", 504: "timeout"}
+"""HTTP status -> reason of the errors that are retried; the other 5xx are too, as `server error`."""
 FINAL = {401: "key refused", 403: "key refused", 404: "model or address not found"}
-"""HTTP status -> reason of what is not, and says which setting is wrong; any other is `refused`: too long a prompt, or max_tokens too many."""
+"""HTTP status -> reason of errors that point to a wrong setting; any other is `refused`."""
 
 
 class TryAgain(ReflectionFailure):
-    """A failure that may be over in a moment, no sooner than in `after` seconds where the provider says so."""
+    """A failure that is worth another request, `after` seconds later at least where the provider asks for that."""
 
     def __init__(self, reason: str, after: float = 0.0):
         super().__init__(reason)
@@ -44,17 +46,21 @@ class TryAgain(ReflectionFailure):
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars a million tokens."""
+    """US dollars per million tokens."""
 
     prompt: float
     reply: float
 
     def of(self, prompt_tokens: int, reply_tokens: int) -> float:
+        """Return the price of one request in US dollars."""
         return (prompt_tokens * self.prompt + reply_tokens * self.reply) / 1e6
 
 
 def price_of(model: str, settings: ReflectionSettings) -> Price | None:
-    """The settings' price, else LiteLLM's list price of its own providers (no discounts, no tiers), else None: unknown, not free."""
+    """Return the settings' price, or LiteLLM's list price for its own providers (no discounts, no tiers).
+
+    None is an unknown price, not a price of zero.
+    """
     if settings.usd_per_million_prompt_tokens is not None and settings.usd_per_million_reply_tokens is not None:
         return Price(settings.usd_per_million_prompt_tokens, settings.usd_per_million_reply_tokens)
     if settings.base_url:
@@ -69,22 +75,25 @@ def price_of(model: str, settings: ReflectionSettings) -> Price | None:
 
 
 def load_litellm(model: str) -> Any:
-    """LiteLLM, without its look-ups in the network, its prints and its reading of .env files. ValueError where it is not installed."""
+    """Return LiteLLM, without its network look-ups, its prints and its reading of .env files.
+
+    Raise ValueError where it is not installed.
+    """
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
     try:
         litellm: Any = importlib.import_module("litellm")
     except ImportError:
-        raise ValueError(f"reflector {model!r} needs litellm: pip install 'fst-bench[reflection]'") from None
+        raise ValueError(f"reflector {model!r} requires litellm: pip install 'fst-bench[reflection]'") from None
     litellm.suppress_debug_info = True
-    # both may repeat what a server said, and a server may repeat the key
+    # both may repeat a server's words, and a server may repeat the key
     logging.getLogger("LiteLLM").disabled = True
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
     return litellm
 
 
 def provider_of(model: str) -> str:
-    """LiteLLM's name of the model's provider. ValueError for one it does not know."""
+    """Return LiteLLM's name of the model's provider. Raise ValueError for an unknown one."""
     try:
         return str(load_litellm(model).get_llm_provider(model)[1])
     except Exception:
@@ -94,46 +103,59 @@ def provider_of(model: str) -> str:
 
 
 class RemoteReflector:
-    """Callable as a Reflector: asks the model, and asks again where that makes sense.
+    """A Reflector, called as `reflector(prompt, seed)`: it asks the model, and retries where that makes sense.
 
-    After a reflection failed for good, the next ones are tried once each until one is answered: a dead server
-    must not cost every reflection its retries. ValueError for a model, key or price that is missing.
+    After a reflection has used up its retries, the next ones are tried once each until one is answered: a dead server
+    must not cost every reflection its retries. Raises ValueError where a model, key or price is missing.
     """
 
     def __init__(
-        self, model: str, settings: ReflectionSettings, ledger: Ledger,
-        clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
-    ):  # fmt: skip
-        self.settings, self.ledger, self.clock, self.sleep = settings, ledger, clock, sleep
+        self,
+        model: str,
+        settings: ReflectionSettings,
+        ledger: Ledger,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self.settings = settings
+        self.ledger = ledger
+        self.clock = clock
+        self.sleep = sleep
         self.litellm = load_litellm(model)
         self.model = f"openai/{model}" if settings.base_url else model
         self.price = price_of(model, settings)
         if settings.ceiling_usd is not None and self.price is None:
             raise ValueError(
-                f"fast.reflection.ceiling_usd needs the price of {model!r}: set usd_per_million_prompt_tokens and ..._reply_tokens"
+                f"fast.reflection.ceiling_usd requires the price of {model!r}: "
+                "set usd_per_million_prompt_tokens and ..._reply_tokens"
             )
         self.check_key()
-        known = (
-            self.litellm.get_supported_openai_params(model=self.model, custom_llm_provider=provider_of(self.model))
-            or []
-        )
+        provider = provider_of(self.model)
+        known = self.litellm.get_supported_openai_params(model=self.model, custom_llm_provider=provider) or []
         if settings.temperature is not None and "temperature" not in known:
             raise ValueError(f"{model!r} takes no temperature: leave fast.reflection.temperature out")
         self.takes_seed = "seed" in known
-        self.silent, self.next_request = False, -math.inf
+        self.silent = False
+        """Whether the last reflection failed after all its retries."""
+        self.next_request = -math.inf
 
     def check_key(self) -> None:
-        """ValueError where a key is wanted and not there: better now than in each reflection."""
+        """Raise ValueError where a required key is missing: better now than in each reflection."""
         name = self.settings.api_key_env
         if name and name not in os.environ:
             raise ValueError("fast.reflection.api_key_env names no variable of the environment")
         if not name and not self.settings.base_url:
             missing = self.litellm.validate_environment(self.model)["missing_keys"]
             if missing and all(key.endswith("_API_KEY") for key in missing):
-                raise ValueError(f"reflector {self.model!r} needs a key: the environment has no {' or '.join(missing)}")
+                raise ValueError(
+                    f"reflector {self.model!r} requires a key: the environment has no {' or '.join(missing)}"
+                )
 
     def key(self) -> str | None:
-        """As it is now in the environment; None leaves it to LiteLLM. A server of one's own often wants none."""
+        """Return the key as it is now in the environment; None leaves it to LiteLLM.
+
+        A server of one's own often needs none.
+        """
         name = self.settings.api_key_env or ("OPENAI_API_KEY" if self.settings.base_url else None)
         return os.environ.get(name, "none") if name else None
 
@@ -152,7 +174,7 @@ class RemoteReflector:
         raise AssertionError("the last attempt returns or raises")
 
     def ask(self, prompt: str, seed: int, retry: bool = False) -> str:
-        """One request, paced and charged. Raises TryAgain where another may do better, else ReflectionFailure."""
+        """Send one request, paced and charged. Raise TryAgain where a retry may succeed, else ReflectionFailure."""
         most = len(prompt.encode("utf-8", "replace")), self.settings.max_tokens  # a token has a byte or more
         self.afford(most)
         self.pace()
@@ -160,8 +182,8 @@ class RemoteReflector:
         try:
             reply = within(self.settings.timeout, lambda: self.complete(prompt, seed))
         except Exception as error:
-            failure, worked_on = judged(error)
-            if worked_on:
+            failure, billable = failure_of(error)
+            if billable:
                 self.ledger.unanswered(sum(most), self.cost(most))
             raise failure from None
         text = text_of(reply)
@@ -172,23 +194,32 @@ class RemoteReflector:
         return text
 
     def complete(self, prompt: str, seed: int) -> Any:
+        """Return LiteLLM's response to one request."""
         return self.litellm.completion(
-            model=self.model, messages=[{"role": "user", "content": prompt}], api_base=self.settings.base_url, api_key=self.key(),
+            model=self.model,
+            messages=[{"role": "user", "content": prompt}],
+            api_base=self.settings.base_url,
+            api_key=self.key(),
             seed=seed % 2**31 if self.takes_seed else None,  # some providers take 32 bits
-            max_tokens=self.settings.max_tokens, temperature=self.settings.temperature,
-            timeout=self.settings.timeout, num_retries=0, max_retries=0,
-        )  # fmt: skip
+            max_tokens=self.settings.max_tokens,
+            temperature=self.settings.temperature,
+            timeout=self.settings.timeout,
+            num_retries=0,
+            max_retries=0,
+        )
 
     def cost(self, tokens: tuple[int, int]) -> float | None:
-        """Of (prompt, reply) tokens in USD, None where the price is unknown."""
+        """Return the cost of (prompt, reply) tokens in USD, None where the price is unknown."""
         return self.price.of(*tokens) if self.price else None
 
     def afford(self, most: tuple[int, int]) -> None:
-        """ReflectionFailure where the run would exceed a ceiling if the request cost the most it can."""
-        s, (tokens, usd), price = self.settings, self.ledger.reflection_spent(), self.cost(most)
-        if s.ceiling_tokens is not None and tokens + sum(most) > s.ceiling_tokens:
+        """Raise ReflectionFailure where a request of `most` (prompt, reply) tokens would exceed a ceiling."""
+        tokens, usd = self.ledger.reflection_spent()
+        price = self.cost(most)
+        ceiling_tokens, ceiling_usd = self.settings.ceiling_tokens, self.settings.ceiling_usd
+        if ceiling_tokens is not None and tokens + sum(most) > ceiling_tokens:
             raise ReflectionFailure("ceiling")
-        if s.ceiling_usd is not None and (usd is None or price is None or usd + price > s.ceiling_usd):
+        if ceiling_usd is not None and (usd is None or price is None or usd + price > ceiling_usd):
             raise ReflectionFailure("ceiling")
 
     def pace(self) -> None:
@@ -200,14 +231,18 @@ class RemoteReflector:
 
 
 def backoff(base: float, attempt: int, seed: int) -> float:
-    """Seconds before the next request after `attempt` (0, 1, ...) failed: between half and all of base * 2**attempt, a minute at most."""
+    """Return the seconds to wait after `attempt` (0, 1, ...) failed.
+
+    They are between half and all of base * 2**attempt, and a minute at most.
+    """
     return min(LONGEST_BACKOFF, base * 2**attempt) * random.Random(f"{seed}/{attempt}").uniform(0.5, 1.0)
 
 
 def within(seconds: float, call: Callable[[], Any]) -> Any:
-    """The call's result, or TimeoutError: a client's own timeout is for each read, and a server may dribble for ever.
+    """Return the call's result, or raise TimeoutError.
 
-    A call that is late is left to itself, in a thread that holds nothing up.
+    A client's own timeout is for each read, and a server may send for ever. A call that is late is abandoned, in a
+    daemon thread.
     """
     done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
 
@@ -227,16 +262,16 @@ def within(seconds: float, call: Callable[[], Any]) -> Any:
     return result
 
 
-def judged(error: BaseException) -> tuple[ReflectionFailure, bool]:
-    """(The failure that an exception stands for, whether the request may have been worked on.)
+def failure_of(error: BaseException) -> tuple[ReflectionFailure, bool]:
+    """Return (the failure that an exception stands for, whether the provider may bill the request).
 
-    LiteLLM calls many things an internal server error; what happened on the wire is in the chain of causes.
+    LiteLLM raises many errors as internal server errors; the error of the connection is in the chain of causes.
     """
     cause: BaseException | None = error
     while cause:
         if isinstance(cause, httpx.HTTPStatusError):
             status = cause.response.status_code
-            if reason := MOMENTARY.get(status) or ("server error" if status >= 500 else None):
+            if reason := RETRIED.get(status) or ("server error" if status >= 500 else None):
                 return TryAgain(reason, patience(cause.response)), reason == "timeout"
             return ReflectionFailure(FINAL.get(status, "refused")), False
         if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout):
@@ -246,16 +281,15 @@ def judged(error: BaseException) -> tuple[ReflectionFailure, bool]:
         if isinstance(cause, httpx.TransportError):
             return TryAgain("broken off"), True
         cause = cause.__cause__ or cause.__context__
-    code = getattr(
-        error, "status_code", None
-    )  # LiteLLM's own refusal, or whatever stands in a body: not always a number
+    # of LiteLLM's own refusal, or of a body: not always a number
+    code = getattr(error, "status_code", None)
     if isinstance(code, int) and 400 <= code < 500:
         return ReflectionFailure("refused"), False
     return ReflectionFailure("garbage"), True
 
 
 def patience(response: httpx.Response) -> float:
-    """Seconds that Retry-After asks for; 0 where it says nothing, or a date."""
+    """Return the seconds of Retry-After; 0 where it is missing, or a date."""
     try:
         seconds = float(response.headers.get("retry-after", 0))
     except ValueError:
@@ -264,7 +298,7 @@ def patience(response: httpx.Response) -> float:
 
 
 def text_of(reply: Any) -> str:
-    """The reply's text, empty where it holds none."""
+    """Return the reply's text, empty where it holds none."""
     try:
         text = reply.choices[0].message.content
     except (AttributeError, IndexError, TypeError):
@@ -273,7 +307,7 @@ def text_of(reply: Any) -> str:
 
 
 def usage_of(reply: Any) -> tuple[int, int] | None:
-    """(prompt, reply) tokens as the provider counted them; None where it did not, or can't have."""
+    """Return (prompt, reply) tokens as the provider counted them; None without a plausible count."""
     usage = getattr(reply, "usage", None)
     prompt, sampled = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
     if not isinstance(prompt, int) or not isinstance(sampled, int) or prompt <= 0 or sampled < 0:

@@ -1,4 +1,4 @@
-"""Which problems score a candidate, and which candidates stay."""
+"""The choice of the problems that score a candidate, and of the candidates that stay."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from fst_bench.method.settings import FastSettings
 def split(
     lookahead: Sequence[ProblemHandle], settings: FastSettings, rng: random.Random
 ) -> tuple[list[ProblemHandle], list[ProblemHandle]]:
-    """Return (valset, trainset), in gepa's words: the problems that score candidates, and those that reflections read about.
+    """Return (valset, trainset), as gepa calls them: problems that score candidates, and problems for reflections.
 
     They are disjoint where the lookahead is large enough for both.
     """
@@ -22,9 +22,9 @@ def split(
 def select(candidates: Sequence[Candidate], k: int) -> list[Candidate]:
     """Return K candidates, best first: the best by mean, then those that cover most validation problems, then by mean.
 
-    A candidate wins a problem where it has the highest score of all, and that is above zero (the per-instance Pareto front of GEPA,
-    arXiv 2507.19457). Each pick is the candidate with most won problems that no pick has won before. Ties go to the higher mean, then to
-    the earlier candidate.
+    A candidate wins a problem where it has the highest score of all, and that score is above zero (the per-instance
+    Pareto front of GEPA, arXiv 2507.19457). Each pick is the candidate that adds most problems not yet won by a pick.
+    Ties go to the higher mean, then to the earlier candidate.
     """
     order = sorted(range(len(candidates)), key=lambda i: (-candidates[i].mean, i))
     top = [max(column) for column in zip(*(c.scores for c in candidates), strict=True)]

@@ -1,1 +1,1 @@
-"""The harness: settings, the training loop, evaluation, the run directory, sweeps, trackers, and planning before a run starts."""
+"""The harness: settings, the training loop, evaluation, run directories, sweeps, trackers, and planning of runs."""

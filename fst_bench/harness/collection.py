@@ -7,11 +7,12 @@
       prompts.parquet        populations, nested
       probes-KIND.parquet    rows of a probe, its key as a JSON text
 
-Answers and rollouts are not committed: they are in the submissions.
+Answers and rollouts are not committed: they are in the submissions. Parquet holds whole characters only: half of one (a
+lone surrogate) becomes its escape, as in "\\ud800".
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,9 +54,8 @@ class CollectedRun:
     def rows(self, name: str) -> list[dict[str, Any]]:
         rows = self.collection.rows(name.replace("/", "-")).get(self.id, [])
         if name.startswith("probes/"):
-            return [{key: value for key, value in row.items() if value is not None} | {"key": json.loads(row["key"])} for row in rows]
-        own = ROWS[name].model_fields if name in ROWS else {}
-        return [{key: value for key, value in row.items() if value is not None or key in own} for row in rows]
+            return [present(row) | {"key": json.loads(row["key"])} for row in rows]
+        return [present(row, ROWS[name].model_fields if name in ROWS else ()) for row in rows]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,11 @@ class Collection:
         return [Run(CollectedRun(self, id)) for id in self.rows("runs")]
 
 
+def present(row: dict[str, Any], columns: Container[str] = ()) -> dict[str, Any]:
+    """Return a row without the nulls of columns that other rows have; those of `columns` are its own."""
+    return {key: value for key, value in row.items() if value is not None or key in columns}
+
+
 @cache
 def read(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of a Parquet file by their run; empty where the file does not exist."""
@@ -90,7 +95,8 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
 def collect(runs: Sequence[tuple[str, Run]], out: Path, probes: Iterable[str] = ()) -> None:
     """Write runs, each with its id, as the collection of their stream."""
     out.mkdir(parents=True, exist_ok=True)
-    write(out, "runs", [{"run_id": id} | {part: json.dumps(run.source.read(part)) for part in PARTS} for id, run in runs])
+    heads = [{"run_id": id} | {part: json.dumps(run.source.read(part)) for part in PARTS} for id, run in runs]
+    write(out, "runs", heads)
     for kind in RECORDS:
         write(out, kind, [{"run_id": id} | row.model_dump(mode="json") for id, run in runs for row in run.typed(kind)])
     for name in probes:
@@ -102,5 +108,17 @@ def write(out: Path, kind: str, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows of a kind; a key that a row lacks is null there."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     if rows:
-        table = pa.Table.from_pylist([{key: row.get(key) for key in keys} for row in rows])
+        table = pa.Table.from_pylist([{key: whole(row.get(key)) for key in keys} for row in rows])
         pq.write_table(table, out / f"{kind}.parquet", compression="zstd")
+        read.cache_clear()
+
+
+def whole(value: Any) -> Any:
+    """Return a JSON value with whole characters only."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [whole(item) for item in value]
+    if isinstance(value, dict):
+        return {key: whole(item) for key, item in value.items()}
+    return value

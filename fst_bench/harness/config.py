@@ -1,6 +1,7 @@
 """Typed settings of a run: defaults < preset < stream < method < --set, every layer checked against one schema.
 
-Settings of a method are in method/settings.py, those of the policy in policy/settings.py; here they are put together. A preset's or a stream's section `methods` holds what it sets for one method only.
+Settings of a method are in method/settings.py, those of the policy in policy/settings.py; here they are put together.
+The section `methods` of a preset or a stream holds settings for one method only.
 """
 
 import hashlib
@@ -20,25 +21,26 @@ from fst_bench.method.registry import METHOD_REGISTRY
 from fst_bench.method.settings import FastSettings, SlowSettings
 from fst_bench.policy import Backend, PolicySettings
 from fst_bench.tasks import TASK_REGISTRY
-from fst_bench.tasks.data import DATA, PROCEDURAL, check_knobs, check_source
+from fst_bench.tasks.data import DATA, PROCEDURAL, check_difficulty, check_source
 from fst_bench.tasks.stream import StreamSpec, load_spec, read_yaml, stream_files
 
 REGISTRIES: dict[str, Registry[Any]] = {"methods": METHOD_REGISTRY, "tasks": TASK_REGISTRY}
-"""Whatever can come from a file or an installed package."""
-
-
+"""Registries of what can come from a file or an installed package."""
 SEED_PROMPT = "You are a helpful assistant. Solve the problem."
+"""The default of `seed_prompt`."""
 
 
 class EvaluationSettings(BaseModel):
-    """When and how every task of the stream is evaluated. Problems are held out, and the same for every run."""
+    """Settings of when and how every task of the stream is evaluated. Held-out problems are the same for every run."""
 
     model_config = ConfigDict(extra="forbid")
 
     interval: Annotated[int, Field(ge=1)] = 160
     """Problems between small evaluations; every stage also ends with a large one."""
     small: Annotated[int, Field(ge=1)] = 64
+    """Held-out problems of each task in a small evaluation."""
     boundary: Annotated[int, Field(ge=1)] = 192
+    """Held-out problems of each task where a stage ends."""
     samples: Annotated[int, Field(ge=1)] = 1
     """Answers per problem (mean@n)."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
@@ -47,25 +49,27 @@ class EvaluationSettings(BaseModel):
 
     @model_validator(mode="after")
     def published_columns(self) -> Self:
+        """Raise ValueError where an evaluation would lack the rows that tables and the leaderboard require."""
         if "system" not in self.small_modes or not {"system", "seed"} <= set(self.boundary_modes):
             raise ValueError("small_modes need system, boundary_modes need system and seed: the published columns")
         return self
 
 
 class CheckpointSettings(BaseModel):
-    """How often the whole run is saved, and how many of the last checkpoints stay."""
+    """Settings of how often the whole run is saved, and how many of the last checkpoints stay."""
 
     model_config = ConfigDict(extra="forbid")
 
     every: Annotated[int, Field(ge=1)] = 10
-    """Steps."""
+    """Steps between checkpoints."""
     keep: Annotated[int, Field(ge=1)] = 2
+    """Last checkpoints that stay."""
     stages: bool = True
-    """Whether those at the stages' ends stay: probes of a finished run start from them."""
+    """Whether those at the end of each stage stay: probes of a finished run start from them."""
 
 
 class Config(BaseModel):
-    """Everything that decides a run's numbers (and `threads`, on which their last bits depend)."""
+    """All settings that decide a run's numbers (and `threads`, on which their last bits depend)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,92 +79,102 @@ class Config(BaseModel):
     seed: int = 0
     model: str = "embedded:tiny"
     init: str | None = None
-    """A checkpoint folder of another run on the same model, whose weights this one starts from; KL stays to the model."""
+    """A checkpoint folder of a run on the same model, with whose weights this one starts; KL stays to the model."""
     data: str = PROCEDURAL
-    """Where problems come from: procedural, hub, or a folder of files; see `fst_bench.tasks.data`."""
+    """The source of problems: procedural, hub, or a folder of files; see `fst_bench.tasks.data`."""
     threads: Annotated[int, Field(ge=1)] = 1
     seed_prompt: str = SEED_PROMPT
+    """The system prompt that every method starts from."""
     batch: Annotated[int, Field(ge=1)] = 16
     """Problems per step."""
     stage_problems: Annotated[int, Field(ge=1)] | None = None
     """Replaces the length of every stage (for presets that finish in seconds)."""
     backend: Backend = "torch"
-    """What samples and trains: `torch`, one process, or `vllm-deepspeed`, one or many."""
+    """The engines that sample and train: `torch`, one process, or `vllm-deepspeed`, one or many."""
     policy: PolicySettings = PolicySettings()
     slow: SlowSettings = SlowSettings()
     fast: FastSettings = FastSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     difficulty: dict[str, dict[str, Any]] = {}
+    """Task -> its difficulty parameters."""
     settings: dict[str, Any] = {}
     """The method's own settings."""
     code: dict[str, Source] = {}
-    """Of what does not ship, under `methods/NAME`, `tasks/NAME` and `streams/NAME`: which one it was. Filled in by `resolve`."""
+    """The code that does not ship, under `methods/NAME`, `tasks/NAME` and `streams/NAME`. Filled in by `resolve`."""
 
     @field_validator("data")
     @classmethod
     def source(cls, value: str) -> str:
+        """Return the source of problems, checked."""
         return check_source(value)
 
     @field_validator("difficulty")
     @classmethod
     def difficulties(cls, value: dict[str, dict[str, Any]], info: ValidationInfo) -> dict[str, dict[str, Any]]:
-        for task, knobs in value.items():
+        """Return the difficulty parameters of each task, checked."""
+        for task, parameters in value.items():
             TASK_REGISTRY.find(task)
-            check_knobs(info.data.get("data", PROCEDURAL), task, knobs)
+            check_difficulty(info.data.get("data", PROCEDURAL), task, parameters)
         return value
 
     def method_class(self) -> type[Method]:
+        """Return the class of the run's method."""
         return METHOD_REGISTRY.find(self.method)
 
 
 class Hardware(BaseModel):
-    """What a preset is made for: so many GPUs (none: a CPU), each with so much."""
+    """The hardware that a preset is made for: a number of GPUs (0: a CPU), and what each of them has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     gpus: Annotated[int, Field(ge=0)]
     memory_gb: Annotated[float, Field(gt=0)]
-    """Of each GPU, in GiB; without one, of the machine."""
+    """GiB of each GPU; without a GPU, of the machine."""
     teraflops: Annotated[float, Field(gt=0)]
-    """Of each, dense, at the precision of the preset."""
+    """Dense operations of each at the precision of the preset."""
     bandwidth: Annotated[float, Field(gt=0)]
     """GB/s between each GPU's memory and its cores."""
 
     def __str__(self) -> str:
+        """Return '4 x 24 GB', or 'a CPU with 4 GB'."""
         return f"{self.gpus} x {self.memory_gb:g} GB" if self.gpus else f"a CPU with {self.memory_gb:g} GB"
 
 
 def preset_files() -> dict[str, Path]:
-    """The shipped presets by name."""
+    """Return the files of the shipped presets by name."""
     folder = Path(str(resources.files("fst_bench.harness.presets")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """A preset's settings over those of the preset it extends, a plain mapping. ValueError names what exists."""
+    """Return a preset's settings over those of the preset it extends.
+
+    Raises ValueError that names the existing presets where it is unknown.
+    """
     return {key: value for key, value in whole_preset(name).items() if key != "hardware"}
 
 
 def hardware_of(preset: str) -> Hardware:
-    """What a preset is made for. ValueError where it does not say."""
+    """Return the hardware that a preset is made for. Raises ValueError where it has no such section."""
     values = whole_preset(preset)
     if "hardware" not in values:
-        raise ValueError(
-            f"preset {preset} has no section hardware (gpus, memory_gb, teraflops, bandwidth), and extends none that has"
-        )
+        section = "hardware (gpus, memory_gb, teraflops, bandwidth)"
+        raise ValueError(f"preset {preset} has no section {section}, and extends none that has")
     return explain(Hardware, values["hardware"], f"preset {preset}: hardware")
 
 
 def whole_preset(name: str) -> dict[str, Any]:
-    """A shipped preset by name or a file by path (ends in .yaml), with its section `hardware`, which decides no number of a run."""
+    """Return a shipped preset by name, or a file by path (ends in .yaml), over the preset it extends.
+
+    Its section `hardware`, which decides no number of a run, is included.
+    """
     path = Path(name) if name.endswith((".yaml", ".yml")) else preset_files().get(name)
     if path is None:
         raise ValueError(unknown("preset", name, preset_files()))
     if path.stem in preset_files() and path != preset_files()[path.stem]:
-        raise ValueError(
-            f"{path}: a preset of that name is shipped, and runs are named after their preset: give the file another name"
-        )
+        why = "a preset of that name is shipped, and runs are named after their preset"
+        raise ValueError(f"{path}: {why}: give the file another name")
     values = read_yaml(path)
     extended = values.pop("extends", None)
     return layer(whole_preset(extended), values) if extended else values
@@ -169,28 +183,28 @@ def whole_preset(name: str) -> dict[str, Any]:
 def resolve(
     stream: str, method: str, preset: str = "tiny", seed: int = 0, overrides: Mapping[str, Any] | None = None
 ) -> tuple[Config, StreamSpec]:
-    """The run's configuration, all layers merged and checked. ValueError in one line for anything wrong.
+    """Return the run's configuration, all layers merged and checked, and its stream.
 
-    `stream` and `method` are names or files; in the configuration they are names, so that a run can do without the files. `overrides` maps
-    dotted names ("slow.ratio_clip_max") or section names to values.
+    `stream` and `method` are names or files. In the configuration they are names, so that a run can do without the
+    files. `overrides` maps dotted names ("slow.ratio_clip_max") or section names to values. Raises ValueError in one
+    line for anything wrong.
     """
     spec, low = load_spec(stream), load_preset(preset)
     own = merge(for_methods(low, preset), for_methods(spec.settings, stream))
-    made = METHOD_REGISTRY.find(
-        method
-    )  # after the files that settings name: the last one loaded under a name is the one it means
+    # after the files that settings name: the last one loaded under a name is the one it means
+    made = METHOD_REGISTRY.find(method)
     values = layer(low, spec.settings)
     values.pop("methods", None)
     values = layer(values, own.get(made.name, {}))
-    asked: dict[str, Any] = {}
+    top: dict[str, Any] = {}
     for key, value in (overrides or {}).items():
         nested: Any = value
         for part in reversed(key.split(".")):
             nested = {part: nested}
-        asked = merge(asked, nested)
-    values = layer(values, asked)
+        top = merge(top, nested)
+    values = layer(values, top)
     if "code" in values:
-        raise ValueError("settings: code says which code a run is made with: it is filled in, never set")
+        raise ValueError("settings: code is which code a run is made with: it is filled in, never set")
     values |= {
         "stream": spec.name,
         "method": made.name,
@@ -223,11 +237,11 @@ RENAMED = {
     "policy.sample_rows": "max_num_seqs",
     "policy.distributed.positions": "max_model_len",
 }
-"""Settings of fst-bench 0.1 -> their last name now, which is that of TRL, gepa or vLLM."""
+"""Settings of fst-bench 0.1 -> the name that replaced the last part, which is that of TRL, gepa or vLLM."""
 
 
 def refuse_renamed(settings: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError in one line where settings have a name of fst-bench 0.1."""
+    """Raise ValueError in one line where settings have a name of fst-bench 0.1. `where` is what holds them."""
     for old, new in RENAMED.items():
         *sections, name = old.split(".")
         values: Any = settings
@@ -235,58 +249,60 @@ def refuse_renamed(settings: Mapping[str, Any], where: str) -> None:
             values = values.get(section) if isinstance(values, Mapping) else None
         if isinstance(values, Mapping) and name in values:
             raise ValueError(f"{where}: {old} is now {'.'.join([*sections, new])}")
-    modes = settings.get("evaluation")
+    evaluation: Any = settings.get("evaluation")
     for key in ("small_modes", "boundary_modes"):
-        if isinstance(modes, Mapping) and "recalled" in (modes.get(key) or ()):
+        modes = evaluation.get(key) if isinstance(evaluation, Mapping) else None
+        if isinstance(modes, list) and "recalled" in modes:
             raise ValueError(f"{where}: evaluation.{key}: recalled is now oracle")
 
 
 def for_methods(settings: Mapping[str, Any], file: str) -> dict[str, Any]:
-    """The section `methods` of a preset or stream by the methods' names. In it one that does not ship is named by its .py file, relative to
-    `file`. ValueError for one that nobody knows."""
+    """Return the section `methods` of a preset or stream by the methods' names.
+
+    In the section a method that does not ship is named by its .py file, relative to `file`. Raises ValueError for an
+    unknown one.
+    """
     section = settings.get("methods", {})
     if not isinstance(section, Mapping):
-        raise ValueError(
-            f"settings: methods holds what is for one method only, as in methods: {{fst: {{slow: {{ratio_clip_max: 4}}}}}}, not {section!r}"
-        )
+        example = "methods: {fst: {slow: {ratio_clip_max: 4}}}"
+        raise ValueError(f"settings: methods holds settings for one method only, as in {example}, not {section!r}")
     found: dict[str, Any] = {}
     for name, own in section.items():
-        lasting = (
-            METHOD_REGISTRY.shipped.keys() | METHOD_REGISTRY.offered().keys()
-        )  # a file that is loaded already need not be there for the next run
+        # a file that is loaded already may not exist for the next run
+        lasting = METHOD_REGISTRY.shipped.keys() | METHOD_REGISTRY.offered().keys()
         if not name.endswith(".py") and name not in lasting:
-            raise ValueError(
-                f"settings: methods: {unknown('method', name, lasting)}; one of your own is named by its file, as in mine.py"
-            )
+            hint = "one of your own is named by its file, as in mine.py"
+            raise ValueError(f"settings: methods: {unknown('method', name, lasting)}; {hint}")
         found[METHOD_REGISTRY.find(name, Path(file).parent).name if name.endswith(".py") else name] = own
     return found
 
 
 def code_of(stream: str, spec: StreamSpec, method: str) -> dict[str, Source]:
-    """What of a run does not ship: its method, its tasks, its stream."""
+    """Return the sources of a run's method, tasks and stream, of those that do not ship."""
     code = {f"methods/{method}": METHOD_REGISTRY.loaded[method].source} if method in METHOD_REGISTRY.loaded else {}
     code |= {f"tasks/{task}": TASK_REGISTRY.loaded[task].source for task in spec.tasks if task in TASK_REGISTRY.loaded}
     if stream not in stream_files():
-        text = spec.model_dump_json(
-            exclude={"description"}, exclude_defaults=True
-        )  # by what it says: a comment makes no other stream
+        # of its contents: a comment makes no other stream
+        text = spec.model_dump_json(exclude={"description"}, exclude_defaults=True)
         code[f"streams/{spec.name}"] = Source(sha256=hashlib.sha256(text.encode()).hexdigest())
     return code
 
 
 def layer(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """`high` over `low`. Where it changes procedural problems to rows of a data set, or back, the difficulties below it are left out for the
-    tasks concerned: their knobs are those of the other problems."""
-    if (high.get("data", source := low.get("data", PROCEDURAL)) == PROCEDURAL) != (source == PROCEDURAL):
-        low = {
-            **low,
-            "difficulty": {task: knobs for task, knobs in low.get("difficulty", {}).items() if task not in DATA},
-        }
+    """Return `high` over `low`.
+
+    Where `high` changes procedural problems to rows of a data set, or back, the difficulties in `low` are left out for
+    the tasks concerned: their parameters are those of the other problems.
+    """
+    source = low.get("data", PROCEDURAL)
+    if (high.get("data", source) == PROCEDURAL) != (source == PROCEDURAL):
+        kept = {task: parameters for task, parameters in low.get("difficulty", {}).items() if task not in DATA}
+        low = {**low, "difficulty": kept}
     return merge(low, high)
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    """`high` over `low`, section by section."""
+    """Return `high` over `low`, section by section."""
     out = dict(low)
     for key, value in high.items():
         out[key] = merge(out[key], value) if isinstance(value, Mapping) and isinstance(out.get(key), Mapping) else value
@@ -294,10 +310,10 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """'slow.ratio_clip_max=4' as ("slow.ratio_clip_max", 4); the value is YAML."""
+    """Return 'slow.ratio_clip_max=4' as ("slow.ratio_clip_max", 4). The value is YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ValueError(f"--set wants key=value, got {text!r}")
+        raise ValueError(f"--set requires key=value, got {text!r}")
     if key in ("stream", "method", "preset", "seed"):
         raise ValueError(f"--set {key} is --{key}")
     try:

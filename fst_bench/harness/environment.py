@@ -1,4 +1,4 @@
-"""env.json: on what a run ran. No host name, user, path or key."""
+"""The contents of env.json: versions and the machine. It holds no host name, user, path or key."""
 
 import platform
 import subprocess
@@ -11,7 +11,7 @@ PACKAGES = ("fst-bench", "torch", "transformers", "tokenizers", "gepa", "math-ve
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Versions, CPU and code of this run."""
+    """Return the versions, the CPU and the code of this run."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -23,6 +23,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def installed(package: str) -> str:
+    """Return the version of a package."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -30,25 +31,26 @@ def installed(package: str) -> str:
 
 
 def cpu() -> str:
+    """Return the name of the CPU."""
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or "unknown"
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
 
 
 def commit() -> str:
-    """The git commit of the code, with + where the tree has changes; the package may be installed without git."""
-    here = Path(__file__).parent
+    """Return the git commit of the code, with + where files were changed; the package may be installed without git."""
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        head = git("rev-parse", "--short", "HEAD")
+        changed = git("status", "--porcelain", "-uno")
     except (OSError, subprocess.CalledProcessError):
         return "no git"
-    return head + ("+" if dirty else "")
+    return head + ("+" if changed else "")
+
+
+def git(*arguments: str) -> str:
+    """Return the output of a git command in the folder of this file."""
+    here = Path(__file__).parent
+    done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True)
+    return done.stdout.strip()

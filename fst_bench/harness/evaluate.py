@@ -1,7 +1,7 @@
 """Evaluation: every task of the stream, past and future ones, outside of learning.
 
-It runs on a snapshot of the method that has no lab, with random numbers of its own: how often it happens
-changes no training number. Rows are the raw material of every metric.
+It uses a snapshot of the method that has no lab, and random numbers of its own: how often it happens changes no
+training number. Its rows are the raw material of every metric.
 """
 
 import json
@@ -33,11 +33,11 @@ Cell = tuple[str, PromptMode]
 
 
 class _NoLab:
+    """The lab of a snapshot. Every use of it is an error."""
+
     def __getattr__(self, name: str) -> Any:
-        raise ContractError(
-            "context",
-            f"asked for lab.{name} where it has none: __init__ and context_for run on copies of the method, without a lab",
-        )
+        where = "__init__ and context_for run on copies of the method, without a lab"
+        raise ContractError("context", f"asked for lab.{name} where it has none: {where}")
 
 
 NO_LAB = cast(Lab, _NoLab())
@@ -45,11 +45,13 @@ NO_LAB = cast(Lab, _NoLab())
 
 @dataclass(frozen=True)
 class ScheduledEvaluation:
-    """An evaluation of the schedule: after which step it happens, and what is evaluated. Stage 0 is the base model before learning."""
+    """An evaluation of the schedule: after which step it happens, and what is evaluated."""
 
     step: int
     stage: int
+    """0 before learning."""
     boundary: bool
+    """Whether a stage ends here, or learning has not begun."""
     problems: int
     """Problems answered in training by then."""
     n: int
@@ -57,20 +59,21 @@ class ScheduledEvaluation:
     ended: tuple[str, ...]
     """The tasks whose stage ends here: the method's state is kept for their oracle prompt."""
     cells: tuple[Cell, ...]
-    """In the order of the rows."""
+    """The (task, prompt mode) pairs, in the order of the rows."""
 
 
 def evaluation_schedule(stream: Stream, batch: int, settings: EvaluationSettings) -> dict[int, ScheduledEvaluation]:
     """Return every evaluation of a run by its step: before learning, every `interval` problems, and where a stage ends.
 
-    It depends on the run's settings alone.
+    The schedule depends on the run's settings alone.
     """
     ends = dict(zip(stream.ends(batch), stream.stages, strict=True))
     schedule: dict[int, ScheduledEvaluation] = {}
     known: set[str] = set()
     before = 0
     for step in range(math.ceil(stream.total / batch) + 1):
-        seen, boundary = min(step * batch, stream.total), step == 0 or step in ends
+        seen = min(step * batch, stream.total)
+        boundary = step == 0 or step in ends
         ended = ends[step].tasks if step in ends else ()
         known.update(ended)
         if boundary or seen // settings.interval > before // settings.interval:
@@ -100,19 +103,20 @@ class Snapshot:
         self.method = self._built(method)
 
     def _built(self, method: Method) -> Method:
+        """Return a new method with the snapshot's state."""
         copy = type(method)(NO_LAB, method.config)
         copy.load(json.loads(self.text))
         return copy
 
     def context_for(self, prompt: str, task: str | None = None) -> str:
+        """Return the context under which the method would answer a prompt."""
         return context_of(self.method, prompt, task)
 
     def check(self) -> None:
         """Raise ContractError where answering changed the copy."""
         if found := difference(self._built(self.method), self.method, "self", set()):
-            raise ContractError(
-                "context", f"changed itself in context_for: {found[0]} was {found[1]}, and is {found[2]}"
-            )
+            where, before, after = found
+            raise ContractError("context", f"changed itself in context_for: {where} was {before}, and is {after}")
 
 
 def evaluate(
@@ -124,11 +128,11 @@ def evaluate(
     settings: EvaluationSettings,
     seed: int,
 ) -> tuple[list[EvaluationRow], list[AnswerRow]]:
-    """Evaluate each (task, prompt mode) of `contexts`, which says under which context a prompt is answered.
+    """Evaluate each (task, prompt mode) of `contexts`, which gives the context under which a prompt is answered.
 
-    Modes that answer under the same contexts share their samples. `kl` is the mean per sampled token of KL(policy || reference policy),
-    exact over the vocabulary, on the policy's own answers, both models under the same context; `kl_per_answer` is its sum over an
-    answer's tokens, averaged.
+    Modes that answer under the same contexts share their samples. `kl` is the mean per sampled token of
+    KL(policy || reference policy), exact over the vocabulary, on the policy's own answers, both models under the same
+    context. `kl_per_answer` is its sum over an answer's tokens, averaged over answers.
     """
     n, step = scheduled.n, scheduled.step
     problems = {name: task.problems("test", TEST_SEED, n) for name, task in tasks.items()}

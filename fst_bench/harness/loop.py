@@ -20,7 +20,7 @@ from fst_bench.core.errors import NotFinite, explain
 from fst_bench.core.registry import Source
 from fst_bench.core.types import ProblemHandle, Score
 from fst_bench.fast.reflectors import load_reflector
-from fst_bench.harness.config import REGISTRIES, Config, refuse_renamed, resolve
+from fst_bench.harness.config import REGISTRIES, Config, resolve
 from fst_bench.harness.environment import environment
 from fst_bench.harness.evaluate import (
     TEST_SEED,
@@ -30,7 +30,7 @@ from fst_bench.harness.evaluate import (
     evaluate,
     evaluation_schedule,
 )
-from fst_bench.harness.planning.fit import with_cache
+from fst_bench.harness.planning.memory import with_cache
 from fst_bench.harness.rows import EvaluationRow, PopulationRow, Row, StageRow, StepRow
 from fst_bench.harness.run import Run
 from fst_bench.harness.store import Store, complete
@@ -80,15 +80,16 @@ def run(
 ) -> Run:
     """Run a method on a stream, each a name or a file, from the start.
 
-    `settings` are sections or values, as in slow={"ratio_clip_max": 4.0}, batch=8. Raises ValueError in one line for a wrong setting.
+    `settings` are sections or values, as in slow={"ratio_clip_max": 4.0}, batch=8. Raises ValueError in one line for a
+    wrong setting.
     """
     return start(*resolve(stream, method, preset, seed, settings), Path(out), callback)
 
 
 def start(config: Config, spec: StreamSpec, out: Path, callback: Callback | None = None) -> Run:
     """Run a resolved configuration from the start."""
-    bench = Bench(config, spec)  # whatever is wrong with the settings is said before a directory is made
-    # takes a moment: before the directory is made, so that a kill hardly leaves one without a config.json
+    bench = Bench(config, spec)  # raises what is wrong with the settings before a directory is made
+    # takes a moment: before the directory is made, so that a kill rarely leaves one without a config.json
     found = environment(config.threads)
     store = Store.create(out, run_parts(config, spec))
     keep_code(config, store)
@@ -108,10 +109,10 @@ def resume(path: str | Path, callback: Callback | None = None) -> Run:
 
 
 def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
-    """Return the run directory below <out>: stream, method, and an id that depends on every setting that is not at its default.
+    """Return the run directory below <out>: stream, method, and an id of every setting that is not at its default.
 
-    So a setting that is added later, with a default that changes nothing, leaves the ids of finished runs alone; and so does a task that
-    came later, in the ids of streams without it.
+    So a setting that is added later, with a default that changes nothing, leaves the ids of finished runs alone; and so
+    does a task that came later, in the ids of streams without it.
     """
     unused = LATER - {stage.task for stage in spec.stages}
     counted = {task: values for task, values in config.difficulty.items() if task not in unused}
@@ -121,7 +122,10 @@ def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
 
 
 def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
-    """Return config.json: the run's identity, its stages in problems, all that is needed to run it again, and which rows its data were."""
+    """Return config.json: the run's identity, its stages in problems, and all that is required to run it again.
+
+    Its `data` is the identity of the data set's rows.
+    """
     stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
     return {
         "stream": spec.name,
@@ -146,7 +150,10 @@ def stage_rows(stream: Stream) -> list[StageRow]:
 
 
 def keep_code(config: Config, store: Store) -> None:
-    """Copy the files of a run's method and tasks into it, under `code/`: a resume uses the copies, whatever becomes of the originals."""
+    """Copy the files of a run's method and tasks into it, under `code/`.
+
+    A resume uses the copies, whatever becomes of the originals.
+    """
     for key in config.code:
         kind, _, name = key.partition("/")
         if kind in REGISTRIES and (text := REGISTRIES[kind].loaded[name].text) is not None:
@@ -164,17 +171,16 @@ class Written(BaseModel):
 def recorded(store: Store, kinds: Collection[str] = tuple(REGISTRIES)) -> tuple[Config, StreamSpec]:
     """Return the configuration and the stream of a run; the code of `kinds` that it was made with is loaded.
 
-    Raises ValueError in one line where its config.json is not one of a run or has settings of an older fst-bench, where its data is no
-    longer the same, or where its code is missing.
+    Raises ValueError in one line where its config.json is not that of a run or has settings of an older fst-bench,
+    where its data is no longer the same, or where its code is missing.
     """
-    saved = store.read("config")
-    refuse_renamed(saved.get("config", {}), str(store.path))
-    written = explain(Written, saved.get("config", {}), "config.json").code
+    saved = Run(store).saved
+    written = explain(Written, saved["config"], "config.json").code
     for key, source in written.items():
         kind, _, name = key.partition("/")
         if kind in kinds:
             REGISTRIES[kind].recall(name, source, store.path / "code" / f"{key}.py")
-    config = explain(Config, saved.get("config", {}), "config.json")
+    config = explain(Config, saved["config"], "config.json")
     spec = explain(StreamSpec, saved.get("spec", {}), "config.json")
     refuse_other(config.data, spec.tasks, saved.get("data", {}))
     return config, spec
@@ -186,8 +192,8 @@ _STREAMS: WeakKeyDictionary["StreamProblems", Stream] = WeakKeyDictionary()
 class StreamProblems:
     """The lab's `ProblemSource` over a stream.
 
-    The stream is kept in a table of this module, and not in an attribute: a method that walks attributes from its lab finds no task and
-    no answer.
+    The stream is kept in a table of this module, and not in an attribute: a method that walks attributes from its lab
+    finds no task and no answer.
     """
 
     def __init__(self, stream: Stream, batch: int):
@@ -211,7 +217,10 @@ class StreamProblems:
 
 
 class Bench:
-    """One run in progress: the stream and its answers on this side, the method behind its lab on the other."""
+    """A run in progress: the stream and its answers on this side, the method behind its lab on the other.
+
+    Raises ValueError in one line where the data, the model or the reflector that the settings name cannot be used.
+    """
 
     def __init__(self, config: Config, spec: StreamSpec):
         torch.set_num_threads(config.threads)
@@ -222,7 +231,7 @@ class Bench:
         self.steps = math.ceil(self.stream.total / config.batch)
         self.ends = self.stream.ends(config.batch)
         self.schedule = evaluation_schedule(self.stream, config.batch, config.evaluation)
-        for stage in self.stream.stages:  # too few rows are said now, and not in the run
+        for stage in self.stream.stages:  # too few rows are an error now, and not in the run
             self.stream.problem(stage.start)
         for task in self.stream.held_out().values():
             task.problem("test", TEST_SEED, max(config.evaluation.small, config.evaluation.boundary) - 1)
@@ -282,6 +291,7 @@ class Bench:
             callback.on_end()
 
     def _flush(self, store: Store, callback: Callback, row: StepRow) -> None:
+        """Write what the lab has recorded in a step, and the step."""
         for name in dict.fromkeys(name for name, _ in self.pending):
             rows = [record for n, record in self.pending if n == name]
             if name == "prompts":
@@ -294,11 +304,11 @@ class Bench:
         callback.on_step(row, self.ledger)
         if self.ledger.reflection_reasons["ceiling"] and not self.noted:
             self.noted = True
-            callback.on_note(
-                "a reflection was not sent: it could have exceeded the ceiling. Prompts stay as they are where that happens"
-            )
+            why = "it could have exceeded the ceiling"
+            callback.on_note(f"a reflection was not sent: {why}. Prompts stay as they are where that happens")
 
     def _evaluate(self, store: Store, callback: Callback, scheduled: ScheduledEvaluation) -> None:
+        """Evaluate a snapshot of the method, and keep its state for the oracle prompt of the tasks that end here."""
         state = state_of(self.method)
         self.oracle |= dict.fromkeys(scheduled.ended, state)
         own = Snapshot(self.method, state)
@@ -328,6 +338,7 @@ class Bench:
         callback.on_evaluation(rows)
 
     def _checkpoint(self, store: Store, step: int) -> None:
+        """Save the run, and check that the method's state holds all that the method remembers."""
         with self.ledger.timed("checkpoint"):
             memory = state_of(self.method)
             check_memory(self.method, Snapshot(self.method, memory).method)
@@ -351,6 +362,7 @@ class Bench:
         return state["step"]
 
     def _finish(self, store: Store, callback: Callback) -> Run:
+        """Write the summary and the ledger, and the manifest last."""
         stages = [stage.model_dump(mode="json") for stage in stage_rows(self.stream)]
         store.write("metrics", summarise(store.rows("evals"), stages, self.ledger.counts()))
         store.write("ledger", self.ledger.to_dict())

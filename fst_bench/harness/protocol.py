@@ -1,11 +1,12 @@
-"""The frozen protocol: what published numbers stand on, in protocol.json, so that it can't change unnoticed.
+"""The frozen protocol: whatever published numbers depend on, in protocol.json, so that it cannot change unnoticed.
 
-    fst-bench validate protocol                   # does this code still run the frozen protocol?
-    python -m fst_bench.harness.protocol --version 2      # freeze anew; refused where something changed and its version did not
+    fst-bench validate protocol                       # does this code still run the frozen protocol?
+    python -m fst_bench.harness.protocol --version 2  # freeze again; refused where a part changed without its version
 
 Locked are the embedded models' files, every shipped stream with its version, each task's problems at the presets'
-difficulties and those of the streams' variants (generators and verifiers are code: their output is what is hashed), and every setting that a preset resolves to.
-A setting that is added later is no change, as long as the locked ones keep their values.
+difficulties and those of the streams' variants (generators and verifiers are code: their output is hashed), and every
+setting that a preset resolves to. A setting that is added later is no change, as long as the locked ones keep their
+values.
 """
 
 import argparse
@@ -26,13 +27,16 @@ from fst_bench.tasks.stream import load_spec, stream_files
 LOCK = Path(str(resources.files("fst_bench.harness").joinpath("protocol.json")))
 PRESETS = ["tiny", "tiny-early"]
 """The presets that numbers are published for."""
-PROBLEMS, JUDGED = 100, 10
+PROBLEMS = 100
+"""Problems of each split that a task's hash covers."""
+JUDGED = 10
+"""The first of them, whose wrong answers are verified for the hash."""
 RUN = ("stream", "method", "preset", "seed")
-"""What a run chooses itself."""
+"""Settings that each run chooses itself."""
 
 
 def current() -> dict[str, Any]:
-    """The protocol as this code would run it now."""
+    """Return the protocol as this code would run it now."""
     presets = {name: load_preset(name) for name in PRESETS}
     return {
         "models": {name: files_of(name) for name in sorted({preset["model"] for preset in presets.values()})},
@@ -49,52 +53,48 @@ def current() -> dict[str, Any]:
 
 
 def files_of(model: str) -> dict[str, str]:
-    """Weights, tokenizer and template of an embedded model; its card may be reworded."""
-    folder = Path(model_folder(model))
+    """Return the hashes of an embedded model's weights, tokenizer and template; its card may be reworded."""
     assert model.startswith(EMBEDDED)
-    return {
-        name: sha256(folder / name)
-        for name in ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
-    }
+    folder = Path(model_folder(model))
+    names = ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
+    return {name: sha256(folder / name) for name in names}
 
 
 def problems_under(difficulty: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Hashes of each task's problems at a preset's difficulty, and of the variants of tasks that shipped streams have."""
+    """Return hashes of each task's problems at a preset's difficulty, and of the variants that shipped streams have."""
     variants = {key: variant for name in stream_files() for key, variant in load_spec(name).variants.items()}
-    found = {task: problems_of(task, knobs) for task, knobs in difficulty.items()}
+    found = {task: problems_of(task, parameters) for task, parameters in difficulty.items()}
     return found | {key: problems_of(v.task, difficulty.get(v.task, {}) | v.difficulty) for key, v in variants.items()}
 
 
-def problems_of(name: str, knobs: dict[str, Any]) -> str:
-    """One hash over the first problems of both splits, with and without the format stated, and what verifier and tool say to wrong answers."""
+def problems_of(name: str, parameters: dict[str, Any]) -> str:
+    """Return one hash over a task's first problems and what verifier and tool reply to wrong answers.
+
+    It covers both splits, with and without the format stated.
+    """
     made: list[Any] = []
     for given in (False, True):
-        task = load_task(name, **(knobs | {"format_given": given}))
+        task = load_task(name, **(parameters | {"format_given": given}))
         for split in ("train", "test"):
             problems = task.problems(split, 0, PROBLEMS)
+            wrong = [(p, text) for p in problems[:JUDGED] for text in task.wrong_texts(p)]
+            scores = [task.verify(p, text) for p, text in wrong]
+            replies = [task.respond(p, [text]) for p, text in wrong]
             made += [(p.id, p.prompt, p.answer) for p in problems]
-            made += [
-                (task.verify(p, text).reward, task.verify(p, text).feedback)
-                for p in problems[:JUDGED]
-                for text in task.wrong_texts(p)
-            ]
-            made += [
-                reply
-                for p in problems[:JUDGED]
-                for text in task.wrong_texts(p)
-                if (reply := task.respond(p, [text])) is not None
-            ]
+            made += [(score.reward, score.feedback) for score in scores]
+            made += [reply for reply in replies if reply is not None]
     return digest(made)
 
 
 def settings_of(preset: str) -> dict[str, Any]:
-    """Every setting by its dotted name, and what the preset sets for one method only."""
+    """Return every setting by its dotted name, and those that the preset sets for one method only."""
     config, _ = resolve("continual-4", "base", preset)
-    own = {"methods": load_preset(preset).get("methods", {})}
-    return dict(flat({key: value for key, value in config.model_dump(mode="json").items() if key not in RUN} | own))
+    settings = {key: value for key, value in config.model_dump(mode="json").items() if key not in RUN}
+    return dict(flat(settings | {"methods": load_preset(preset).get("methods", {})}))
 
 
 def flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value of nested mappings by its dotted name. An empty mapping is a value."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from flat(value, f"{above}{key}.")
@@ -103,11 +103,12 @@ def flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def digest(value: Any) -> str:
+    """Return the sha256 of a JSON value, in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def changes(locked: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """What was locked and is no longer so, in words. What is new is no change."""
+    """Yield in words what was locked and is no longer so. An addition is no change."""
     before, after = dict(flat(locked)), dict(flat(now))
     for key, value in before.items():
         if key != "version" and after.get(key) != value:
@@ -115,7 +116,7 @@ def changes(locked: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 
 def check(name: str | None = None) -> Iterator[tuple[str, str | None]]:
-    """(part, None or what changed) for one part or all. ValueError for a part that isn't locked."""
+    """Yield each part, or the named one, with None or what changed in it. Raises ValueError for an unknown part."""
     locked, now = json.loads(LOCK.read_text()), current()
     if name and name not in now:
         raise ValueError(unknown("part of the protocol", name, now))
@@ -125,7 +126,7 @@ def check(name: str | None = None) -> Iterator[tuple[str, str | None]]:
 
 
 def freeze(version: int) -> None:
-    """Write the lock. ValueError where what changed keeps an old version."""
+    """Write the lock. Raises ValueError where a part changed that keeps an old version."""
     now = current()
     if LOCK.exists():
         locked = json.loads(LOCK.read_text())

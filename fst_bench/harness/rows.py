@@ -7,6 +7,7 @@ answers.jsonl    AnswerRow       one an answer behind them
 prompts.jsonl    PopulationRow   one a round of prompt evolution
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,23 +23,26 @@ from pydantic import (
 from fst_bench.core.types import Status
 
 PromptMode = Literal["system", "seed", "oracle"]
-"""Under which context a task is evaluated: the method's own prompt, the seed prompt, or the prompt that the method had at the end of that
-task's stage (an oracle: it takes knowing which task a problem is of)."""
+"""The context under which a task is evaluated: the method's own prompt, the seed prompt, or the prompt that the method
+had at the end of that task's stage (an oracle: it requires knowing which task a problem is of)."""
 Text = InstanceOf[str]
 """Text that a model or a user wrote: unlike pydantic's own str it may hold half a character (a lone surrogate)."""
 Count = Annotated[int, Field(ge=0, strict=True)]
+"""A number of things, from 0: an int, and neither a bool nor a float."""
+Real = Annotated[FiniteFloat, Field(strict=True)]
+"""A finite number; neither True nor a text stands for one."""
 
 
 class Row(BaseModel):
-    """One line of a record file."""
+    """One line of a record file. Infinity and NaN, which only a method's own metrics may be, are written as such."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class StepRow(Row):
     """A training step. What the method's `step` returned are further columns."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     kind: Literal["step"] = "step"
     step: Count
@@ -64,6 +68,7 @@ class Conversation(Row):
 
     @model_serializer(mode="wrap")
     def without_empty_turns(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the row's columns, `turns` only where there are some."""
         values: dict[str, Any] = dump(self)
         if not values["turns"]:
             del values["turns"]
@@ -76,7 +81,7 @@ class RolloutRow(Conversation):
     step: Count
     """From 0."""
     purpose: str
-    """train, valset, feedback, or a method's own."""
+    """train, valset, feedback, or a method's own word."""
     problem: Count
     """Index in the stream."""
     context: Text
@@ -84,7 +89,7 @@ class RolloutRow(Conversation):
     reward: FiniteFloat
     status: Status
     tokens: Count
-    """Sampled ones."""
+    """Sampled tokens."""
     version: Count
     """Optimizer steps that the policy had taken."""
     turns: tuple[ToolTurn, ...] = ()
@@ -97,24 +102,24 @@ class EvaluationRow(Row):
     stage: Count
     """Number of the stage at whose end, or within which, the evaluation happens; 0 before learning."""
     boundary: Annotated[bool, Field(strict=True)]
-    """Whether a stage ends here (or learning has not begun): these evaluations are larger."""
+    """Whether a stage ends here (or learning has not begun): such evaluations are larger."""
     task: str
     prompt_mode: PromptMode
     problems: Count
     """Problems of the stream answered in training."""
     fetched: Count | None = None
-    """The same with those that the method has looked ahead at."""
+    """Problems of the stream that the method has seen, those that it has looked ahead at included."""
     rollouts: Count
-    """Rollouts that learning has sampled."""
+    """Rollouts sampled for learning until then."""
     tokens: Count
-    """Tokens of those."""
-    accuracy: Annotated[FiniteFloat, Field(ge=0, le=1)]
+    """Tokens sampled in those."""
+    accuracy: Annotated[Real, Field(ge=0, le=1)]
     """Mean reward."""
-    kl: FiniteFloat
-    """KL(policy || reference policy) in nats per sampled token, exact over the vocabulary, on the policy's own answers."""
-    kl_per_answer: FiniteFloat
+    kl: Real
+    """KL(policy || reference policy), nats per sampled token, exact over the vocabulary, on the policy's answers."""
+    kl_per_answer: Real
     """The same summed over an answer's tokens, averaged over answers."""
-    tokens_per_answer: Annotated[FiniteFloat, Field(ge=0)]
+    tokens_per_answer: Annotated[Real, Field(ge=0)]
     n_problems: Count
     n_samples: Count
     """Answers per problem (mean@n)."""
@@ -140,16 +145,16 @@ class AnswerRow(Conversation):
 class Prompt(Row):
     """A prompt of a population, with its mean reward on the round's valset."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     prompt: Text
-    score: float | None
+    score: Real | None
 
 
 class PopulationRow(Row):
-    """What a round of prompt evolution ended with, the best prompt first."""
+    """The population with which a round of prompt evolution ended, the best prompt first."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     step: Count
     """From 0."""
@@ -157,17 +162,18 @@ class PopulationRow(Row):
     """Problems of the stream fetched until then."""
     population: Annotated[tuple[Prompt, ...], Field(min_length=1)]
     rescored: tuple[Prompt, ...] = ()
-    """The last population under the policy of this round."""
+    """The population of the round before, scored under the policy of this round."""
     candidates: Count = 0
     """Prompts that gepa accepted, its seed candidate included."""
     rollouts: Count = 0
     reflections: Count = 0
     reflection_failures: Count = 0
     stage: Count | None = None
+    """Number of the stage in which the round happened."""
 
 
 class StageRow(Row):
-    """A stage of a run: the problems start <= i < end of its stream."""
+    """A stage of a run: the problems i of its stream with start <= i < end."""
 
     stage: Count
     """From 1."""
@@ -186,6 +192,6 @@ ROWS: dict[str, type[Row]] = {
 """Record file -> its rows."""
 
 
-def label(tasks: tuple[str, ...] | list[str]) -> str:
-    """Return how a stage's tasks are shown: 'math', or 'math+codeio' of a mixture."""
+def label(tasks: Sequence[str]) -> str:
+    """Return the name under which a stage's tasks are shown: 'math', or 'math+codeio' for a mixture."""
     return "+".join(tasks)

@@ -1,6 +1,6 @@
-"""A run, read: the one reader of what a run recorded, whether it lies in a directory, in a submission or in committed Parquet files."""
+"""A run, read: the one reader of what it recorded, in a directory, in a submission or in committed Parquet files."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,7 +8,20 @@ from typing import Any, Protocol
 import pandas as pd
 
 from fst_bench.core.errors import explain
+from fst_bench.harness.config import refuse_renamed
 from fst_bench.harness.rows import ROWS, PopulationRow, Row, StageRow
+
+IDENTITY = {
+    "stream": str,
+    "stream_version": int,
+    "method": str,
+    "preset": str,
+    "seed": int,
+    "model": str,
+    "stages": list,
+    "config": dict,
+}
+"""Key of config.json -> its type, of those that every reader relies on."""
 
 
 class Source(Protocol):
@@ -16,12 +29,12 @@ class Source(Protocol):
 
     @property
     def path(self) -> Path:
-        """Name the place, in messages."""
+        """Return the run's place, by which messages name it."""
         ...
 
     @property
     def finished(self) -> bool:
-        """Say whether the run has ended."""
+        """Return whether the run has ended."""
         ...
 
     def read(self, name: str) -> dict[str, Any]:
@@ -35,11 +48,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run by what it recorded. Each run is a key of its own, so that what is computed from runs can be cached."""
+    """A run by what it recorded. Each object is a key of its own, so that what is computed from runs can be cached.
+
+    A run that has not ended has its rows so far; `metrics` and `ledger` raise ValueError.
+    """
 
     source: Source
-    label: str | None = field(default=None)
-    """What tables show in place of the method's name."""
+    label: str | None = None
+    """The name that tables show instead of the method's."""
 
     @property
     def path(self) -> Path:
@@ -51,27 +67,32 @@ class Run:
 
     @cached_property
     def saved(self) -> dict[str, Any]:
-        """config.json, whole. Raises ValueError where it is not one of a run, or has settings of an older fst-bench."""
+        """The whole of config.json. Raises ValueError where it is not a run's, or has settings of fst-bench 0.1."""
         saved = self.source.read("config")
-        for key, kind in (("config", dict), ("method", str), ("seed", int), ("stages", list)):
+        for key, kind in IDENTITY.items():
             if not isinstance(saved.get(key), kind):
                 raise ValueError(f"{self.path} is not a run: config.json has no {key}")
+        refuse_renamed(saved["config"], str(self.path))
         return saved
 
     @cached_property
     def env(self) -> dict[str, Any]:
+        """The versions and the machine that the run had (env.json)."""
         return self.source.read("env")
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
+        """The summary of a finished run (metrics.json, see `fst_bench.metrics.summarise`)."""
         return self.source.read("metrics")
 
     @cached_property
     def ledger(self) -> dict[str, Any]:
+        """The expenses of a finished run (ledger.json, see `fst_bench.method.ledger`)."""
         return self.source.read("ledger")
 
     @property
     def method(self) -> str:
+        """The label, or the method's name."""
         return self.label or self.saved["method"]
 
     @property
@@ -80,13 +101,13 @@ class Run:
 
     @cached_property
     def stages(self) -> list[StageRow]:
+        """The stages of the run's stream, in order."""
         return [explain(StageRow, stage, f"{self.path}: config.json: stages") for stage in self.saved["stages"]]
 
     def typed(self, name: str) -> list[Row]:
-        """Return the records of a file as typed rows. Raises ValueError that names the first bad row."""
-        model = ROWS[name]
-        rows = (row for row in self.source.rows(name) if name != "events" or row.get("kind") == "step")
-        return [explain(model, row, f"{self.path}: {name}.jsonl row {i}") for i, row in enumerate(rows, 1)]
+        """Return the records of a file as typed rows. Raises ValueError that names the first row which is not one."""
+        rows = enumerate(self.source.rows(name), 1)
+        return [explain(ROWS[name], row, f"{self.path}: {name}.jsonl row {i}") for i, row in rows]
 
     @cached_property
     def evals(self) -> pd.DataFrame:
@@ -104,7 +125,7 @@ class Run:
         return [row for row in self.typed("prompts") if isinstance(row, PopulationRow)]
 
     def frame(self, name: str) -> pd.DataFrame:
-        """Return typed records as a table; with the columns of their model where there are none."""
+        """Return typed records as a table; with the columns of their model where none exist."""
         rows = [row.model_dump() for row in self.typed(name)]
         table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(ROWS[name].model_fields))
         return table.assign(method=self.method, seed=self.seed)

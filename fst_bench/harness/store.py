@@ -8,10 +8,10 @@
       checkpoints/step-NNNNNN/
       trackers.json tensorboard/ wandb/       where it is tracked: the run's id there, and their own files
       metrics.json ledger.json manifest.json  at the end; the manifest last
-      report.html                             made of the records, at any time
+      report.html                             made from the records, at any time
 
-A record is a whole line. A checkpoint says how long each record file was when it was taken; `rewind` cuts the files
-back to that, so a torn last line or an unsaved step is work owed, never an error.
+A record is a whole line. A checkpoint holds the length that each record file had when it was taken; `rewind` cuts the
+files back to that, so a torn last line or an unsaved step is work to do again, never an error.
 """
 
 import hashlib
@@ -23,20 +23,25 @@ from pathlib import Path
 from typing import Any
 
 RECORDS = ("events", "rollouts", "evals", "answers", "prompts")
+"""Record files, by their stems; their rows are in `fst_bench.harness.rows`."""
 MARKER = "COMPLETE.json"
+"""Written last into a checkpoint: the sha256 of each of its files."""
 UNSEALED = ("checkpoints", "tensorboard", "wandb", "report.html")
 """Files and folders that may change or go once a run is finished."""
 
 
 class Store:
-    """One run directory. Every method leaves it readable whatever happens in between."""
+    """One run directory. It stays readable wherever a call is interrupted."""
 
     def __init__(self, path: Path):
         self.path = path
 
     @classmethod
     def create(cls, out: Path, parts: tuple[str, str, str]) -> "Store":
-        """A new directory under `out`; a number is added to the last part where one is there already."""
+        """Make a new directory under `out`, with a number after its name where that exists already.
+
+        Raises ValueError where it cannot be made.
+        """
         for number in range(1, 10_000):
             path = out.joinpath(*parts[:-1], parts[-1] if number == 1 else f"{parts[-1]}-{number}")
             try:
@@ -51,10 +56,11 @@ class Store:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has ended: its manifest is written last."""
+        """Return whether the run has ended: its manifest is written last."""
         return (self.path / "manifest.json").exists()
 
     def file(self, name: str) -> Path:
+        """Return the path of a record file."""
         return self.path / f"{name}.jsonl"
 
     def append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -65,7 +71,7 @@ class Store:
             f.write(text.encode("utf-8", "backslashreplace"))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The whole records of a file; a torn last line is left out."""
+        """Return the whole records of a file; a torn last line is left out."""
         return records(self.file(name))
 
     def write(self, name: str, value: Any) -> None:
@@ -73,15 +79,15 @@ class Store:
         write_atomic(self.path / f"{name}.json", json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def read(self, name: str) -> Any:
-        """A JSON file of the run, a mapping. ValueError in one line where it is missing or broken."""
+        """Return a JSON file of the run, a mapping. Raises ValueError in one line where it is missing or broken."""
         try:
             value = json.loads((self.path / f"{name}.json").read_text())
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{self.path} is no run: {name}.json: {getattr(error, 'strerror', None) or 'not JSON'}"
-            ) from None
+            reason = getattr(error, "strerror", None) or "not JSON"
+            kind = "a finished run" if name in ("metrics", "ledger", "manifest") else "a run"
+            raise ValueError(f"{self.path} is not {kind}: {name}.json: {reason}") from None
         if not isinstance(value, dict):
-            raise ValueError(f"{self.path} is no run: {name}.json holds no mapping")
+            raise ValueError(f"{self.path} is not a run: {name}.json does not hold a mapping")
         return value
 
     def checkpoint(
@@ -92,7 +98,10 @@ class Store:
         keep: int,
         stay: Collection[int] = (),
     ) -> None:
-        """Save everything a resume needs, the marker last, and drop all but the last `keep` checkpoints and those of the steps that `stay`."""
+        """Save everything that a resume needs, the marker last.
+
+        The last `keep` checkpoints and those of the steps `stay` are kept; all others are removed.
+        """
         final = self.path / "checkpoints" / f"step-{step:06d}"
         temporary = final.with_suffix(".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
@@ -112,43 +121,43 @@ class Store:
                 shutil.rmtree(old)
 
     def checkpoints(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
-        return sorted(
-            path.parent for path in (self.path / "checkpoints").glob(f"step-*/{MARKER}") if path.parent.suffix != ".tmp"
-        )
+        """Return the folders of the complete checkpoints, oldest first."""
+        folders = [marker.parent for marker in (self.path / "checkpoints").glob(f"step-*/{MARKER}")]
+        return sorted(folder for folder in folders if folder.suffix != ".tmp")
 
     def at(self, step: int) -> Path:
-        """The complete checkpoint of a step. ValueError where there is none."""
+        """Return the folder of the complete checkpoint of a step. Raises ValueError where none exists."""
         for folder in self.checkpoints():
             if step_of(folder) == step:
                 return folder
-        raise ValueError(
-            f"{self.path} has no checkpoint of step {step}: there are {', '.join(str(step_of(f)) for f in self.checkpoints()) or 'none'}"
-        )
+        found = ", ".join(str(step_of(folder)) for folder in self.checkpoints()) or "none"
+        raise ValueError(f"{self.path} has no checkpoint of step {step}: there are {found}")
 
     def latest(self) -> tuple[Path, dict[str, Any]] | None:
-        """(folder, state) of the newest checkpoint, its files checked. ValueError where one of them is damaged."""
-        if not (there := self.checkpoints()):
+        """Return the folder and the state of the newest checkpoint, its files checked; None where none exists.
+
+        Raises ValueError where one of its files is damaged.
+        """
+        folders = self.checkpoints()
+        if not folders:
             return None
-        folder = there[-1]
+        folder = folders[-1]
         damaged = ValueError(
             f"checkpoint {folder} is damaged; nothing was changed: remove that folder to resume from the one before it"
         )
         try:
             hashes = json.loads((folder / MARKER).read_text())
-            if not isinstance(hashes, dict) or any(
-                not (folder / name).is_file() or sha256(folder / name) != digest for name, digest in hashes.items()
-            ):
+            if not isinstance(hashes, dict) or changed(folder, hashes):
                 raise damaged
             return folder, json.loads((folder / "state.json").read_text())
         except (OSError, ValueError):
             raise damaged from None
 
     def rewind(self, lengths: dict[str, int]) -> None:
-        """Cut the record files back to a checkpoint's lengths. ValueError where one is shorter than that."""
+        """Cut the record files back to a checkpoint's lengths. Raises ValueError where one is shorter than that."""
         for name in RECORDS:
-            there = self.file(name).stat().st_size if self.file(name).exists() else 0
-            if there < lengths.get(name, 0):
+            length = self.file(name).stat().st_size if self.file(name).exists() else 0
+            if length < lengths.get(name, 0):
                 raise ValueError(
                     f"{self.file(name)} is shorter than the checkpoint says: the run cannot be resumed from it"
                 )
@@ -157,7 +166,7 @@ class Store:
                 os.truncate(self.file(name), lengths.get(name, 0))
 
     def seal(self) -> None:
-        """manifest.json: the sha256 of every file of the finished run but its checkpoints and its trackers' own; written last."""
+        """Write manifest.json: the sha256 of each file of the finished run, without checkpoints and trackers' files."""
         files = {
             p.relative_to(self.path): p
             for p in sorted(self.path.rglob("*"))
@@ -166,38 +175,37 @@ class Store:
         self.write("manifest", {str(name): sha256(p) for name, p in files.items() if name.parts[0] not in UNSEALED})
 
     def broken(self) -> list[str]:
-        """What in the directory disagrees with its manifest."""
-        manifest = self.read("manifest")
-        return [
-            name
-            for name, digest in manifest.items()
-            if not (self.path / name).is_file() or sha256(self.path / name) != digest
-        ]
+        """Return the files of the directory that disagree with its manifest."""
+        return changed(self.path, self.read("manifest"))
+
+
+def changed(folder: Path, hashes: dict[str, str]) -> list[str]:
+    """Return the files of a folder that are missing or have another sha256."""
+    return [name for name, digest in hashes.items() if not (folder / name).is_file() or sha256(folder / name) != digest]
 
 
 def complete(checkpoint: Path) -> Path:
-    """The checkpoint folder itself. ValueError where it is none, or not whole."""
+    """Return the checkpoint folder itself. Raises ValueError where it is not a whole one."""
     if not (checkpoint / MARKER).is_file():
-        raise ValueError(f"{checkpoint} is no checkpoint: it has no {MARKER}")
+        raise ValueError(f"{checkpoint} is not a checkpoint: it has no {MARKER}")
     return checkpoint
 
 
 def step_of(checkpoint: Path) -> int:
+    """Return the step of a checkpoint folder, step-NNNNNN."""
     return int(checkpoint.name.removeprefix("step-"))
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a record file; none where there is no file."""
+    """Return the whole lines of a record file; none where the file does not exist."""
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return list(
-        json.loads(b"[" + b",".join(line for line in lines if line) + b"]")
-    )  # one call: half the time of one a line
+    lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line]
+    return list(json.loads(b"[" + b",".join(lines) + b"]"))  # one call: half the time of one a line
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """All of the text or none of it, also when the machine stops."""
+    """Write all of the text or none of it, also where the machine stops."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8", newline="\n") as f:
         f.write(text)
@@ -207,5 +215,6 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def sha256(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,8 +1,8 @@
 """A sweep: methods x seeds on one stream, each run a process of its own.
 
-Where a run's directory is there already it is skipped when finished and resumed when not, so a sweep that was stopped
-goes on by the same command, also on another machine that has the directory. A run that fails stops no other one.
-Runs on the CPU share its cores; a run on a GPU has that GPU to itself.
+Where a run's directory exists already it is skipped when finished and resumed when not. So the same command continues a
+sweep that was stopped, also on another machine that has the directory. A run that fails stops no other one. Runs on the
+CPU share its cores; a run on a GPU has that GPU to itself.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fst_bench.core.errors import unknown
-from fst_bench.harness.config import resolve
+from fst_bench.harness.config import Config, resolve
 from fst_bench.harness.loop import run_parts
 from fst_bench.harness.store import Store
 from fst_bench.harness.trackers import load
@@ -27,39 +27,42 @@ from fst_bench.policy.settings import NO_GPU
 from fst_bench.tasks.stream import Stream
 
 State = Literal["there", "run", "resume", "done", "FAILED"]
-
-
+"""Of a run: finished before the sweep, started, resumed, finished, or failed."""
 OWN = "methods."
-"""What the names of settings that are for one method only begin with."""
+"""The prefix of settings that are for one method only."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of the sweep: how it is begun, and how many steps it has."""
+    """A run of the sweep, before it begins."""
 
     method: str
     seed: int
     steps: int
     command: list[str]
+    """Arguments of fst-bench that start it."""
 
 
 class SweepCallback:
     """An observer of a sweep, called from several threads. This one does nothing."""
 
-    def on_begin(self, runs: Mapping[Path, Planned]) -> None: ...
+    def on_begin(self, runs: Mapping[Path, Planned]) -> None:
+        """Called before the first run, with every run by its directory."""
 
-    def on_state(self, path: Path, state: State, why: str | None = None) -> None: ...
+    def on_state(self, path: Path, state: State, why: str | None = None) -> None:
+        """Called when a run's state changes; `why` is the error of a run that failed."""
 
-    def on_end(self) -> None: ...
+    def on_end(self) -> None:
+        """Called when no run is in progress any more."""
 
 
 def parse_seeds(text: str) -> list[int]:
-    """'0-4,7' as [0, 1, 2, 3, 4, 7]. ValueError where it is no list of seeds."""
+    """Return '0-4,7' as [0, 1, 2, 3, 4, 7]. Raises ValueError where the text is not a list of seeds."""
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and (not last.isdecimal() or int(last) < int(first))):
-            raise ValueError(f"--seeds wants numbers and ranges such as 0-4,7, got {text!r}")
+            raise ValueError(f"--seeds requires numbers and ranges such as 0-4,7, got {text!r}")
         seeds += range(int(first), int(last or first) + 1)
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds {text!r} names a seed twice")
@@ -67,25 +70,28 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def settings_of(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Everyone's, and over them those that are for this method only."""
-    mine = f"{OWN}{method}."
+    """Return the settings for every method, and over them those for this method only."""
+    prefix = f"{OWN}{method}."
     shared = {key: value for key, value in settings.items() if not key.startswith(OWN)}
-    return shared | {key.removeprefix(mine): value for key, value in settings.items() if key.startswith(mine)}
+    return shared | {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
 
 
 def gpus_here() -> list[str]:
-    """How CUDA_VISIBLE_DEVICES names each GPU: its own entries where it is set, else the numbers of those that torch sees."""
+    """Return each GPU as CUDA_VISIBLE_DEVICES names it: its entries where it is set, else the numbers torch counts."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        import torch  # here, so that what loads no model does without torch
+        import torch  # here, so that a sweep on CPUs does without torch
 
         return [str(number) for number in range(torch.cuda.device_count())]
     entries = (entry.strip() for entry in visible.split(","))
-    return list(dict.fromkeys(entry for entry in entries if entry not in ("", "-1")))  # -1 is how one says none
+    return list(dict.fromkeys(entry for entry in entries if entry not in ("", "-1")))  # -1 is a way to write none
 
 
 def environments(on_gpus: bool, threads: int, jobs: int | None) -> list[dict[str, str]]:
-    """One for each run that may go on at a time. ValueError where there is no GPU, or fewer than jobs."""
+    """Return the environment of each run that may be in progress at a time.
+
+    Raises ValueError where no GPU is visible, or fewer than `jobs`.
+    """
     shared = os.environ | {"OMP_NUM_THREADS": str(threads)}
     if not on_gpus:
         return [shared] * (jobs or max(1, (os.cpu_count() or 1) // threads))
@@ -97,69 +103,72 @@ def environments(on_gpus: bool, threads: int, jobs: int | None) -> list[dict[str
     return [shared | {"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:jobs]]
 
 
-def sweep(
-    stream: str, methods: Sequence[str], seeds: Sequence[int], out: Path, preset: str = "tiny", settings: Mapping[str, Any] | None = None,
-    jobs: int | None = None, callback: SweepCallback | None = None, track: Sequence[str] = (),
-) -> dict[Path, str | None]:  # fmt: skip
-    """{run directory: None, or why it failed}, seed by seed. All settings are checked before the first run starts.
+def plan(
+    stream: str, methods: Sequence[str], seeds: Sequence[int], out: Path, preset: str, settings: Mapping[str, Any]
+) -> tuple[dict[Path, Planned], list[Config]]:
+    """Return the runs of a sweep by their directories, and their configurations, seed by seed.
 
-    Of `settings` those under "methods.NAME." are for that method only.
-    `jobs` runs go on at a time; by default as many as the cores hold at the runs' thread count, and with policy.device cuda
-    one for each GPU, which is also the most. `track` names the trackers (see `trackers`) that show each of them.
+    Raises ValueError where a setting of any of them is wrong.
+    """
+    names = {method: find_method(method).name for method in methods}
+    for key in settings:
+        if key.startswith(OWN) and key.split(".")[1] not in names.values():
+            raise ValueError(f"--set {key}: {unknown('method of this sweep', key.split('.')[1], names.values())}")
+    runs: dict[Path, Planned] = {}
+    configs = []
+    for seed in seeds:
+        for method in methods:
+            own = settings_of(names[method], settings)
+            config, spec = resolve(stream, method, preset, seed, own)
+            length = Stream(spec, seed, config.difficulty, config.stage_problems, config.data).total
+            command = ["run", "--stream", stream, "--method", method, "--preset", preset]
+            command += ["--seed", str(seed), "--out", str(out)]
+            command += [part for key, value in own.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+            path = out.joinpath(*run_parts(config, spec))
+            runs[path] = Planned(method, seed, math.ceil(length / config.batch), command)
+            configs.append(config)
+    return runs, configs
+
+
+def sweep(
+    stream: str,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    preset: str = "tiny",
+    settings: Mapping[str, Any] | None = None,
+    jobs: int | None = None,
+    callback: SweepCallback | None = None,
+    track: Sequence[str] = (),
+) -> dict[Path, str | None]:
+    """Return, for each run directory, None or why the run failed. All settings are checked before the first run starts.
+
+    Of `settings` those under "methods.NAME." are for that method only. `jobs` runs are in progress at a time: by
+    default as many as the cores hold at the runs' thread count, and with policy.device cuda one for each GPU, which is
+    also the most. `track` names the trackers (see `fst_bench.harness.trackers`) that show each of them.
     """
     load(track)
     tracked = ["--track", ",".join(track)] if track else []
     observer = callback or SweepCallback()
-    planned: dict[Path, Planned] = {}
-    threads = 1
-    devices: set[str] = set()
-    names = {method: find_method(method).name for method in methods}
-    own = {method: settings_of(name, settings or {}) for method, name in names.items()}
-    for key in settings or {}:
-        if key.startswith(OWN) and key.split(".")[1] not in names.values():
-            raise ValueError(f"--set {key}: {unknown('method of this sweep', key.split('.')[1], names.values())}")
-    for seed in seeds:
-        for method in methods:
-            config, spec = resolve(stream, method, preset, seed, own[method])
-            threads = config.threads
-            devices.add(config.policy.device)
-            stream_of_seed = Stream(spec, seed, config.difficulty, config.stage_problems, config.data)
-            steps = math.ceil(stream_of_seed.total / config.batch)
-            command = [
-                "run",
-                "--stream",
-                stream,
-                "--method",
-                method,
-                "--preset",
-                preset,
-                "--seed",
-                str(seed),
-                "--out",
-                str(out),
-            ]
-            command += [part for key, value in own[method].items() for part in ("--set", f"{key}={json.dumps(value)}")]
-            planned[out.joinpath(*run_parts(config, spec))] = Planned(method, seed, steps, command)
+    planned, configs = plan(stream, methods, seeds, out, preset, settings or {})
+    devices = {config.policy.device for config in configs}
     if len(devices) > 1:
         raise ValueError(
             "policy.device is cpu for some runs of this sweep and cuda for others: make two sweeps of them"
         )
+    threads = configs[-1].threads if configs else 1
     free = deque(environments("cuda" in devices, threads, jobs))  # a run takes one for itself and gives it back
 
     def one(path: Path) -> str | None:
+        """Bring one run to its end. Return None, or why it failed."""
         if Store(path).finished:
             observer.on_state(path, "there")
             return None
         begun = (path / "config.json").exists()
         observer.on_state(path, "resume" if begun else "run")
-        command = [
-            sys.executable,
-            "-m",
-            "fst_bench",
-            *(["resume", str(path)] if begun else planned[path].command),
-            *tracked,
-        ]
-        environment = free.popleft()  # one is there: the pool has as many threads as there are environments
+        arguments = ["resume", str(path)] if begun else planned[path].command
+        command = [sys.executable, "-m", "fst_bench", *arguments, *tracked]
+        environment = free.popleft()  # never empty: the pool has as many threads as there are environments
         try:
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         finally:

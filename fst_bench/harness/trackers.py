@@ -1,11 +1,11 @@
 """Experiment trackers, off by default: a run shown in TensorBoard, Weights & Biases or MLflow (`--track wandb,mlflow`).
 
-A tracker decides no number and stops no run: one that raises is told of once and dropped. What it shows is what the run
-records, at x = problems seen. When a run goes on after a kill, its records, cut back to the checkpoint, are told again
-first: so the tracker's curve is whole, whatever the kill cut off and wherever tracking was switched on.
+A tracker decides no number and stops no run: one that raises is reported once and dropped. It shows what the run
+records, at x = problems seen. When a run continues after a kill, its records, cut back to the checkpoint, are logged
+again first. So the tracker's curve is whole, whatever the kill cut off and wherever tracking was switched on.
 
     TensorBoard   RUN/tensorboard
-    wandb         RUN/wandb, offline (`wandb sync` sends it) unless WANDB_MODE says otherwise; WANDB_PROJECT names the project
+    wandb         RUN/wandb, offline (`wandb sync` sends it) unless WANDB_MODE is set; WANDB_PROJECT names the project
     MLflow        the store that MLFLOW_TRACKING_URI names, else OUT/mlflow.db, one for all runs of the out folder
 """
 
@@ -34,32 +34,43 @@ from fst_bench.tasks.stream import Stream
 
 
 class Tracker(ABC):
-    """One tracker of one run. x never falls, but a resume tells again what is recorded. Whatever is raised costs the tracker only."""
+    """One tracker of one run. x never falls, except that a resume logs again what is recorded.
+
+    An exception costs the tracker only, not the run.
+    """
 
     packages: ClassVar[tuple[str, ...]]
+    """Modules that it requires."""
 
     @abstractmethod
     def begin(self, path: Path, run_id: str, settings: Mapping[str, Any]) -> None:
-        """`path` is the run directory, absolute; `run_id` this run's alone, and the same after a resume."""
+        """Begin or continue a run. `path` is its directory, absolute; `run_id` is its own, also after a resume."""
 
     @abstractmethod
-    def log(self, x: int, values: Mapping[str, float]) -> None: ...
+    def log(self, x: int, values: Mapping[str, float]) -> None:
+        """Log values by their names."""
+
     @abstractmethod
-    def text(self, x: int, name: str, text: str) -> None: ...
+    def text(self, x: int, name: str, text: str) -> None:
+        """Log a text."""
+
     @abstractmethod
-    def end(self, finished: bool) -> None: ...
+    def end(self, finished: bool) -> None:
+        """End the session; the run may not be finished."""
 
 
 class TensorBoard(Tracker):
-    """Its scalars have 32 bits."""
+    """TensorBoard's event files. Their scalars have 32 bits."""
 
     packages = ("tensorboard",)
 
     def begin(self, path: Path, run_id: str, settings: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        for old in path.glob("tensorboard/events.out.*"):  # of a killed session: told again in full
-            old.unlink()  # purge_step would do for TensorBoard itself, but not for everything else that reads these files
+        # of a killed session, logged again in full. purge_step would do for TensorBoard itself, but not for everything
+        # else that reads these files
+        for old in path.glob("tensorboard/events.out.*"):
+            old.unlink()
         self.writer = SummaryWriter(str(path / "tensorboard"))
         self.text(0, "settings", "\n".join(f"{key}: {value}" for key, value in flat(settings)))
 
@@ -69,15 +80,16 @@ class TensorBoard(Tracker):
         self.writer.flush()
 
     def text(self, x: int, name: str, text: str) -> None:
-        self.writer.add_text(
-            name, indent(text, "    ", lambda line: True), x
-        )  # it shows Markdown: indented it stays as it is
+        # it shows Markdown: an indented text stays as it is
+        self.writer.add_text(name, indent(text, "    ", lambda line: True), x)
 
     def end(self, finished: bool) -> None:
         self.writer.close()
 
 
 class WandB(Tracker):
+    """A run of Weights & Biases, offline by default."""
+
     packages = ("wandb",)
 
     def begin(self, path: Path, run_id: str, settings: Mapping[str, Any]) -> None:
@@ -88,9 +100,16 @@ class WandB(Tracker):
             shutil.rmtree(old, ignore_errors=True)
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         self.run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "fst-bench"), id=run_id, name=title(path), config=dict(settings), dir=path,
-            mode=mode, resume="allow", reinit="create_new", settings=wandb.Settings(console="off", silent=mode != "online"),
-        )  # fmt: skip
+            project=os.environ.get("WANDB_PROJECT", "fst-bench"),
+            id=run_id,
+            name=title(path),
+            config=dict(settings),
+            dir=path,
+            mode=mode,
+            resume="allow",
+            reinit="create_new",
+            settings=wandb.Settings(console="off", silent=mode != "online"),
+        )
 
     def log(self, x: int, values: Mapping[str, Any]) -> None:
         if x >= self.run.step:  # the server of an online run has the points before
@@ -104,7 +123,10 @@ class WandB(Tracker):
 
 
 class MLflow(Tracker):
-    """Its store takes no point back: of a step that is done twice the first point stays, which differs in its seconds only."""
+    """A run in an MLflow store, which takes no point back.
+
+    Of a step that is done twice the first point stays, which differs in its seconds only.
+    """
 
     packages = ("mlflow", "sqlalchemy", "alembic")
 
@@ -116,21 +138,21 @@ class MLflow(Tracker):
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        out, there = path.parents[2], os.environ.get("MLFLOW_TRACKING_URI")
+        out, uri = path.parents[2], os.environ.get("MLFLOW_TRACKING_URI")
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "fst-bench")
         with (out / "mlflow.lock").open("w") as lock:  # two runs of a sweep that make its tables at once break them
             flock(lock, LOCK_EX)
-            self.client = MlflowClient(there or f"sqlite:///{out / 'mlflow.db'}")
+            self.client = MlflowClient(uri or f"sqlite:///{out / 'mlflow.db'}")
             if known := self.client.get_experiment_by_name(name):
                 experiment = known.experiment_id
             else:
-                experiment = self.client.create_experiment(name, None if there else (out / "mlartifacts").as_uri())
+                experiment = self.client.create_experiment(name, None if uri else (out / "mlartifacts").as_uri())
         self.last: dict[str, int] = {}
+        """The largest x of each metric in the store."""
         if found := self.client.search_runs([experiment], f"tags.fst_bench_run = '{run_id}'"):
             self.id = found[0].info.run_id
-            self.last = {
-                key: max(m.step for m in self.client.get_metric_history(self.id, key)) for key in found[0].data.metrics
-            }
+            for key in found[0].data.metrics:
+                self.last[key] = max(point.step for point in self.client.get_metric_history(self.id, key))
             self.client.update_run(self.id, "RUNNING")
             return
         self.id = self.client.create_run(experiment, run_name=title(path), tags={"fst_bench_run": run_id}).info.run_id
@@ -142,9 +164,8 @@ class MLflow(Tracker):
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        points = [
-            Metric(re.sub(r"[^\w\-. :/]", "_", key), value, now, x) for key, value in values.items()
-        ]  # it takes no other names
+        # its names have no other characters
+        points = [Metric(re.sub(r"[^\w\-. :/]", "_", key), value, now, x) for key, value in values.items()]
         self.client.log_batch(self.id, [m for m in points if x > self.last.get(m.key, -1)])
 
     def text(self, x: int, name: str, text: str) -> None:
@@ -158,13 +179,13 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB
 
 
 def load(names: Sequence[str]) -> dict[str, Tracker]:
-    """The trackers of these names. ValueError names what exists, or what to install."""
+    """Return the trackers of these names. Raises ValueError that says what exists, or what to install."""
     for name in names:
         if name not in TRACKERS:
             raise ValueError(unknown("tracker", name, TRACKERS))
         for package in TRACKERS[name].packages:
             if find_spec(package) is None:
-                raise ValueError(f"tracker {name} needs {package}: pip install 'fst-bench[track]'")
+                raise ValueError(f"tracker {name} requires {package}: pip install 'fst-bench[track]'")
     return {name: TRACKERS[name]() for name in names}
 
 
@@ -218,7 +239,7 @@ class Tracked(Callback):
         self._log(rows[0].problems, values)
 
     def _population(self, row: PopulationRow) -> None:
-        """Log the best prompt at the x of the first step under it: so no point is both before and after a checkpoint."""
+        """Log the best prompt at the x of the first step under it: no point is on both sides of a checkpoint then."""
         x = min((row.step + 1) * self.batch, self.total)
         # sampled text can hold half a character
         prompt = row.population[0].prompt.encode("utf-8", "backslashreplace").decode()
@@ -251,21 +272,20 @@ class Tracked(Callback):
         for name, tracker in list(self.trackers.items()):
             try:
                 what(tracker)
-            except Exception as error:  # whatever it was, the run goes on
+            except Exception as error:  # of any kind: the run continues
                 del self.trackers[name]
                 why = " ".join(str(error).split())[:300] or type(error).__name__
-                self.on_note(f"tracker {name} failed and is dropped, the run goes on: {why}")
+                self.on_note(f"tracker {name} failed and is dropped, the run continues: {why}")
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """{"slow": {"ratio_clip_max": 5.0}} as [("slow.ratio_clip_max", 5.0)]"""
-    return [
-        pair
-        for key, value in settings.items()
-        for pair in (flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)])
-    ]
+    """Return {"slow": {"ratio_clip_max": 5.0}} as [("slow.ratio_clip_max", 5.0)]. Empty mappings are left out."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        pairs += flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(prefix + key, value)]
+    return pairs
 
 
 def title(path: Path) -> str:
-    """'continual-4@2/fst/tiny-s0-08ba82'"""
+    """Return the name of a run directory, as in 'continual-4@2/fst/tiny-s0-08ba82'."""
     return "/".join(path.parts[-3:])

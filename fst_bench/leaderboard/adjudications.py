@@ -1,30 +1,31 @@
-"""What maintainers decided about submissions: a file that is only appended to, each line with a reason.
+"""Maintainers' decisions about submissions: a file that is only appended to, each line with a reason.
 
-A line names the one before it by its hash, so that a line that was edited or dropped later is found. What a submission's file says is never changed: it is
-verified or disputed by running one of its seeds again, removed, restored, or scored again where a verifier was mended.
+A line names the one before it by its hash, so that a line that was edited or dropped later is found. A submission's
+file is never changed: it is verified or disputed by running one of its seeds again, removed, restored, or scored again
+where a verifier was mended.
 """
 
 import hashlib
 import json
 import math
 import tempfile
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fst_bench.analysis import interval
 from fst_bench.core.errors import explain
 from fst_bench.harness.config import REGISTRIES
 from fst_bench.harness.environment import environment
 from fst_bench.harness.loop import start
-from fst_bench.leaderboard.bundle import Bundle, Submitted
+from fst_bench.harness.run import Run
+from fst_bench.leaderboard.bundle import Bundle
 from fst_bench.leaderboard.standings import COLUMNS
+from fst_bench.metrics.intervals import t_interval
 
 DECISIONS = "adjudications.jsonl"
-"""In the board's folder."""
+"""Name of the file in the board's folder."""
 Action = Literal["verified", "disputed", "removed", "restored", "rescored"]
 
 
@@ -38,17 +39,17 @@ class Adjudication(BaseModel):
     action: Action
     reason: Annotated[str, Field(min_length=1, max_length=2_000)]
     date: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
-    """UTC."""
+    """Day of the decision, UTC."""
     seed: int | None = None
-    """The one that was run again."""
+    """Seed that was run again."""
     code: str | None = None
-    """The commit it was run with."""
+    """Commit that it was run with."""
     previous: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    """sha256 of the line before; zeros in the first one."""
+    """sha256 of the line before; zeros in the first line."""
 
 
 def read(path: Path) -> list[Adjudication]:
-    """Every decision, oldest first; none where there is no file. ValueError names the line that is not what was appended."""
+    """Return every decision, oldest first. Raises ValueError that names a line that is not as it was appended."""
     found: list[Adjudication] = []
     previous = "0" * 64
     for number, line in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
@@ -59,15 +60,16 @@ def read(path: Path) -> list[Adjudication]:
         made = explain(Adjudication, values if isinstance(values, dict) else {}, f"{path} line {number}")
         if made.previous != previous:
             raise ValueError(
-                f"{path} line {number} does not follow the line before it: decisions are appended, never edited or dropped"
+                f"{path} line {number} does not follow the line before it: decisions are appended, "
+                "never edited or dropped"
             )
         found.append(made)
         previous = hashlib.sha256(line).hexdigest()
     return found
 
 
-def append(path: Path, entry: str, action: Action, reason: str, **facts: Any) -> Adjudication:
-    """Add a decision, dated today."""
+def append(path: Path, entry: str, action: Action, reason: str, **more: Any) -> Adjudication:
+    """Add a decision, dated today, with what else is known of it: `seed` and `code`."""
     read(path)
     last = path.read_bytes().splitlines()[-1:] if path.exists() else []
     previous = hashlib.sha256(last[0]).hexdigest() if last else "0" * 64
@@ -76,7 +78,7 @@ def append(path: Path, entry: str, action: Action, reason: str, **facts: Any) ->
         "action": action,
         "reason": reason,
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        **facts,
+        **more,
         "previous": previous,
     }
     made = explain(Adjudication, values, "adjudication")
@@ -87,52 +89,46 @@ def append(path: Path, entry: str, action: Action, reason: str, **facts: Any) ->
 
 
 def verify(bundle: Bundle, seed: int, out: Path) -> tuple[Action, str, str]:
-    """(verified or disputed, the reason in words, the commit): what came out when a seed was run again, below `out`.
+    """Run a seed again, below `out`. Return (verified or disputed, the reason in words, the commit).
 
-    It runs the submission's own method, a stranger's code where it does not ship: read it first. On the same kind of CPU and thread count
-    the rows have to be the same, bit for bit. Elsewhere rounding makes it another draw, and each ranked number has to lie where one more seed
-    would be expected: in the 95 % prediction interval of the submitted seeds.
+    It runs the submission's own method, untrusted code where it does not ship: read it first. On the same kind of CPU
+    and thread count the rows have to be the same, bit for bit. Elsewhere rounding makes it another draw: each ranked
+    number has to lie where one more seed would be expected, in the 95 % prediction interval of the submitted seeds.
     """
     run = next((run for run in bundle.runs if run.seed == seed), None)
     if run is None:
-        raise ValueError(
-            f"no seed {seed} in this submission: there are {', '.join(str(run.seed) for run in bundle.runs)}"
-        )
+        seeds = ", ".join(str(run.seed) for run in bundle.runs)
+        raise ValueError(f"no seed {seed} in this submission: its seeds are {seeds}")
     with tempfile.TemporaryDirectory() as folder:
         for name, text in bundle.code().items():
             copy = Path(folder) / f"{name}.py"
             copy.write_bytes(text)
             REGISTRIES["methods"].recall(name, bundle.submission.code[f"methods/{name}"], copy)
-        made = start(run.config, run.spec, out)
-    found = environment(run.config.threads)
-    action, reason = judge(bundle, run, made.source.rows("evals"), made.metrics)
-    return action, f"seed {seed} run again on {found['cpu']}: {reason}", found["code"]
+        again = start(run.config, run.spec, out)
+    machine = environment(run.config.threads)
+    action, reason = judge(bundle, run, again)
+    return action, f"seed {seed} run again on {machine['cpu']}: {reason}", machine["code"]
 
 
-def judge(bundle: Bundle, run: Submitted, rows: list[dict[str, Any]], metrics: dict[str, Any]) -> tuple[Action, str]:
-    """What a run's new rows and metrics say of the submitted ones. ValueError where they differ and nothing says by how much they may."""
-    shared = [{key: row[key] for key in theirs if key in row} for row, theirs in zip(rows, run.evals, strict=True)]
-    differing = [
-        number for number, (ours, theirs) in enumerate(zip(shared, run.evals, strict=True), 1) if ours != theirs
-    ]
+def judge(bundle: Bundle, run: Run, again: Run) -> tuple[Action, str]:
+    """Compare a submitted run with the same seed run again. Return (verified or disputed, the reason in words).
+
+    Raises ValueError where they differ and nothing tells by how much they may.
+    """
+    theirs, ours = run.source.rows("evals"), again.source.rows("evals")
+    # rows of older runs have fewer columns
+    differing = sum({key: new[key] for key in old if key in new} != old for old, new in zip(theirs, ours, strict=True))
     if not differing:
-        return "verified", f"all {len(rows)} evaluation rows are the same, bit for bit"
-    if len(bundle.runs) < 2:
-        raise ValueError(
-            f"{len(differing)} of {len(rows)} evaluation rows differ, and one seed gives no interval to judge another draw by"
-        )
-    again = replace(run.finished(), metrics=metrics, rows=rows)
-    said, inside = [], []
-    for column in (c for c in COLUMNS if c.ranked):
-        mean, half = interval([column.of(other.finished()) for other in bundle.runs])
-        width, value = (
-            half * math.sqrt(len(bundle.runs) + 1),
-            column.of(again),
-        )  # of a prediction: t * s * sqrt(1 + 1/n)
-        inside.append(abs(value - mean) <= width)
-        said.append(
-            f"{column.label} {value:.3f}, one more seed is expected in {mean - width:.3f} to {mean + width:.3f}"
-        )
-    return "verified" if all(
-        inside
-    ) else "disputed", f"{len(differing)} of {len(rows)} evaluation rows differ; {'; '.join(said)}"
+        return "verified", f"all {len(ours)} evaluation rows are the same, bit for bit"
+    differ = f"{differing} of {len(ours)} evaluation rows differ"
+    if (n := len(bundle.runs)) < 2:
+        raise ValueError(f"{differ}, and one seed gives no interval to judge another draw by")
+    found, inside = [differ], []
+    for column in (column for column in COLUMNS if column.ranked):
+        submitted, value = t_interval([column.of(other) for other in bundle.runs]), column.of(again)
+        # from t s / sqrt(n), of the mean, to t s sqrt(1 + 1 / n), of one more seed
+        half = submitted.half * math.sqrt(n + 1)
+        low, high = submitted.value - half, submitted.value + half
+        inside.append(low <= value <= high)
+        found.append(f"{column.label} {value:.3f}, one more seed is expected in {low:.3f} to {high:.3f}")
+    return "verified" if all(inside) else "disputed", "; ".join(found)

@@ -1,7 +1,7 @@
 // The board's table is complete without this. It sorts (DataTables), filters, hides columns and intervals, and keeps the view in the address.
 "use strict";
 {
-  const table = document.querySelector("#board"), form = document.querySelector("#view"), said = document.querySelector("#said");
+  const table = document.querySelector("#board"), form = document.querySelector("#view"), status = document.querySelector("#status");
   const names = [...table.tHead.rows[0].cells].map((cell) => cell.dataset.name);
   const selects = [...form.querySelectorAll("select")], boxes = [...form.querySelectorAll("[name=column]")];
 
@@ -63,17 +63,17 @@
   board.on("draw", () => {
     write();
     const { recordsDisplay: shown, recordsTotal: all } = board.page.info();
-    said.textContent = shown === all ? `All ${all} entries are shown.` : `${shown} of ${all} entries are shown.`;
+    status.textContent = shown === all ? `All ${all} entries are shown.` : `${shown} of ${all} entries are shown.`;
   });
   form.addEventListener("input", show);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.copy.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(location.href);
-      said.textContent = "The link is copied.";
+      status.textContent = "The link is copied.";
     } catch {
       form.link.select(); // also where a page may not use the clipboard, its reader may
-      said.textContent = "The link is selected, copy it.";
+      status.textContent = "The link is selected, copy it.";
     }
   });
   addEventListener("hashchange", read);

@@ -1,4 +1,4 @@
-"""Making a submission of finished runs: what is not for others is left out or refused, and what is written has passed its own check."""
+"""Making a submission of finished runs: private texts are left out or refused; what is written has passed its check."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 from fst_bench.analysis.runs import load
 from fst_bench.core.errors import explain
-from fst_bench.harness.config import Config
+from fst_bench.harness.run import Run
 from fst_bench.harness.store import Store
 from fst_bench.leaderboard.bundle import (
     MANIFEST,
@@ -22,18 +22,21 @@ from fst_bench.leaderboard.bundle import (
     place_of,
     private,
     read_bundle,
+    run_of,
     sha256,
 )
 from fst_bench.leaderboard.check import sound
 from fst_bench.leaderboard.rules import settings_of
 from fst_bench.tasks.data import PROCEDURAL
-from fst_bench.tasks.stream import StreamSpec
 
 SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL")
 
 
 def submit(paths: Sequence[Path], name: str, organisation: str, division: str, note: str, out: Path) -> Bundle:
-    """Write finished runs, one a seed, of one method on one stream into a submission's file. ValueError in one line: what can't be submitted."""
+    """Write finished runs of one method on one stream, one a seed, into a submission's file.
+
+    Raises ValueError in one line for what can't be submitted; then nothing is written.
+    """
     runs = sorted(load(paths), key=lambda run: run.seed)
     if len(methods := sorted({run.method for run in runs})) > 1:
         raise ValueError(
@@ -41,22 +44,23 @@ def submit(paths: Sequence[Path], name: str, organisation: str, division: str, n
         )
     files: dict[str, bytes] = {}
     for run in runs:
-        store = Store(run.path)
-        if broken := store.broken():
-            raise ValueError(f"{run.path} was changed since the run: {', '.join(broken)}")
-        files |= files_of(store, run.seed) | {
-            f"runs/s{run.seed}/config.json": encoded(public(store.read("config"), run.path))
-        }
-        files |= {
-            f"code/methods/{file.name}": file.read_bytes() for file in (run.path / "code" / "methods").glob("*.py")
-        }
-    first = json.loads(files[f"runs/s{runs[0].seed}/config.json"])
-    config, spec = explain(Config, first["config"], "config.json"), explain(StreamSpec, first["spec"], "config.json")
+        files |= files_of(run)
+    first = run_of(runs[0].seed, files)
+    config, spec = first.config, first.spec
     about = {
-        "name": name, "organisation": organisation, "division": division, "note": note, "stream": f"{spec.name}@{spec.version}",
-        "model": config.model, "preset": config.preset, "method": config.method, "seeds": [run.seed for run in runs],
-        "settings": settings_of(config, spec), "code": config.code, "files": {name: sha256(data) for name, data in sorted(files.items())},
-    }  # fmt: skip
+        "name": name,
+        "organisation": organisation,
+        "division": division,
+        "note": note,
+        "stream": f"{spec.name}@{spec.version}",
+        "model": config.model,
+        "preset": config.preset,
+        "method": config.method,
+        "seeds": [run.seed for run in runs],
+        "settings": settings_of(config, spec),
+        "code": config.code,
+        "files": {name: sha256(data) for name, data in sorted(files.items())},
+    }
     files[MANIFEST] = encoded(explain(Submission, about, "submission").model_dump(mode="json"))
     for file, data in files.items():
         search(file, data.decode("utf-8", "replace"), [run.path for run in runs])
@@ -64,11 +68,9 @@ def submit(paths: Sequence[Path], name: str, organisation: str, division: str, n
     temporary = out.with_name(out.name + ".tmp")
     with zipfile.ZipFile(temporary, "w") as packed:
         for file in [MANIFEST, *sorted(files.keys() - {MANIFEST})]:
-            entry = zipfile.ZipInfo(file)  # 1980: the same runs are the same bytes on any day
-            entry.compress_type, entry.external_attr = (
-                zipfile.ZIP_BZIP2,
-                0o644 << 16,
-            )  # a third of what deflate makes of answers
+            entry = zipfile.ZipInfo(file)  # dated 1980: the same runs are the same bytes on any day
+            entry.compress_type = zipfile.ZIP_BZIP2  # a third of what deflate makes of answers
+            entry.external_attr = 0o644 << 16
             packed.writestr(entry, files[file], compresslevel=9)
     try:
         bundle = sound(read_bundle(temporary))
@@ -80,27 +82,43 @@ def submit(paths: Sequence[Path], name: str, organisation: str, division: str, n
     return bundle
 
 
-def files_of(store: Store, seed: int) -> dict[str, bytes]:
-    """The files of a finished run that a submission takes, under their names there. ValueError where one is missing."""
-    where = f"runs/s{seed}"
+def files_of(run: Run) -> dict[str, bytes]:
+    """Return the files of a finished run that a submission takes, by their names there.
+
+    Raises ValueError where one is missing or was changed since the run.
+    """
+    store, where = run.source, f"runs/s{run.seed}"
+    if not isinstance(store, Store):
+        raise ValueError(f"{run.path} is a row of a table without answers: a submission is made of run directories")
+    if broken := store.broken():
+        raise ValueError(f"{run.path} was changed since the run: {', '.join(broken)}")
+    files: dict[str, bytes] = {}
     for part in SETTINGS:
         store.read(part)
-    files = {f"{where}/{part}.json": (store.path / f"{part}.json").read_bytes() for part in SETTINGS}
-    return files | {
-        f"{where}/{part}.jsonl": store.file(part).read_bytes() if store.file(part).exists() else b"" for part in RECORDS
-    }
+        files[f"{where}/{part}.json"] = (store.path / f"{part}.json").read_bytes()
+    files[f"{where}/config.json"] = encoded(public(run.saved, run.path))
+    for part in RECORDS:
+        files[f"{where}/{part}.jsonl"] = store.file(part).read_bytes() if store.file(part).exists() else b""
+    for file in (store.path / "code" / "methods").glob("*.py"):
+        files[f"code/methods/{file.name}"] = file.read_bytes()
+    return files
 
 
 def encoded(value: Any) -> bytes:
+    """Return JSON for people to read."""
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def public(saved: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A config.json without places: of a local model or checkpoint its last name stays, of a server nothing."""
+    """Return a config.json without places: of a local model or checkpoint its last name stays, of a server nothing.
+
+    Raises ValueError where the problems were not procedural.
+    """
     config = dict(saved["config"])
     if config.get("data", PROCEDURAL) != PROCEDURAL:
         raise ValueError(
-            f"{path} learned from {config['data']}: a submission's problems have to be procedural, so that everybody can score its answers again"
+            f"{path} learned from {config['data']}: a submission's problems have to be procedural, "
+            "so that everybody can score its answers again"
         )
     for key in ("model", "init"):
         if config.get(key) and (Path(config[key]).is_absolute() or Path(config[key]).exists()):
@@ -111,7 +129,7 @@ def public(saved: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def search(file: str, text: str, runs: Iterable[Path]) -> None:
-    """ValueError where a text that is to be published holds a key, or a place or name of this machine."""
+    """Raise ValueError where a text that is to be published holds a key, or a place or name of this machine."""
     known = {
         value: f"the value of the environment variable {name}"
         for name, value in os.environ.items()

@@ -1,8 +1,9 @@
-"""What a method is made of: its contract, its lab, its ledger and its settings. A method file imports from here."""
+"""The parts of a method: its contract, its lab, its ledger and its settings. A method file imports from here."""
 
-from fst_bench.core.types import ProblemHandle, Rollout, RolloutRequest
+from fst_bench.core.types import ProblemHandle, ReflectionExample, Rollout, RolloutRequest
 from fst_bench.method.lab import Lab
 from fst_bench.method.method import Method
+from fst_bench.method.reflection import ReflectionFailure
 from fst_bench.method.settings import FastSettings, MethodConfig, SlowSettings
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "Method",
     "MethodConfig",
     "ProblemHandle",
+    "ReflectionExample",
+    "ReflectionFailure",
     "Rollout",
     "RolloutRequest",
     "SlowSettings",

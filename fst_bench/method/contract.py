@@ -1,4 +1,7 @@
-"""The rules that `fst_bench.method.lab.Method` states, as checks of what a method gives back. The lab itself sees to the ledger."""
+"""The rules of a method's contract (`fst_bench.method.method.Method`), as checks of what it returns.
+
+The lab itself audits the ledger.
+"""
 
 import json
 import random
@@ -17,12 +20,12 @@ from fst_bench.method.method import Method
 from fst_bench.method.settings import MethodConfig
 
 RESERVED = ("kind", "step", "stage", "problems", "seconds")
-"""What the harness says of a step."""
+"""Keys of a step's row that the harness fills in."""
 NO_MEMORY = (Lab, MethodConfig, FunctionType, BuiltinFunctionType, MethodType, ModuleType, type, partial)
 
 
 def metrics_of(returned: Any) -> dict[str, Any]:
-    """What `step` returned. ContractError where it can't be logged."""
+    """Return what `step` returned. Raise ContractError where it cannot be logged."""
     if not isinstance(returned, dict):
         raise ContractError("step", f"returned {short(returned)} from step, not a dict of metrics")
     if complaint := not_json(returned):
@@ -35,7 +38,7 @@ def metrics_of(returned: Any) -> dict[str, Any]:
 
 
 def state_of(method: Method) -> dict[str, Any]:
-    """A copy of the method's state. ContractError where it is not JSON."""
+    """Return a copy of the method's state. Raise ContractError where it is not JSON."""
     state = method.state()
     if not isinstance(state, dict):
         raise ContractError("state", f"returned {short(state)} from state, not a dict")
@@ -46,16 +49,17 @@ def state_of(method: Method) -> dict[str, Any]:
 
 
 def check_memory(method: Method, copy: Method) -> None:
-    """ContractError where `copy`, which was loaded from the method's state, is not what the method is."""
+    """Raise ContractError where `copy`, which was loaded from the method's state, differs from the method."""
     if found := difference(method, copy, "self", set()):
         raise ContractError(
             "state",
-            f"forgets what its state does not hold: {found[0]} is {found[1]}, and {found[2]} in a copy loaded from state()",
+            f"forgets what its state does not hold: {found[0]} is {found[1]}, "
+            f"and {found[2]} in a copy loaded from state()",
         )
 
 
 def context_of(method: Method, prompt: str, task: str | None = None) -> str:
-    """The context a method answers under. ContractError where it is no text."""
+    """Return the context a method answers under. Raise ContractError where it is not a str."""
     context = method.context_for_task(prompt, task)
     if not isinstance(context, str):
         raise ContractError("context", f"returned {short(context)} from context_for, not a str")
@@ -63,7 +67,10 @@ def context_of(method: Method, prompt: str, task: str | None = None) -> str:
 
 
 def difference(one: Any, two: Any, where: str, met: set[tuple[int, int]]) -> tuple[str, str, str] | None:
-    """(the first place where two objects differ, what the one has there, what the other), or None. See the contract for what is compared."""
+    """Return (first place where two objects differ, value in the one, value in the other), or None.
+
+    The contract states what is compared.
+    """
     if one is two or (id(one), id(two)) in met or isinstance(one, NO_MEMORY):
         return None
     met.add((id(one), id(two)))
@@ -102,6 +109,8 @@ def difference(one: Any, two: Any, where: str, met: set[tuple[int, int]]) -> tup
 
 
 class Absent:
+    """The value of an attribute or key that only the other object has."""
+
     def __repr__(self) -> str:
         return "missing"
 
@@ -110,7 +119,7 @@ ABSENT = Absent()
 
 
 def attributes(thing: Any) -> set[str]:
-    """The names under which an object holds something, but what its class computes again when it is asked for."""
+    """Return the names of an object's attributes, without those that a cached_property computes again."""
     held = set(getattr(thing, "__dict__", ()))
     for kind in type(thing).__mro__:
         slots = vars(kind).get("__slots__", ())
@@ -123,5 +132,6 @@ def attributes(thing: Any) -> set[str]:
 
 
 def short(value: Any) -> str:
+    """Return the repr of a value on one line of at most 80 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,7 +1,7 @@
 """The lab: what a method may do. It samples, learns, reflects and looks ahead, and charges each of them to the ledger.
 
-A method gets problem handles with prompt text, and a lab. It is not told the task, the stage, a boundary or an answer, except for what
-a stream makes visible (see `ProblemHandle`). It reaches the model through the lab alone.
+A method gets problem handles with prompt text, and a lab. It sees no task, stage, boundary or answer, except for what a
+stream makes visible (see `ProblemHandle`). It reaches the model through the lab alone.
 """
 
 import random
@@ -21,10 +21,10 @@ from fst_bench.policy.rollout import generate
 
 
 class ProblemSource(Protocol):
-    """What the lab knows of the stream: handles, a tool's replies, and scores, each by a problem's index.
+    """The lab's only view of the stream: handles, a tool's replies, and scores, each by a problem's index.
 
-    An implementation must not hold the stream, its tasks or its problems in an attribute: a method that walks attributes from its lab
-    must not find an answer.
+    An implementation must not hold the stream, its tasks or its problems in an attribute: a method that walks
+    attributes from its lab must not find an answer.
     """
 
     def batch(self, step: int) -> range:
@@ -95,25 +95,28 @@ class Lab:
     ):
         self._calls_of_the_policy = [0]
         self._policy = cast(Policy, Counted(policy, self._calls_of_the_policy))
-        self.ledger, self._seed, self._problems, self._reflector, self._record = (
-            ledger,
-            seed,
-            problems,
-            reflector,
-            record,
-        )
+        self.ledger = ledger
+        self._seed = seed
+        self._problems = problems
+        self._reflector = reflector
+        self._record = record
         self._handle = cache(problems.handle)
-        self._step, self._calls = 0, 0
+        self._step = 0
+        self._calls = 0
         self.close_books()
 
     def begin(self, step: int) -> list[ProblemHandle]:
-        """Return the batch of `step`; called by the harness. Random numbers are named by (step, call), so a resume needs no state."""
-        self._step, self._calls = step, 0
+        """Return the batch of `step`; called by the harness.
+
+        Random numbers are named by (step, call), so a resume needs no state.
+        """
+        self._step = step
+        self._calls = 0
         self.close_books()
         return self.peek(1)[0]
 
     def audit(self) -> None:
-        """Raise ContractError where the policy was used or the ledger written since the lab's last call: both happen in its calls only."""
+        """Raise ContractError where the policy was used or the ledger written outside of the lab's calls."""
         (charges, *used), (then, *before) = self._now(), self._books
         if used != before:
             raise ContractError("ledger", "used the policy without the lab, so nothing was charged for it")
@@ -121,7 +124,7 @@ class Lab:
             raise ContractError("ledger", f"wrote to the ledger: {', '.join(changed)}")
 
     def close_books(self) -> None:
-        """Take what the ledger says and how often the policy was used as settled."""
+        """Remember the ledger's counts and the number of the policy's calls, for the next audit."""
         self._books = self._now()
 
     def _now(self) -> tuple[dict[str, Any], int, int]:
@@ -129,7 +132,7 @@ class Lab:
 
     @charged
     def peek(self, batches: int) -> list[list[ProblemHandle]]:
-        """Return this step's batch and the coming ones, `batches` in all, fewer at the end of the stream."""
+        """Return this step's batch and the coming ones: `batches` in all, fewer at the end of the stream."""
         ahead = [
             [self._handle(i) for i in indices]
             for k in range(batches)
@@ -150,7 +153,7 @@ class Lab:
         if reworded := [r.problem.index for r in requests if r.problem.prompt != self._handle(r.problem.index).prompt]:
             raise ContractError(
                 "lab",
-                f"asked for answers to problem {reworded[0]} with its text changed: what a method may choose is the context",
+                f"asked for answers to problem {reworded[0]} with its text changed: a method chooses the context only",
             )
         self._calls += 1
         conversations = [conversation(r.context, r.problem.prompt) for r in requests]
@@ -210,18 +213,18 @@ class Lab:
 
     @charged
     def with_prompt(self, rollouts: Sequence[Rollout], context: str) -> list[Rollout]:
-        """Return the same answers as if they had been given under another context, with the learner's log-probabilities there."""
+        """Return the same answers as if given under another context, with the learner's log-probabilities there."""
         conversations = [conversation(context, r.problem.prompt) for r in rollouts]
         with self.ledger.timed("update"):
             samples = self._policy.with_prompt([r.sample for r in rollouts], conversations)
         return [
             replace(
-                r,
+                rollout,
                 context=context,
-                messages=(*c, *r.messages[len(conversation(r.context, r.problem.prompt)) :]),
-                sample=s,
+                messages=(*start, *rollout.messages[len(conversation(rollout.context, rollout.problem.prompt)) :]),
+                sample=sample,
             )
-            for r, c, s in zip(rollouts, conversations, samples, strict=True)
+            for rollout, start, sample in zip(rollouts, conversations, samples, strict=True)
         ]
 
     @charged
@@ -268,9 +271,10 @@ class Lab:
         return ReflectionFailure(reason)
 
     def record(self, name: str, row: dict[str, Any]) -> None:
-        """Append a row to the run's records: what a method shows, never what is measured.
+        """Append a row to the run's record of prompts, which is shown and never measured.
 
-        `name` is "prompts", and the row's "population" holds its prompts, the best first, each as {"prompt": text, "score": number}.
+        `name` is "prompts", and the row's "population" holds its prompts, the best first, each as {"prompt": text,
+        "score": number}.
         """
         if name != "prompts":
             raise ContractError("lab", f"wrote to the run's record {name!r}: a method has the record 'prompts'")
@@ -290,7 +294,7 @@ class Lab:
 
 
 def not_json(value: Any, where: str = "") -> str | None:
-    """Say what in a value is not JSON; None where all of it is."""
+    """Return what in a value is not JSON, in words; None where all of it is."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 class ReflectionFailure(Exception):
     """A reflector timed out, refused, or returned nothing that can be a prompt.
 
-    Its one argument is the reason it is counted under: a few words of ours, never a provider's, which may repeat a key.
+    Its one argument is the reason it is counted under: a few words of our own. A provider's words may repeat a key.
     """
 
 
@@ -16,16 +16,16 @@ class BatchReflector(Protocol):
     """A reflector that answers several reflection prompts in one call."""
 
     def reflect_many(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | ReflectionFailure]:
-        """Return the reply to each prompt, as if it were asked alone, or the failure of that one, which is not raised."""
+        """Return the reply to each prompt, as if it were asked alone, or its failure, which is not raised."""
         ...
 
 
 Reflector = Callable[[str, int], str] | BatchReflector
-"""(reflection prompt, seed) -> reply, which raises ReflectionFailure; or the same for several prompts at a time."""
+"""(reflection prompt, seed) -> reply, which may raise ReflectionFailure; or the same for several prompts at a time."""
 
 
 def replies(reflector: Reflector, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | ReflectionFailure]:
-    """Return the reply to each reflection prompt or its failure: in one call where the reflector can, else one by one."""
+    """Return the reply to each reflection prompt, or its failure: in one call where the reflector is able to."""
     if isinstance(reflector, BatchReflector):
         return reflector.reflect_many(prompts, seeds)
     found: list[str | ReflectionFailure] = []

@@ -1,4 +1,7 @@
-"""Typed settings of a method: the slow loop (RL), the fast loop (GEPA), and the reflection LM. Names are those of TRL and gepa."""
+"""Typed settings of a method: the slow loop (RL), the fast loop (GEPA), and the reflection LM.
+
+Names are those of TRL and gepa.
+"""
 
 import re
 from dataclasses import dataclass
@@ -19,30 +22,37 @@ class SlowSettings(BaseModel):
     group_size: Annotated[int, Field(ge=2)] = 8
     """Rollouts of one problem (G)."""
     ratio_clip_max: Annotated[float, Field(gt=0)] = 5.0
-    """CISPO's cap on the importance ratio. It is absolute: libraries that write 1 + epsilon_high have ratio_clip_max = 1 + epsilon_high."""
+    """CISPO's cap on the importance ratio.
+
+    It is absolute: where a library clips at 1 + epsilon_high, it is that sum.
+    """
     old_logprobs: Literal["sampler", "recomputed"] = "sampler"
-    """The denominator of the importance ratio: the sampler's log-probabilities, or the learner's before the first update of the batch."""
+    """Denominator of the importance ratio: the sampler's log-probabilities, or the learner's before the batch."""
     loss_aggregation: Literal["problem", "token", "sequence"] = "problem"
-    """What counts alike in the loss: each problem, each token, or each rollout (see `slow.advantages.token_weights`)."""
+    """Unit that counts alike in the loss: each problem, each token, or each rollout (see
+    `slow.advantages.token_weights`)."""
     num_minibatches: Annotated[int, Field(ge=1)] = 2
     """Optimizer steps a batch, each on its own share of the problems."""
     tis_cap: Annotated[float, Field(gt=0)] | None = None
-    """Cap on pi_learner / pi_sampler, which then weights every token: truncated importance sampling, for old_logprobs: recomputed."""
+    """Cap on pi_learner / pi_sampler, which weights every token (truncated importance sampling).
+
+    It requires old_logprobs: recomputed.
+    """
     overlong: Literal["verify", "zero", "mask"] = "verify"
-    """What an answer cut off at `max_tokens` earns in learning: the verifier's reward, nothing, or no gradient (its reward still counts for
-    its group). They are counted as `unfinished` in any case."""
+    """Reward in learning of an answer cut off at `max_tokens`: the verifier's, zero, or no gradient (its reward still
+    counts for its group). Such answers are counted as `unfinished` in any case."""
 
     @model_validator(mode="after")
     def one_ratio(self) -> Self:
         if self.tis_cap is not None and self.old_logprobs == "sampler":
             raise ValueError(
-                "tis_cap requires old_logprobs: recomputed; the ratio to the sampler is in the loss already otherwise"
+                "tis_cap requires old_logprobs: recomputed; otherwise the loss already has the ratio to the sampler"
             )
         return self
 
 
 class ReflectionSettings(BaseModel):
-    """How a reflection LM outside this process is asked. The embedded reflectors read nothing of it.
+    """How a reflection LM outside this process is asked. The embedded reflectors ignore it.
 
     Keys come from the environment only, and no setting may hold one: config.json keeps every setting.
     """
@@ -52,25 +62,32 @@ class ReflectionSettings(BaseModel):
     base_url: str | None = None
     """An OpenAI-compatible server, as in http://localhost:8000/v1; `fast.reflector` is then the model's name there."""
     api_key_env: str | None = None
-    """The NAME of the environment variable with the key. None: the one LiteLLM knows for the provider, OPENAI_API_KEY for a base_url."""
+    """The NAME of the environment variable with the key.
+
+    None: LiteLLM's for the provider, OPENAI_API_KEY for a base_url.
+    """
     timeout: Annotated[FiniteFloat, Field(gt=0)] = 300.0
-    """Seconds of one request, all in all."""
+    """Seconds that one request may take in all."""
     retries: Annotated[int, Field(ge=0, le=10)] = 3
-    """Requests after the first of a reflection, where it timed out, broke off, or was turned away for the moment (429, 5xx)."""
+    """Further requests of a reflection, after a timeout, a broken connection or a momentary error (429, 5xx)."""
     backoff: Annotated[FiniteFloat, Field(ge=0)] = 1.0
-    """Seconds before the first retry at most; twice that before each next one, up to a minute."""
+    """Seconds before the first retry at most; doubled before each further one, up to a minute."""
     requests_per_minute: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """None: no limit."""
     max_tokens: Annotated[int, Field(ge=1)] = 8_192
-    """Of a reply, the reasoning in it included."""
+    """Tokens of a reply, the reasoning in it included."""
     temperature: Annotated[FiniteFloat, Field(ge=0)] | None = None
     """None: the provider's own."""
     ceiling_usd: Annotated[FiniteFloat, Field(gt=0)] | None = None
-    """What a run may spend on reflection: a request that could exceed it is not sent. It needs a known price."""
+    """US dollars that a run may spend on reflection: a request that could exceed them is not sent.
+
+    It needs a known price.
+    """
     ceiling_tokens: Annotated[int, Field(ge=1)] | None = None
     """The same in tokens, prompts and replies together."""
     usd_per_million_prompt_tokens: Annotated[FiniteFloat, Field(ge=0)] | None = None
     usd_per_million_reply_tokens: Annotated[FiniteFloat, Field(ge=0)] | None = None
-    """The price, where LiteLLM knows none or another one."""
+    """The price, where LiteLLM has none or another one."""
 
     @field_validator("base_url")
     @classmethod
@@ -80,27 +97,30 @@ class ReflectionSettings(BaseModel):
         try:
             url = urlsplit(value)
             sound = url.scheme in ("http", "https") and bool(url.hostname)
-        except ValueError:  # no words of its own: they could repeat what has to stay unsaid
+        except ValueError:  # its own message could repeat a secret
             sound = False
         if not sound:
-            raise ValueError("wants an address such as http://localhost:8000/v1")
+            raise ValueError("requires an address such as http://localhost:8000/v1")
         if "@" in url.netloc or "?" in value or "#" in value:
             raise ValueError(
-                "may hold no user, password or query: config.json keeps it. A key comes from the environment, see api_key_env"
+                "must not hold a user, password or query: config.json keeps it. "
+                "A key comes from the environment, see api_key_env"
             )
         return value
 
     @field_validator("api_key_env")
     @classmethod
     def is_a_name(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"[A-Z][A-Z0-9_]*", value):  # no key of a provider looks like this
-            raise ValueError("wants the NAME of an environment variable, in capitals such as MY_API_KEY, never the key")
+        if value is not None and not re.fullmatch(r"[A-Z][A-Z0-9_]*", value):  # no provider's key looks like this
+            raise ValueError(
+                "requires the NAME of an environment variable, in capitals such as MY_API_KEY, never the key"
+            )
         return value
 
     @model_validator(mode="after")
     def whole_price(self) -> Self:
         if (self.usd_per_million_prompt_tokens is None) != (self.usd_per_million_reply_tokens is None):
-            raise ValueError("a price wants both usd_per_million_prompt_tokens and usd_per_million_reply_tokens")
+            raise ValueError("a price requires both usd_per_million_prompt_tokens and usd_per_million_reply_tokens")
         return self
 
 
@@ -110,7 +130,7 @@ class FastSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     cycle: Annotated[int, Field(ge=1)] = 6
-    """RL steps, and batches of lookahead, between two rounds of evolution (T)."""
+    """Steps from one round of evolution to the next, and batches of its lookahead (T)."""
     population_size: Annotated[int, Field(ge=1)] = 4
     """Prompts kept (K)."""
     max_metric_calls: Annotated[int, Field(ge=1)] = 160
@@ -118,20 +138,20 @@ class FastSettings(BaseModel):
     valset_size: Annotated[int, Field(ge=1)] = 16
     """Problems on which candidates are scored."""
     reflection_minibatch_size: Annotated[int, Field(ge=1)] = 4
-    """Problems a reflection reads."""
+    """Problems that one reflection reads."""
     proposals: Annotated[int, Field(ge=1)] = 1
-    """Candidates gepa proposes at a time, each from its own parent and minibatch. More are faster: one sampling
+    """Candidates that gepa proposes at a time, each from its own parent and minibatch. More are faster: one sampling
     call for all, and with `base-policy` one for all their reflections."""
     max_prompt_characters: Annotated[int, Field(ge=1)] = 1_000
     """A proposed prompt longer than this is a failed reflection."""
     reflector: str = "extractive"
-    """`extractive` (embedded), `base-policy`, a LiteLLM model string such as openai/gpt-5.2, or with `reflection.base_url` a model's name there."""
+    """`extractive` (embedded), `base-policy`, a LiteLLM model such as openai/gpt-5.2, or one at base_url."""
     reflection: ReflectionSettings = ReflectionSettings()
 
     @model_validator(mode="after")
     def served(self) -> Self:
         if self.reflection.base_url and self.reflector in EMBEDDED_REFLECTORS:
-            raise ValueError("reflection.base_url wants reflector to be the name of the model that is served there")
+            raise ValueError("reflection.base_url requires reflector to be the name of the model that is served there")
         return self
 
     @model_validator(mode="after")
@@ -139,8 +159,8 @@ class FastSettings(BaseModel):
         need = self.valset_size * self.population_size + 2 * self.reflection_minibatch_size * self.proposals
         if self.max_metric_calls < need:
             raise ValueError(
-                f"max_metric_calls {self.max_metric_calls} is too small: {self.population_size} survivors on {self.valset_size} validation problems "
-                f"and {self.proposals} proposals need {need}"
+                f"max_metric_calls {self.max_metric_calls} is too small: {self.population_size} survivors on "
+                f"{self.valset_size} validation problems and {self.proposals} proposals need {need}"
             )
         return self
 

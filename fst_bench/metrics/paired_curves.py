@@ -110,7 +110,7 @@ def spent_at(curve: Curve, axis: str, rows: list[int], where: Reached) -> Reache
 def matched_kl(ours: Curve, theirs: Curve, seed: int = 0) -> Estimate:
     """Return how much lower our KL is at the same accuracy, as a share of theirs (0.7: 70 % lower).
 
-    The interval is over seeds.     The accuracy is the lower of the two mean curves' highest points; KL is that of each
+    The interval is over seeds. The accuracy is the lower of the two mean curves' highest points; KL is that of each
     mean curve's first evaluation at least as high. Row i of both curves is the same seed. NaN where theirs has not
     moved.
     """

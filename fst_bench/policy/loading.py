@@ -1,4 +1,4 @@
-"""What every backend reads of a model with transformers: its config, its tokenizer, and the weights ready to learn."""
+"""Loading a model with transformers, for every backend: its config, its tokenizer, and its weights ready to learn."""
 
 import logging
 from pathlib import Path

@@ -101,7 +101,7 @@ class Packed:
         return torch.zeros(seen.shape, dtype=dtype, device=self.ids.device).masked_fill_(~seen, float("-inf"))[:, None]
 
     def tree_mask(self, dtype: torch.dtype, window: int | None = None) -> Tensor:
-        """Return the mask for `tree_attention`: it carries the tree's shape through the model, and hides nothing itself."""
+        """Return the mask for `tree_attention`: it carries the tree's shape through the model, and hides nothing."""
         assert self.tree is not None
         mask: Any = torch.zeros(1, 1, 1, 1, dtype=dtype, device=self.ids.device)
         mask.tree = replace(self.tree, window=window)

@@ -187,11 +187,11 @@ class Scorer(nn.Module):
 
     @torch.no_grad()
     def prepare(self) -> None:
-        """Find out with a few tokens whether this model scores packed answers like separate ones: else they stay separate.
+        """Find out with a few tokens whether this model scores packed answers like separate ones.
 
-        Models with recurrent layers, or with positions that they count themselves, do not. Raises NotFinite where the
-        weights give no number, and ValueError where separate answers get other log-probabilities here than from the
-        model itself: its head is then not one that `Head` covers.
+        If not, they stay separate: models with recurrent layers, or with positions that they count themselves. Raises
+        NotFinite where the weights give no number, and ValueError where separate answers get other log-probabilities
+        here than from the model itself: its head is then not one that `Head` covers.
         """
         config = self.model.config.get_text_config()
         ids = [(7919 * i + 13) % min(config.vocab_size, 10_000) for i in range(26)]
@@ -241,10 +241,10 @@ def per_sample(packed: Packed, values: Tensor, samples: Sequence[Sample]) -> Ite
 
 
 class Mismatch:
-    """How far the learner's log-probabilities are from the sampler's, over the tokens of one optimizer step.
+    """The distance of the learner's log-probabilities from the sampler's, over the tokens of one optimizer step.
 
-    `effective_sample_size` is (sum w)^2 / (n sum w^2) with w = pi_learner / pi_sampler: 1 where both agree. After the first
-    of several updates on one batch it counts, besides numerical differences, how far the policy itself has moved.
+    `effective_sample_size` is (sum w)^2 / (n sum w^2) with w = pi_learner / pi_sampler: 1 where both agree. After the
+    first of several updates on one batch it counts, besides numerical differences, how far the policy itself has moved.
     """
 
     def __init__(self) -> None:

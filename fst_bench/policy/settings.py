@@ -10,7 +10,7 @@ NO_GPU = "policy.device is cuda, and torch sees no GPU here: fst-bench doctor sa
 
 
 class PolicySettings(BaseModel):
-    """How the policy samples and how its optimizer steps."""
+    """Settings of sampling and of the optimizer."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""The slow loop: group advantages, token losses, and the step that turns rollouts into an update of the weights."""
+"""The slow loop: group advantages, token losses, and the step from rollouts to an update of the weights."""
 
 from fst_bench.slow.learn import learn
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 
 def group_advantages(rewards: Sequence[float], eps: float = 1e-6) -> list[float]:
-    """Return A_i = (r_i - mean) / (std + eps) over one group, whatever context each rollout had (population std).
+    """Return A_i = (r_i - mean) / (std + eps) over one group, whatever context each rollout had.
 
-    A group without variance gets zeros.
+    `std` is the population standard deviation. A group without variance gets zeros.
     """
     if min(rewards) == max(rewards):  # rounding in the mean must not look like variance
         return [0.0] * len(rewards)
@@ -16,18 +16,24 @@ def group_advantages(rewards: Sequence[float], eps: float = 1e-6) -> list[float]
 
 
 def token_weights(lengths: Sequence[Sequence[int]], loss_aggregation: str = "problem") -> list[list[float]]:
-    """Return the weight of every token of a rollout; `lengths[p][i]` is |y_pi|, the sampled tokens of rollout i of problem p.
+    """Return the weight of every token of a rollout.
 
-    `problem`: 1 / (P * sum_i |y_pi|), each problem counts alike (CISPO's objective, arXiv 2506.13585 eq. 4, averaged over problems).
-    `token`: 1 / sum_pi |y_pi|, each token counts alike. `sequence`: 1 / (N * |y_pi|), each rollout counts alike.
-    P counts every problem, those without variance too.
+    `lengths[p][i]` is |y_pi|, the number of sampled tokens of rollout i of problem p.
+
+    - problem: 1 / (P * sum_i |y_pi|), each problem counts alike (CISPO, arXiv 2506.13585 eq. 4, mean over problems).
+    - token: 1 / sum_pi |y_pi|, each token counts alike.
+    - sequence: 1 / (N * |y_pi|), each rollout counts alike.
+
+    P is the number of problems, those without variance included; N is the number of rollouts. The weights sum to 1.
+    Raises ValueError for an unknown aggregation.
     """
-    everything, rollouts = sum(map(sum, lengths)), sum(map(len, lengths))
+    tokens = sum(map(sum, lengths))
+    rollouts = sum(map(len, lengths))
     match loss_aggregation:
         case "problem":
             return [[1 / (len(lengths) * sum(group))] * len(group) for group in lengths]
         case "token":
-            return [[1 / everything] * len(group) for group in lengths]
+            return [[1 / tokens] * len(group) for group in lengths]
         case "sequence":
             return [[1 / (rollouts * length) for length in group] for group in lengths]
     raise ValueError(f"unknown loss_aggregation {loss_aggregation!r}: there are problem, sequence, token")

@@ -1,4 +1,4 @@
-"""One RL step from finished rollouts: advantages over each group, one weighting over the whole batch, updates by minibatch."""
+"""One RL step from finished rollouts: advantages over each group, token weights and an update for each minibatch."""
 
 import math
 from functools import partial
@@ -21,11 +21,11 @@ def learn(
     penalties: list[list[list[float]]] | None = None,
     loss: TokenLoss | None = None,
 ) -> dict[str, Any]:
-    """Update the policy from `groups[p][i]`, the rollouts of problem p. Return the metrics of the step.
+    """Update the policy from `groups[p][i]`, rollout i of problem p. Return the metrics of the step.
 
-    The defaults are FST's own: one normalisation per problem, over the whole group, and CISPO. An ablation gives its own
-    `advantages[p][i]`, its own loss, or `penalties[p][i][t]` that are subtracted from the advantage of each sampled token. A minibatch
-    in which every advantage is zero takes no optimizer step.
+    The defaults are FST's own: one normalisation per problem, over the whole group, and CISPO. An ablation passes its
+    own `advantages[p][i]`, its own loss, or `penalties[p][i][t]`, which are subtracted from the advantage of each
+    sampled token. A minibatch in which every advantage is zero takes no optimizer step.
     """
     loss = loss or partial(cispo, ratio_clip_max=settings.ratio_clip_max)
     advantages = advantages or per_problem(groups, settings)
@@ -36,7 +36,7 @@ def learn(
         ]
         for p, (group, row) in enumerate(zip(groups, advantages, strict=True))
     ]
-    sampled = groups
+    sampled = groups  # with the sampler's log-probabilities
     if settings.old_logprobs == "recomputed":
         groups = lab.recompute_logprobs(groups)
     metrics: dict[str, Any] = {
@@ -51,7 +51,7 @@ def learn(
             (r, signal, [w * ratio for ratio in tis_weights(r, before, settings.tis_cap)])
             for p, group_weights in zip(minibatch, weights, strict=True)
             for r, before, signal, w in zip(groups[p], sampled[p], signals[p], group_weights, strict=True)
-            if any(signal)  # without an advantage it has no gradient, and is not worth a forward pass
+            if any(signal)  # a rollout without an advantage has no gradient, and is not worth a forward pass
             and not (settings.overlong == "mask" and not r.sample.finished)
         ]
         if rows:
@@ -60,12 +60,12 @@ def learn(
 
 
 def per_problem(groups: list[list[Rollout]], settings: SlowSettings) -> list[list[float]]:
-    """Return the advantage of every rollout: one normalisation per problem over its whole group, whatever context each rollout had."""
+    """Return the advantage of every rollout: one normalisation per problem, over its whole group."""
     return [group_advantages([reward(r, settings) for r in group]) for group in groups]
 
 
 def reward(rollout: Rollout, settings: SlowSettings) -> float:
-    """Return what a rollout earns in learning (see `SlowSettings.overlong`)."""
+    """Return the reward of a rollout in learning (see `SlowSettings.overlong`)."""
     return 0.0 if settings.overlong == "zero" and not rollout.sample.finished else rollout.score.reward
 
 

@@ -20,29 +20,33 @@ from fst_bench.tasks.physics import Physics
 from fst_bench.tasks.star_graph import StarGraph
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Math, Codeio, Hover, StarGraph, Physics, HoverSearch)}
-"""The shipped ones."""
+"""The shipped tasks by name."""
 
 
 def unsound(task: type[Task]) -> str | None:
-    """What a task that does not ship lacks, before any problem is drawn; `fst-bench validate tasks` looks at its problems."""
+    """Return the defect of a task that does not ship, or None, before any problem is drawn.
+
+    `fst-bench validate tasks` checks its problems.
+    """
     if not (isinstance(getattr(task, "Difficulty", None), type) and issubclass(task.Difficulty, Difficulty)):
         return f"{task.__name__}.Difficulty has to be a class over fst_bench.tasks.Difficulty"
     lacking = [name for name in ("protocol", "hint") if not isinstance(getattr(task, name, None), str)]
-    lacking += (
-        []
-        if isinstance(levels := getattr(task, "levels", None), list) and len(levels) >= 2
-        else ["levels (two difficulties or more)"]
-    )
+    levels = getattr(task, "levels", None)
+    if not isinstance(levels, list) or len(levels) < 2:
+        lacking.append("levels (two difficulties or more)")
     return f"{task.__name__} lacks {', '.join(lacking)}" if lacking else None
 
 
 TASK_REGISTRY: Registry[Task] = Registry("task", Task, TASKS, unsound)
 find_task = TASK_REGISTRY.find
 
-__all__ = ["TASK_REGISTRY", "TASKS", "Difficulty", "Problem", "Task", "Score", "find_task", "load_task"]
+__all__ = ["TASKS", "TASK_REGISTRY", "Difficulty", "Problem", "Score", "Task", "find_task", "load_task"]
 
 
 def load_task(name: str, **difficulty: Any) -> Task:
-    """A task by its name or .py file, at a difficulty. ValueError names an unknown task, an unknown knob or a knob out of range."""
+    """Return a task by its name or .py file, at a difficulty.
+
+    Raise ValueError for an unknown task, and for a difficulty parameter that is unknown or out of range.
+    """
     task = find_task(name)
     return task(explain(task.Difficulty, difficulty, f"difficulty of {name}"))

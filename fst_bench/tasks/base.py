@@ -1,4 +1,4 @@
-"""What a task is, problems with a verifier (the whole of it is `Task`'s docstring), and what the verifiers share."""
+"""The contract of a task, problems with a verifier (see `Task`), and the helpers that verifiers share."""
 
 import hashlib
 import random
@@ -14,19 +14,18 @@ from fst_bench.core.types import Problem, Score
 
 Split = Literal["train", "test", "pretrain"]
 
-
 SPLIT_SHARE: dict[str, range] = {"test": range(0, 2), "train": range(2, 10), "pretrain": range(10, 20)}
-"""Which of the 20 hash buckets belong to which split."""
+"""Split -> its hash buckets, of 20."""
 
 MAX_TRIES = 5_000
-"""Draws before a difficulty is called too small to have disjoint splits."""
+"""Draws before a difficulty counts as too small to have disjoint splits."""
 
 TAIL = 32_768
 """Characters, from the end, in which a verifier looks for the answer: answers come last."""
 
 
 class Difficulty(BaseModel):
-    """The typed knobs of a task. `format_given` states the answer protocol inside the problem."""
+    """The typed difficulty parameters of a task. `format_given` states the answer protocol inside the problem."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -35,7 +34,7 @@ class Difficulty(BaseModel):
 
 @dataclass(frozen=True)
 class Draft:
-    """A problem as a generator draws it: `key` is its content, which decides its split."""
+    """A problem as a generator draws it. `key` is its content, which decides its split."""
 
     key: str
     prompt: str
@@ -47,25 +46,27 @@ CORRECT = "The answer is correct."
 
 
 class Task(ABC):
-    """A family of problems with one verifier and one answer protocol. Subclass it in one file; this is what it promises.
+    """A family of problems with one verifier and one answer protocol.
 
-    It draws problems deterministically: problem number `index` of a split is a pure function of (task, difficulty, split, seed, index). Splits
-    are disjoint by construction, for every seed and every difficulty: the hash of a problem's CONTENT decides the one split it may appear in.
-    `pretrain` is the split that the embedded model's text is drawn from, so no benchmark problem was ever seen in training.
+    Subclass it in one file: this is the whole contract. It draws problems deterministically: problem number `index` of
+    a split is a pure function of (task, difficulty, split, seed, index). Splits are disjoint by construction, for every
+    seed and every difficulty: the hash of a problem's CONTENT decides the one split it may appear in. `pretrain` is the
+    split that the embedded model's text is drawn from, so no benchmark problem was ever seen in pretraining.
 
-    Its verifier reads a model's text as data. It never raises, never evaluates or executes any of it, and its limits are structural (length,
-    depth, digits), so that the same text always earns the same reward. What a model thought (everything up to the last </think>) is not its
-    answer: `verify`, through which every text goes, cuts it off.
+    Its verifier reads a model's text as data. It never raises, never evaluates or executes any of it, and its limits
+    are structural (length, depth, digits), so that the same text always earns the same reward. A model's thinking
+    (everything up to the last </think>) is not its answer: `verify`, through which every text goes, cuts it off.
 
-    It may answer back: `respond` is what its environment, a tool say, replies to what the model said. Since that is a pure function too, what
-    the model said in each turn is all of a conversation that has to be kept to judge it again.
+    It may hold a conversation: `respond` is the reply of its environment, such as a tool, to the model's turn. Since
+    that is a pure function too, the model's turns are all of a conversation that has to be kept to judge it again.
 
     Class attributes:
-    - name: of folders, tables and settings.
-    - Difficulty: the class of its knobs, over `Difficulty`, each with a default.
-    - levels: difficulties from tiny to headline, two or more dicts of knobs; `fst-bench validate tasks` walks through them.
+    - name: its name in folders, tables and settings.
+    - Difficulty: the class of its difficulty parameters, over `Difficulty`, each with a default.
+    - levels: difficulties from tiny to headline, two or more dicts of parameters; `fst-bench validate tasks` walks
+      through them.
     - protocol: the answer protocol in one sentence, stated in the problem when `format_given` is set.
-    - hint: what a teacher would add when an answer came without any working; `teach` puts it behind a diagnosis.
+    - hint: a teacher's hint for an answer without any working; `teach` puts it behind a diagnosis.
     - sizes: nominal sizes of the splits.
     """
 
@@ -81,20 +82,21 @@ class Task(ABC):
 
     @abstractmethod
     def draw(self, rng: random.Random) -> Draft:
-        """One problem of this difficulty, every choice taken from `rng`."""
+        """Return a problem of this difficulty, every choice taken from `rng`."""
 
     def respond(self, problem: Problem, turns: Sequence[str]) -> str | None:
-        """What the environment replies to the last of a model's `turns` (hostile texts, of any length); None ends the conversation.
+        """Return the environment's reply to the last of a model's `turns`; None ends the conversation.
 
-        Tasks without a tool end it at once. A pure function that never raises. A reply repeats nothing of the turns: their
-        characters could stand for the tokens that end one.
+        The turns may be adversarial texts of any length. Tasks without a tool end it at once. A pure function that
+        never raises. A reply repeats nothing of the turns: their characters could stand for the tokens that end one.
         """
         return None
 
     def verify(self, problem: Problem, text: str, before: Sequence[str] = ()) -> Score:
-        """Score `text` (hostile, of any length) as an answer to `problem`; reward 1.0 or 0.0; never raises.
+        """Score `text` as an answer to `problem`: reward 1.0 or 0.0.
 
-        `before` are the model's earlier turns of the conversation that `text` ends.
+        The text may be adversarial and of any length: this never raises. `before` are the model's earlier turns of the
+        conversation that `text` ends.
         """
         answer = answer_of(text)
         if answer is None:
@@ -107,18 +109,21 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, problem: Problem, text: str) -> Score:
-        """The verdict on an answer without the thinking before it; as `verify`."""
+        """Score an answer without the thinking before it; as `verify`."""
 
     @abstractmethod
     def write(self, answer: str) -> str:
-        """`answer` in the task's answer protocol: `verify(p, write(p.answer))` earns 1.0."""
+        """Return `answer` in the task's answer protocol: `verify(p, write(p.answer))` earns 1.0."""
 
     @abstractmethod
     def wrong_texts(self, problem: Problem) -> list[str]:
-        """Texts near the right answer that must earn 0.0."""
+        """Return texts near the right answer that must earn 0.0."""
 
     def problem(self, split: Split, seed: int, index: int) -> Problem:
-        """Problem number `index` of a split: a pure function of (task, difficulty, split, seed, index)."""
+        """Return problem number `index` of a split: a pure function of (task, difficulty, split, seed, index).
+
+        Raise ValueError for an unknown split, and where the difficulty has too few problems.
+        """
         if split not in SPLIT_SHARE:
             raise ValueError(unknown("split", split, SPLIT_SHARE))
         rng = random.Random(f"{self.name}/{split}/{seed}/{index}")
@@ -131,30 +136,33 @@ class Task(ABC):
         raise ValueError(f"{self.name}: no {split} problem in {MAX_TRIES} draws, this difficulty has too few problems")
 
     def problems(self, split: Split, seed: int = 0, n: int | None = None) -> list[Problem]:
-        """The first `n` problems of a split (default: the split's nominal size)."""
+        """Return the first `n` problems of a split (default: the split's nominal size)."""
         if n is None and split not in self.sizes:
             raise ValueError(unknown("sized split", split, self.sizes))
         return [self.problem(split, seed, i) for i in range(self.sizes[split] if n is None else n)]
 
     def teach(self, diagnosis: str, text: str) -> str:
-        """The diagnosis, and the task's hint where the text shows no working."""
+        """Return the diagnosis, followed by the task's hint where the text shows no working."""
         return diagnosis if "\n" in text[-TAIL:].strip() else f"{diagnosis} {self.hint}"
 
 
 def answer_of(text: str) -> str | None:
-    """What follows the last </think>, all of the text where there is none; None where a <think> is left open."""
+    """Return the text after the last </think>, all of it without one; None where a <think> is left open."""
     answer = text.rpartition("</think>")[2]
     return None if "<think>" in answer else answer
 
 
 def clip(text: str, limit: int = 60) -> str:
-    """A model's words, short enough to be quoted in a feedback line; characters that no line can show become \ufffd."""
+    """Return a model's words on one line of at most `limit` characters; unprintable ones become \ufffd."""
     line = " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text[: 4 * limit]).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last \boxed{...} with balanced braces, or None. An outer box that holds a box yields the inner one."""
+    r"""Return the content of the last \boxed{...} with balanced braces, or None.
+
+    An outer box that holds a box yields the inner one.
+    """
     tail = text[-TAIL:]
     start = tail.rfind("\\boxed{")
     if start < 0:

@@ -1,4 +1,4 @@
-"""codeio: what does this function return? Protocol: the last JSON object of the text has the key "output" (or another `answer_format`).
+"""codeio: what does this function return? Protocol: the last JSON object with the key "output" (or another format).
 
 Strings, integers, keys and lengths must match exactly, floats to 1e-3 relative as in CodeIO. (CodeIO lets any
 float near an integer pass for it; here 999.5 is not 999, while 999.0 is.)
@@ -82,7 +82,7 @@ class Codeio(Wrapped):
         )
 
     def value_in(self, text: str) -> dict | None:
-        """The JSON value in the wrapper, as the object that would hold it."""
+        """Return the JSON value in the wrapper, as the object that would hold it."""
         try:
             value = DECODER.decode(self.wrapper.read(text) or "")
         except (ValueError, RecursionError):
@@ -117,7 +117,7 @@ GROWS = ("append", "prepend")
 
 
 def run(value: list[int], kind: str, item: int) -> list[int]:
-    """One line of the function, applied to the list."""
+    """Return the list after one line of the function."""
     match kind:
         case "append":
             return [*value, item]
@@ -136,7 +136,7 @@ def run(value: list[int], kind: str, item: int) -> list[int]:
 
 
 def same(given: Any, gold: Any) -> bool:
-    """Equality of two JSON values: types, keys and lengths exact, integers exact, floats to 1e-3 relative."""
+    """Return whether two JSON values are equal: types, keys, lengths and integers exactly, floats to 1e-3 relative."""
     if isinstance(given, bool) or isinstance(gold, bool):
         return given is gold
     if isinstance(given, dict) and isinstance(gold, dict):
@@ -151,7 +151,10 @@ def same(given: Any, gold: Any) -> bool:
 
 
 def close(given: float, gold: float) -> bool:
-    """Two finite numbers within 1e-3 of each other, relatively; an integer that no float holds is not close."""
+    """Return whether two finite numbers are within 1e-3 of each other, relatively.
+
+    An integer that no float holds is not close.
+    """
     try:
         return math.isfinite(given) and math.isclose(given, gold, rel_tol=1e-3, abs_tol=1e-12)
     except OverflowError:

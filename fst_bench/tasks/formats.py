@@ -1,7 +1,8 @@
-"""Where the final answer stands: the wrappers that the knob `answer_format` chooses among.
+"""Answer formats: the wrappers around a final answer that the difficulty parameter `answer_format` chooses among.
 
-A wrapper is read from the end: its last occurrence counts, and what is left open or holds nothing is no answer. All are read with one strictness, so
-a stream may ask for the same answer in another wrapper and nothing else changes. An answer in another wrapper than the one asked for earns nothing.
+A wrapper is read from the end: its last occurrence counts, and one that is left open or empty is not an answer. All are
+read with one strictness, so a stream may ask for the same answer in another wrapper and nothing else changes. An answer
+in another wrapper than the one asked for earns nothing.
 """
 
 import json
@@ -25,14 +26,14 @@ class Wrapper:
     """One answer format."""
 
     wanted: str
-    """'The answer was expected ...': what feedback says of it."""
+    """Its wording in feedback: 'The answer was expected ...'."""
     place: str
-    """'The box says 3': what feedback calls it."""
+    """Its name in feedback: 'The box says 3'."""
     protocol: str
-    """The sentence that states it in a problem, {} for what is asked."""
+    """The sentence that states it in a problem, with {} for `Wrapped.asked`."""
     write: Callable[[str], str]
     read: Callable[[str], str | None]
-    """What stands in the wrapper, stripped; None or empty where there is nothing."""
+    """Text -> content of the wrapper, stripped; None or empty without one."""
 
     @property
     def subject(self) -> str:
@@ -41,12 +42,12 @@ class Wrapper:
 
 
 class Wrapped(Task):
-    """A task whose answer stands in the wrapper that its knob `answer_format` names, or in its `own` one where its knobs have none (rows of data)."""
+    """A task whose answer stands in a wrapper: that of its difficulty parameter `answer_format`, else its `own` one."""
 
     own: ClassVar[AnswerFormat]
     asked: ClassVar[str] = "the final answer"
     more: ClassVar[str] = ""
-    """What the protocol says beyond the wrapper."""
+    """The rest of the protocol, after the wrapper."""
 
     def __init__(self, difficulty: BaseModel):
         super().__init__(difficulty)
@@ -63,20 +64,23 @@ class Wrapped(Task):
 
 
 def compact(value: Any) -> str:
-    """JSON without spaces, as the problems write lists."""
+    """Return a value as JSON without spaces, as the problems write lists."""
     return json.dumps(value, separators=(",", ":"))
 
 
 def not_json(name: str) -> None:
-    """NaN and Infinity, which Python would read."""
-    raise ValueError(f"{name} is no JSON")
+    """Raise ValueError for NaN and Infinity, which Python would read."""
+    raise ValueError(f"{name} is not JSON")
 
 
 DECODER = json.JSONDecoder(parse_constant=not_json)
 
 
 def last_object_with(text: str, key: str) -> dict | None:
-    """The last outermost JSON object in the text, if it has `key`. An object deeper than MAX_DEPTH is none."""
+    """Return the last outermost JSON object in the text, if it has `key`.
+
+    Objects deeper than MAX_DEPTH do not count.
+    """
     tail, end, last = text[-TAIL:], 0, None
     for at in [i for i, c in enumerate(tail) if c == "{"][-MAX_OBJECTS:]:
         if at >= end:
@@ -90,7 +94,7 @@ def last_object_with(text: str, key: str) -> dict | None:
 
 
 def shallow(value: Any, depth: int = MAX_DEPTH) -> bool:
-    """Whether a JSON value is nested at most `depth` deep."""
+    """Return whether a JSON value is nested at most `depth` deep."""
     if not isinstance(value, dict | list):
         return True
     return depth > 0 and all(
@@ -102,12 +106,12 @@ def shallow(value: Any, depth: int = MAX_DEPTH) -> bool:
 
 
 def write_json(answer: str) -> str:
-    """A number as it is, anything else as a string."""
+    """Return the object that holds an answer: a number as it is, anything else as a string."""
     return f'{{"output": {answer if answer.isascii() and answer.isdecimal() else json.dumps(answer)}}}'
 
 
 def read_json(text: str) -> str | None:
-    """The value under the key output: a string's text, anything else as JSON."""
+    """Return the value under the key output: a string's text, anything else as JSON."""
     found = last_object_with(text, "output")
     if found is None:
         return None
@@ -115,7 +119,7 @@ def read_json(text: str) -> str | None:
 
 
 def line_after(mark: str) -> Callable[[str], str | None]:
-    """What reads the first line of text after the last mark."""
+    """Return a reader of the first line of text after the last mark."""
 
     def read(text: str) -> str | None:
         _, there, rest = text[-TAIL:].rpartition(mark)
@@ -125,6 +129,7 @@ def line_after(mark: str) -> Callable[[str], str | None]:
 
 
 def read_tag(text: str) -> str | None:
+    """Return the content of the last <answer> tag, if it is closed."""
     _, there, rest = text[-TAIL:].rpartition("<answer>")
     content, closed, _ = rest.partition("</answer>")
     return content.strip() if there and closed else None

@@ -1,7 +1,7 @@
 """hover: is the claim supported by the passages, and by which ones? Protocol: VERDICT: ... EVIDENCE: titles.
 
 A verdict alone would start at 50 %, so the exact set of supporting titles is asked too (our definition; the
-HoVer data has claim, label and supporting titles, the paper does not say how it scores them).
+HoVer data has claim, label and supporting titles; the paper does not state how it scores them).
 """
 
 import random
@@ -25,7 +25,7 @@ PROSE = ["{} works at {}.", "{} is based in {}.", "{} lies in {}.", "{} is ruled
 CLAIMS = ["{} works at {}.", "{} works in {}.", "{} works in {}.", "{} works under the {}."]
 
 Passage = tuple[str, str, int]
-"""(title, what it names, at which hop of its chain)"""
+"""(title, the name it states, its hop in the chain)"""
 
 
 class HoverDifficulty(Difficulty):
@@ -63,7 +63,7 @@ class Hover(Task):
         return Draft(key, f"{self.context(passages)}\nClaim: {claim}", f"{verdict}: {'; '.join(chain[:-1])}", data)
 
     def context(self, passages: Sequence[Passage]) -> str:
-        """Passages as a reader gets them: a line each in prose, all on one line where the style is bare."""
+        """Return passages as a reader gets them: a line each in prose, all on one line where the style is bare."""
         if self.difficulty.style == "bare":
             return "Facts: " + " ".join(f"{title} {value}." for title, value, _ in passages)
         return "\n".join(f"[{title}] {PROSE[hop].format(title, value)}" for title, value, hop in passages)
@@ -111,7 +111,7 @@ class Hover(Task):
 
 
 def read_labels(text: str) -> tuple[str, list[str]] | None:
-    """Score and titles after the last VERDICT: label, or None. Titles are on one line."""
+    """Return (verdict, titles) after the last VERDICT: label, or None. Titles are on one line."""
     tail = text[-TAIL:]
     start = tail.rfind("VERDICT:")
     if start < 0:

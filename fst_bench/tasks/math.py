@@ -1,7 +1,7 @@
-r"""math: a chain of operations, applied in order. Protocol: the last \boxed{} holds the value (or another `answer_format`).
+r"""math: a chain of operations, applied in order. Protocol: the value in the last \boxed{} (or another format).
 
-Two plain decimals are compared here, exactly. Anything else (fractions, LaTeX, on either side) goes to math-verify in a child
-process that can be killed, after structural limits that keep it quick.
+Two plain decimals are compared here, exactly. Anything else (fractions, LaTeX, on either side) goes to math-verify in a
+child process that can be killed, after structural limits that keep it quick.
 """
 
 import random
@@ -99,5 +99,5 @@ class Math(Wrapped):
 
 
 def apply(value: int, symbol: str, operand: int) -> int:
-    """One operation of a chain."""
+    """Return the result of one operation of a chain."""
     return value + operand if symbol == "+" else value - operand if symbol == "-" else value * operand

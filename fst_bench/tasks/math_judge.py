@@ -29,8 +29,9 @@ MAX_POWER = 10_000
 COMMANDS = frozenset(
     re.findall(
         r"\w+",
-        "frac dfrac tfrac cfrac sqrt cdot times div pm mp left right text textbf mathrm mathbf mbox quad qquad ldots pi infty circ degree "
-        "log ln sin cos tan cot sec csc arcsin arccos arctan le leq ge geq lt gt ne neq in cup cap emptyset "
+        "frac dfrac tfrac cfrac sqrt cdot times div pm mp left right text textbf mathrm mathbf mbox quad qquad ldots "
+        "pi infty circ degree log ln sin cos tan cot sec csc arcsin arccos arctan "
+        "le leq ge geq lt gt ne neq in cup cap emptyset "
         "alpha beta gamma delta epsilon theta lambda mu rho sigma tau phi omega",
     )
 )
@@ -50,7 +51,7 @@ REFUSED = re.compile(
 
 
 class Judge:
-    """Asks one child process at a time; a stuck or dead child is replaced at the next question."""
+    """A judge in one child process, asked one question at a time; a stuck or dead child is replaced at the next one."""
 
     def __init__(self, deadline_s: float = DEADLINE_S):
         self.deadline_s = deadline_s
@@ -60,7 +61,7 @@ class Judge:
         os.register_at_fork(after_in_child=self._forget)
 
     def __call__(self, gold: str, answer: str) -> "Status":
-        """Whether math-verify holds `answer` (LaTeX, a few dozen characters) equal to `gold`."""
+        """Return whether math-verify holds `answer` (LaTeX, a few dozen characters) equal to `gold`."""
         if explosive(answer):
             return "unparseable"
         with self.lock:
@@ -78,7 +79,7 @@ class Judge:
                 return "crash"
 
     def stop(self) -> None:
-        """Kill the child process, if there is one."""
+        """Kill the child process, if one runs."""
         if self.child is not None:
             self.child.kill()
             self.child.communicate()
@@ -88,9 +89,13 @@ class Judge:
         if self.child is None or self.child.poll() is not None:
             self.stop()
             self.child = subprocess.Popen(
-                [sys.executable, "-P", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                [sys.executable, "-P", __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
                 env={**os.environ, "PYTHONHASHSEED": "0"},
-            )  # fmt: skip
+            )
             if _receive(self.child, START_S) != "ready\n":
                 self.stop()
                 raise RuntimeError(f"the judge of math answers does not start, see: {sys.executable} -P {__file__}")
@@ -101,7 +106,7 @@ class Judge:
 
 
 def _receive(child: "subprocess.Popen[str]", seconds: float) -> str:
-    """The child's next line; empty when it died."""
+    """Return the child's next line; empty when it died. Raise TimeoutError after `seconds` of silence."""
     assert child.stdout is not None
     ready, _, _ = select.select([child.stdout], [], [], seconds)
     if not ready:
@@ -113,7 +118,7 @@ judge = Judge()
 
 
 def explosive(answer: str) -> bool:
-    """Texts that no answer needs and that are slow to evaluate, or ambiguous."""
+    """Return whether a text is slow to evaluate or ambiguous; no answer needs to be."""
     return (
         bool(REFUSED.search(answer))
         or any(command not in COMMANDS for command in re.findall(r"\\([A-Za-z]+)", answer))
@@ -122,7 +127,7 @@ def explosive(answer: str) -> bool:
 
 
 def max_depth(text: str) -> int:
-    """How deep brackets of any kind are nested."""
+    """Return the depth of nesting of brackets of any kind."""
     depth = deepest = 0
     for c in text:
         depth += 1 if c in "([{" else -1 if c in ")]}" else 0
@@ -131,6 +136,7 @@ def max_depth(text: str) -> int:
 
 
 def _serve() -> None:
+    """Answer each line of standard input, a JSON list (gold, answer), with a status, until the input ends."""
     from math_verify import LatexExtractionConfig, parse, verify
     from math_verify.grader import is_relation, take_last_relation
     from sympy import Basic, Expr, Number, Pow, Set, UnevaluatedExpr, nan, oo, preorder_traversal, zoo
@@ -140,7 +146,7 @@ def _serve() -> None:
         return parse(f"\\boxed{{{text}}}", extraction_config=[LatexExtractionConfig()], parsing_timeout=None)
 
     def tame(expression: Basic) -> bool:
-        """Whether all exponents together are small: limits on the text do not see every way to write one."""
+        """Return whether all exponents together are small: limits on the text miss some ways to write one."""
         size = 1.0
         for power in (node for node in preorder_traversal(expression) if isinstance(node, Pow)):
             if any(inner.exp != -1 for inner in power.exp.atoms(Pow)):
@@ -150,7 +156,7 @@ def _serve() -> None:
         return size <= MAX_POWER
 
     def apart(right: Basic, value: Basic) -> bool:
-        """Whether symbols or numbers already tell the two apart: verify would simplify their difference, which has no bound."""
+        """Return whether symbols or numbers already differ: verify would simplify their difference, without a bound."""
         if value.has(oo, -oo, zoo, nan):
             return not right.has(oo, -oo)  # verify holds the root of infinity equal to any number
         if right.free_symbols or value.is_Symbol or right.has(UnevaluatedExpr) or value.has(UnevaluatedExpr):
@@ -161,7 +167,8 @@ def _serve() -> None:
             return isinstance(right, Expr)  # several values are not one
         if not (value.is_number and right.is_finite):
             return False
-        return bool(abs(value.evalf(20) - right.evalf(20)) > 2e-6 + 1e-12 * abs(right))  # verify rounds to six decimals
+        # verify rounds to six decimals
+        return bool(abs(value.evalf(20) - right.evalf(20)) > 2e-6 + 1e-12 * abs(right))
 
     def compare(gold: str, answer: str) -> str:
         seed(0)  # sympy tries random points
@@ -182,7 +189,7 @@ def _serve() -> None:
     for line in sys.stdin:
         try:
             status = compare(*json.loads(line))
-        except Exception:  # whatever sympy trips over in a model's text is a wrong answer, and must not end the judge
+        except Exception:  # a text that sympy fails on is a wrong answer, and must not end the judge
             status = "wrong"
         print(json.dumps(status), file=replies, flush=True)
 

@@ -1,7 +1,7 @@
-"""physics: a number with its unit, from a chain of formulas. Protocol: the line after the last ANSWER: (or another `answer_format`).
+"""physics: a number with its unit, from a chain of formulas. Protocol: the line after ANSWER: (or another format).
 
 Any unit of the same dimension is right (0.012 kN for 12 N). Units are read by a small grammar over a list of
-symbols, and only those symbols ever reach pint: pint's own parser would evaluate expressions of a model's.
+symbols, and only those symbols ever reach pint: its own parser would evaluate a model's expressions.
 """
 
 import random
@@ -146,7 +146,7 @@ class Physics(Wrapped):
 
 @cache
 def base_unit(symbol: str) -> tuple[Fraction, tuple[tuple[str, int], ...]]:
-    """A listed symbol as (factor, powers) of SI base units."""
+    """Return a listed symbol as (factor, powers) of SI base units."""
     registry = _registry()
     quantity = (1 * registry.Unit(symbol)).to_base_units()
     powers = tuple(sorted((str(name), int(power)) for name, power in quantity.unit_items()))
@@ -160,7 +160,10 @@ def _registry() -> "pint.UnitRegistry":
 
 
 def read_quantity(line: str) -> tuple[Fraction, tuple[tuple[str, int], ...]] | None:
-    """'12 kg*m/s^2' as (value in SI base units, dimension), or None where the line is not a number and a unit."""
+    """Return a line such as '12 kg*m/s^2' as (value in SI base units, dimension).
+
+    None where it is not a number and a unit.
+    """
     match = NUMBER.fullmatch(line.strip().rstrip("."))
     if match is None:
         return None

@@ -23,7 +23,7 @@ class StarGraphDifficulty(Difficulty):
     pool: Annotated[int, Field(ge=3, le=100_000)] = 500
     labels: Literal["numbers", "letters"] = "numbers"
     serialisation: Literal["pairs", "arrows"] = "pairs"
-    """`pairs` is the paper's one line of space-separated "u,v"; `arrows` writes "v<-u" joined by ";"."""
+    """`pairs` is the paper's: one line of space-separated "u,v"; `arrows` writes "v<-u" joined by ";"."""
     orientation: Literal["outward", "undirected"] = "outward"
     answer_format: AnswerFormat = "boxed"
 

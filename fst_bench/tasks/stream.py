@@ -1,14 +1,15 @@
-"""A stream: which task each problem comes from. Stateless: problem i and batch s are pure functions of (stream, seed).
+"""A stream: the task that each problem comes from. Problem i and batch s are pure functions of (stream, seed).
 
 Stage lengths are in problems, so that a preset with another batch size sees the same data. They are jittered by
 the run's seed in units of GRANULE, and nothing ties them to a method's cycle: switches fall inside cycles.
 
-What a stream can do, each a field of `StageSpec` or `StreamSpec`: switch hard, or blend from one stage into the next; mix tasks; come back
-(`cycles`); let a difficulty drift; want the same task's answer in another format (`variants`); state the format in every problem
-(`format_given`); tell methods of boundaries (`announced`) and of task ids (`task_visible`).
+A stream can, each by a field of `StageSpec` or `StreamSpec`: switch hard, or blend from one stage into the next; mix
+tasks; come back (`cycles`); let a difficulty drift; require the same task's answer in another format (`variants`);
+state the format in every problem (`format_given`); show methods its boundaries (`announced`) and task ids
+(`task_visible`).
 
-What is trained and evaluated has a key: a task's name, or the name of a variant of it. A key has ONE held-out set, at the difficulty that the
-key's stages end with.
+Training and evaluation are by key: a task's name, or the name of a variant of it. A key has ONE held-out set, at the
+difficulty that the key's stages end with.
 """
 
 import json
@@ -30,12 +31,15 @@ GRANULE = 16
 """Problems; the smallest preset batch, so that its batches hold one task each."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9:._-]*$")]
-Knob = int | float | None
+DriftEnd = int | float | None
 
 
 class Part(BaseModel):
-    """A part of a stream file. What is `younger` than the first published streams is left out of a dump where it is neutral: a stream that
-    does without reads and hashes as it did."""
+    """A part of a stream file.
+
+    Fields that are younger than the first published streams are left out of a dump where they are neutral: a stream
+    without them reads and hashes as it did.
+    """
 
     model_config = ConfigDict(extra="forbid")
     younger: ClassVar[frozenset[str]] = frozenset()
@@ -47,28 +51,34 @@ class Part(BaseModel):
 
 
 class VariantSpec(Part):
-    """A task under other knobs, with a name and a held-out set of its own."""
+    """A task with other difficulty parameters, with a name and a held-out set of its own."""
 
     task: str
     difficulty: dict[str, Any] = {}
 
 
 class StageSpec(Part):
-    """One stage: `problems` of a task or of a mixture, at the preset's difficulty with the variant's and this stage's knobs over it."""
+    """One stage: `problems` of a task or of a mixture.
+
+    Their difficulty is the preset's, overridden by the variant's and then by this stage's parameters.
+    """
 
     younger = frozenset({"task", "mixture", "drift", "blend"})
 
     task: str | None = None
     """A task or a variant."""
     mixture: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """Instead of `task`: how likely each problem is of which task or variant. Adds up to 1."""
+    """Task or variant -> probability that a problem comes from it, in place of `task`. They add up to 1."""
     problems: Annotated[int, Field(ge=1, le=10_000_000)]
     difficulty: dict[str, Any] = {}
-    drift: dict[str, tuple[Knob, Knob]] = {}
-    """Knob -> its value at the stage's first and last problem, linear in between, rounded where both are integers; null is what it is without
-    drift. The held-out set is at the last value."""
+    drift: dict[str, tuple[DriftEnd, DriftEnd]] = {}
+    """Difficulty parameter -> its values at the stage's first and last problem.
+
+    It is linear in between, and rounded where both are integers; null is its value without drift. The held-out set is
+    at the last value.
+    """
     blend: Annotated[int, Field(ge=0)] = 0
-    """Of the stage's last so many problems, the k-th is of the next stage with probability k / (blend + 1)."""
+    """Number of last problems that blend: the k-th of them is the next stage's with probability k / (blend + 1)."""
 
     @model_validator(mode="after")
     def one_or_mixed(self) -> Self:
@@ -76,12 +86,15 @@ class StageSpec(Part):
             raise ValueError("a stage has either a task or a mixture")
         if self.mixture and abs(sum(self.mixture.values()) - 1) > 1e-9:
             raise ValueError(
-                f"the weights of the mixture {', '.join(self.mixture)} add up to {sum(self.mixture.values()):g}, not to 1"
+                f"the weights of the mixture {', '.join(self.mixture)} add up to "
+                f"{sum(self.mixture.values()):g}, not to 1"
             )
         if self.mixture and (self.difficulty or self.drift):
             raise ValueError("a mixture has no difficulty or drift of its own: give its tasks theirs under variants")
         if both := self.difficulty.keys() & self.drift.keys():
-            raise ValueError(f"{', '.join(sorted(both))}: a knob is under difficulty or under drift, not both")
+            raise ValueError(
+                f"{', '.join(sorted(both))}: a difficulty parameter is under difficulty or under drift, not both"
+            )
         return self
 
     @property
@@ -104,13 +117,16 @@ class StreamSpec(Part):
     settings: dict[str, Any] = {}
     """Settings this stream changes for every method, over the preset's."""
     variants: dict[Name, VariantSpec] = {}
-    """More keys: the same task at another difficulty, or wanting another answer format."""
+    """Further keys: a task at another difficulty, or with another answer format."""
     cycles: Annotated[int, Field(ge=1, le=1_000)] = 1
-    """How many times the stages come, one after the other. Each visit is a stage with a number of its own."""
+    """Repetitions of the whole list of stages. Each visit is a stage with a number of its own."""
     announced: bool = False
-    """Whether methods are told which problems a stage begins with (`ProblemHandle.boundary`)."""
+    """Whether methods see with which problems a stage begins (`ProblemHandle.boundary`)."""
     task_visible: bool = False
-    """Whether methods see an id of each problem's key, in training and evaluation (`ProblemHandle.task`, `Method.context_for_task`)."""
+    """Whether methods see an id of each problem's key, in training and evaluation.
+
+    See `ProblemHandle.task` and `Method.context_for_task`.
+    """
     format_given: bool = False
     """Whether every problem states its answer format."""
 
@@ -129,13 +145,13 @@ class StreamSpec(Part):
                         f"stage {number}: {unknown('task', key, [*TASK_REGISTRY.names(), *self.variants])}"
                     )
                 TASK_REGISTRY.find(self.task_of(key))
-            what = f"stage {number} ({'+'.join(stage.weights)}) has {stage.problems} problems"
+            described = f"stage {number} ({'+'.join(stage.weights)}) has {stage.problems} problems"
             if stage.problems <= self.jitter:
-                raise ValueError(f"{what}, no more than the jitter of {self.jitter}: it could be empty")
+                raise ValueError(f"{described}, no more than the jitter of {self.jitter}: it could be empty")
             if stage.blend > stage.problems - self.jitter:
-                raise ValueError(f"{what}, with a jitter of {self.jitter} too few for a blend over {stage.blend}")
+                raise ValueError(f"{described}, with a jitter of {self.jitter} too few for a blend over {stage.blend}")
         if self.cycles == 1 and self.stages[-1].blend:
-            raise ValueError("the last stage has none after it to blend into")
+            raise ValueError("the last stage has no stage after it to blend into")
         if unused := set(self.variants) - {key for stage in self.stages for key in stage.weights}:
             raise ValueError(f"no stage has the variant {', '.join(sorted(unused))}")
         return self
@@ -146,25 +162,26 @@ class StreamSpec(Part):
         return list(dict.fromkeys(self.task_of(key) for stage in self.stages for key in stage.weights))
 
     def task_of(self, key: str) -> str:
-        """The name of the task behind a key."""
+        """Return the name of the task behind a key."""
         return self.variants[key].task if key in self.variants else key
 
 
 def stream_files() -> dict[str, Path]:
-    """The shipped streams by name."""
+    """Return the files of the shipped streams by name."""
     folder = Path(str(resources.files("fst_bench.streams")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def load_spec(name: str) -> StreamSpec:
-    """A shipped stream by name, or a file by path (ends in .yaml). ValueError in one line."""
+    """Return a shipped stream by name, or a file by path (ends in .yaml). Raise ValueError in one line."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else stream_files().get(name)
     if path is None:
         raise ValueError(unknown("stream", name, stream_files(), ".yaml"))
     values = read_yaml(path)
     if (shipped := stream_files().get(values.get("name", ""))) and shipped.resolve() != path.resolve():
         raise ValueError(
-            f"{path}: a stream named {values['name']} is shipped, and runs are named after it: give this one another name"
+            f"{path}: a stream named {values['name']} is shipped, and runs are named after it: "
+            "give this one another name"
         )
     for part in ("stages", "variants"):
         try:
@@ -175,7 +192,7 @@ def load_spec(name: str) -> StreamSpec:
 
 
 def named(value: Any, folder: Path) -> Any:
-    """`value` with the name of the task in place of every .py file, which lies relative to the stream's own."""
+    """Return `value` with every .py file replaced by the name of its task; paths are relative to `folder`."""
     if isinstance(value, str) and value.endswith(".py"):
         return TASK_REGISTRY.find(value, folder).name
     if isinstance(value, dict):
@@ -184,7 +201,7 @@ def named(value: Any, folder: Path) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping. ValueError in one line where the file is missing, broken or something else."""
+    """Return a YAML mapping. Raise ValueError in one line where the file is missing, broken or something else."""
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -205,11 +222,11 @@ class Stage(BaseModel):
     start: int
     end: int
     blend: int
-    """How many of its last problems blend into the next stage; 0 for the last one."""
+    """Number of its last problems that blend into the next stage; 0 for the last one."""
 
 
 def schedule(spec: StreamSpec, seed: int, stage_problems: int | None = None) -> list[Stage]:
-    """A stream's stages for one seed, each of `stage_problems` where that is given, blends in proportion."""
+    """Return a stream's stages for one seed, each of `stage_problems` where that is given, blends in proportion."""
     rng = random.Random(f"{spec.name}@{spec.version}/{seed}")
     stages: list[Stage] = []
     for number, stage in enumerate(spec.stages * spec.cycles, 1):
@@ -224,7 +241,7 @@ def schedule(spec: StreamSpec, seed: int, stage_problems: int | None = None) -> 
 
 
 def shares(spec: StreamSpec, stages: Sequence[Stage], index: int) -> dict[tuple[int, str], float]:
-    """(stage number, key) -> how likely it is that problem `index` comes from it, in the order of the stages. Adds up to 1."""
+    """Return {(stage number, key): probability that problem `index` comes from it}, in the order of the stages."""
     stage = next(stage for stage in stages if stage.start <= index < stage.end)
     ahead = max(0, index + 1 - (stage.end - stage.blend)) / (stage.blend + 1)
     found = {
@@ -240,19 +257,27 @@ def shares(spec: StreamSpec, stages: Sequence[Stage], index: int) -> dict[tuple[
 
 
 class Stream:
-    """A stream for one seed and one preset's difficulties (task -> knobs), its problems from `data`.
+    """A stream for one seed and one preset's difficulties (task -> parameters), its problems from `data`.
 
-    ValueError in one line for knobs that the tasks don't take, anywhere along a drift, and for stages of one key that end with different
-    difficulties: its held-out set would be ambiguous.
+    Raises ValueError in one line for parameters that the tasks do not have, anywhere along a drift, and for stages of
+    one key that end with different difficulties: its held-out set would be ambiguous.
     """
 
     def __init__(
-        self, spec: StreamSpec, seed: int, difficulty: dict[str, dict[str, Any]], stage_problems: int | None = None, data: str = PROCEDURAL
-    ):  # fmt: skip
-        self.spec, self.seed, self.stages = spec, seed, schedule(spec, seed, stage_problems)
+        self,
+        spec: StreamSpec,
+        seed: int,
+        difficulty: dict[str, dict[str, Any]],
+        stage_problems: int | None = None,
+        data: str = PROCEDURAL,
+    ):
+        self.spec = spec
+        self.seed = seed
+        self.stages = schedule(spec, seed, stage_problems)
         self.total = self.stages[-1].end
         expect(data, spec.tasks)
-        self._difficulty, self._data = difficulty, data
+        self._difficulty = difficulty
+        self._data = data
         self._made: dict[str, Task] = {}
         self._held_out: dict[str, Task] = {}
         for stage in self.stages:
@@ -262,98 +287,102 @@ class Stream:
                 there = self._held_out.setdefault(key, task := self._task(stage, key, stage.end - 1))
                 if there.difficulty != task.difficulty:
                     raise ValueError(
-                        f"stage {stage.number} ends {key} at another difficulty than an earlier stage: make it a variant, with its own name"
+                        f"stage {stage.number} ends {key} at another difficulty than an earlier stage: "
+                        "make it a variant, with its own name"
                     )
 
     def stage_of(self, index: int) -> Stage:
-        """The stage that problem `index` belongs to; in a blend its task may be the next one's."""
+        """Return the stage that problem `index` belongs to; in a blend its task may be the next stage's."""
         return next(stage for stage in self.stages if stage.start <= index < stage.end)
 
     def source(self, index: int) -> tuple[Stage, str]:
-        """The stage and the key that problem `index` comes from: a pure function of (stream, seed, index)."""
+        """Return the stage and the key that problem `index` comes from: a pure function of (stream, seed, index)."""
         likely = shares(self.spec, self.stages, index)
         point = (
             random.Random(f"{self.spec.name}@{self.spec.version}/{self.seed}/{index}").random()
             if len(likely) > 1
             else 0.0
         )
-        for (number, key), share in likely.items():  # noqa: B007  # the last one where rounding leaves a rest
+        for (number, key), share in likely.items():  # noqa: B007  # the last one where rounding leaves a remainder
             point -= share
             if point < 0:
                 break
         return self.stages[number - 1], key
 
     def problem(self, index: int) -> Problem:
-        """Problem number `index` of the stream."""
+        """Return problem number `index` of the stream."""
         return self.verifier_of(index).problem("train", self.seed, index)
 
     def verifier_of(self, index: int) -> Task:
-        """The task that problem `index` is of, at its difficulty."""
+        """Return the task of problem `index`, at its difficulty."""
         return self._task(*self.source(index), index)
 
     def visible(self, index: int) -> dict[str, Any]:
-        """What the stream lets a method know of problem `index` beyond its text: fields of a `ProblemHandle`."""
+        """Return what a method may see of problem `index` beyond its text, as fields of a `ProblemHandle`."""
         boundary = self.stage_of(index).start == index if self.spec.announced else None
         return {"boundary": boundary, "task": self.id_of(self.source(index)[1])}
 
     def id_of(self, key: str) -> str | None:
-        """What a method sees of a key: the same id wherever it comes back, that says nothing of it; None where ids are hidden."""
+        """Return the opaque id of a key for methods, the same wherever it comes back; None where ids are hidden."""
         return f"task {list(self._held_out).index(key) + 1}" if self.spec.task_visible else None
 
     def batch(self, step: int, size: int) -> range:
-        """Indices of the batch of `step` (from 0); shorter at the end of the stream, empty after it."""
+        """Return the indices of the batch of `step` (from 0); fewer at the end of the stream, none after it."""
         return range(min(step * size, self.total), min((step + 1) * size, self.total))
 
     def held_out(self) -> dict[str, Any]:
-        """Key -> the task of its held-out problems, at the difficulty that its stages end with."""
+        """Return key -> the task of its held-out problems, at the difficulty that its stages end with."""
         return dict(self._held_out)
 
     def passed(self) -> list[Task]:
-        """Its tasks at every difficulty that the stream passes through."""
+        """Return its tasks at every difficulty that the stream passes through."""
         return list(self._made.values())
 
     def sources(self) -> dict[str, Any]:
-        """Of each task whose problems are rows of a data set, which rows: source, fingerprint and counts."""
+        """Return source, fingerprint and counts of the rows of each task whose problems come from a data set."""
         return {task.name: task.rows.facts for task in self._held_out.values() if isinstance(task, FromRows)}
 
     def _spec(self, stage: Stage) -> StageSpec:
         return self.spec.stages[(stage.number - 1) % len(self.spec.stages)]
 
     def _task(self, stage: Stage, key: str, index: int) -> Task:
-        """A key's task at the difficulty that it has in a stage at a problem; before the stage, as at its start."""
+        """Return a key's task at its difficulty in a stage at a problem; before the stage, as at its start."""
         spec, name = self._spec(stage), self.spec.task_of(key)
-        knobs = self._difficulty.get(name, {}) | ({"format_given": True} if self.spec.format_given else {})
-        knobs |= (self.spec.variants[key].difficulty if key in self.spec.variants else {}) | spec.difficulty
+        difficulty = self._difficulty.get(name, {}) | ({"format_given": True} if self.spec.format_given else {})
+        difficulty |= (self.spec.variants[key].difficulty if key in self.spec.variants else {}) | spec.difficulty
         last = stage.end - 1 - stage.start
         part = max(0, index - stage.start) / last if last else 1.0
         return self._at(
-            name, knobs | {knob: self._between(name, knobs, knob, ends, part) for knob, ends in spec.drift.items()}
+            name, difficulty | {p: self._between(name, difficulty, p, ends, part) for p, ends in spec.drift.items()}
         )
 
     def _between(
-        self, name: str, knobs: dict[str, Any], knob: str, ends: tuple[Knob, Knob], part: float
+        self, name: str, difficulty: dict[str, Any], parameter: str, ends: tuple[DriftEnd, DriftEnd], part: float
     ) -> int | float:
-        """A drifting knob's value `part` of the way from one end to the other."""
-        usual = self._at(name, knobs).difficulty if None in ends else None
-        first, last = (getattr(usual, knob, None) if end is None else end for end in ends)
+        """Return the value of a drifting parameter, `part` of the way from one end to the other."""
+        usual = self._at(name, difficulty).difficulty if None in ends else None
+        first, last = (getattr(usual, parameter, None) if end is None else end for end in ends)
         if (
             isinstance(first, bool)
             or isinstance(last, bool)
             or not isinstance(first, int | float)
             or not isinstance(last, int | float)
         ):
-            raise ValueError(f"{knob} of {name} is no number, and cannot drift")
+            raise ValueError(f"{parameter} of {name} is not a number, and cannot drift")
         value = first + (last - first) * part
         return round(value) if isinstance(first, int) and isinstance(last, int) else value
 
-    def _at(self, name: str, knobs: dict[str, Any]) -> Task:
-        written = json.dumps([name, knobs], sort_keys=True, default=str)
+    def _at(self, name: str, difficulty: dict[str, Any]) -> Task:
+        written = json.dumps([name, difficulty], sort_keys=True, default=str)
         if written not in self._made:
-            self._made[written] = task_from(self._data, name, knobs)
+            self._made[written] = task_from(self._data, name, difficulty)
         return self._made[written]
 
     def ends(self, batch: int) -> list[int]:
-        """The step after which each stage has ended. ValueError where two end in one batch: they could not be told apart."""
+        """Return the step after which each stage has ended.
+
+        Raise ValueError where two end in one batch: evaluation could not separate them.
+        """
         ends = [math.ceil(stage.end / batch) for stage in self.stages]
         if len(set(ends)) < len(ends):
             raise ValueError(

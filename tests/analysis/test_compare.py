@@ -1,4 +1,7 @@
-"""Tables over seeds, from run directories written by hand, against intervals worked out by hand; what does not belong together."""
+"""Tables over seeds, from run directories written by hand, against intervals worked out by hand.
+
+Runs that do not belong together are refused.
+"""
 
 import csv
 import io
@@ -10,15 +13,11 @@ import pytest
 from rich.console import Console
 from written import write_run
 
-from fst_bench.analysis import interval, latex, load, markdown, spreadsheet, tables, terminal, write_page
+from fst_bench.analysis import latex, load, markdown, spreadsheet, tables, terminal, write_page
 from fst_bench.analysis.tables import Cell
+from fst_bench.harness.collection import collect
 from fst_bench.leaderboard.submit import submit
-
-
-def test_the_interval_by_hand() -> None:
-    # mean 3, standard deviation sqrt(2.5), t(.975, 4) = 2.7764: 2.7764 * sqrt(2.5) / sqrt(5) = 1.9632
-    assert interval([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx((3.0, 1.9632), abs=1e-4)
-    assert interval([0.5])[0] == 0.5 and math.isnan(interval([0.5])[1])
+from fst_bench.metrics import Estimate
 
 
 def set_end(run: Path, accuracy: float) -> None:
@@ -32,46 +31,48 @@ def test_means_and_differences_paired_by_seed(tmp_path: Path) -> None:
     for seed, (rl, fst) in enumerate([(0.5, 0.7), (0.6, 0.81), (0.4, 0.59)]):
         set_end(write_run(tmp_path, "rl", seed, noise=0), rl)
         set_end(write_run(tmp_path, "fst", seed, noise=0), fst)
-    set_end(
-        write_run(tmp_path, "fst", 9, noise=0), 0.0
-    )  # a seed that rl does not have counts in the mean, not in the difference
+    # a seed that rl does not have counts in the mean, not in the difference
+    set_end(write_run(tmp_path, "fst", 9, noise=0), 0.0)
     learning = tables(load([tmp_path]))[0]
-    assert learning.title == "Learning" and learning.columns == ["1 math", "stages' ends", "within stages"]
+    assert learning.title == "Learning" and learning.columns == ["1 math", "end-of-stage accuracy", "online accuracy"]
     rl, fst = learning.rows
     assert (rl.label, rl.seeds, fst.label, fst.seeds) == ("rl", 3, "fst", 4)
     # .5 .6 .4: standard deviation .1, t(.975, 2) = 4.3027: +- .2484
-    assert (rl.cells[0].value, rl.cells[0].low, rl.cells[0].high) == pytest.approx(
-        (0.5, 0.5 - 0.2484, 0.5 + 0.2484), abs=1e-4
-    )
-    assert fst.cells[0].value == pytest.approx(2.1 / 4)
+    found = rl.cells[0].estimate
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - 0.2484, 0.5 + 0.2484), abs=1e-4)
+    assert fst.cells[0].estimate.value == pytest.approx(2.1 / 4)
     # the differences .20 .21 .19: mean .20, standard deviation .01: +- .0248
     (difference,) = learning.differences
     cell = difference.cells[0]
-    assert difference.seeds == 3 and (cell.value, cell.low, cell.high) == pytest.approx((0.2, 0.1752, 0.2248), abs=1e-4)
+    found = cell.estimate
+    assert difference.seeds == 3
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.1752, 0.2248), abs=1e-4)
     assert cell.clear and str(cell) == "+0.20 ± 0.02"
     assert "| fst | 3 | **+0.20 ± 0.02** |" in markdown(learning)
 
 
 def test_a_cell_in_words() -> None:
-    assert str(Cell(math.nan)) == "–" and str(Cell(0.5)) == "0.50"
-    assert str(Cell(2.0, 1.5, 3.5)) == "2.00 (1.50 to 3.50)" and str(Cell(1234.5, 1000.0, 1469.0, digits=0)) == "1,234"
-    assert str(Cell(0.75, mark="<")) == "<0.75"
-    assert not Cell(0.1, -0.1, 0.3, difference=True).clear and not Cell(0.1, 0.05, 0.15).clear
-    assert Cell(-0.1, -0.2, -0.05, difference=True).clear
+    assert str(Cell(Estimate(math.nan))) == "–" and str(Cell(Estimate(0.5))) == "0.50"
+    assert str(Cell(Estimate(2.0, 1.5, 3.5))) == "2.00 (1.50 to 3.50)"
+    assert str(Cell(Estimate(1234.5, 1000.0, 1469.0), digits=0)) == "1,234"
+    assert str(Cell(Estimate(0.75), mark="<")) == "<0.75"
+    assert not Cell(Estimate(0.1, -0.1, 0.3), difference=True).clear
+    assert not Cell(Estimate(0.1, 0.05, 0.15)).clear
+    assert Cell(Estimate(-0.1, -0.2, -0.05), difference=True).clear
 
 
 def test_transfer_is_shown_where_there_are_stages(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path, "rl", seed, tasks=("math", "hover"), length=160)
     learning, remembering, spending = tables(load([tmp_path]))
-    assert learning.columns == ["1 math", "2 hover", "stages' ends", "within stages"]
-    assert remembering.columns == ["end, own prompt", "end, weights only", "anytime", "bwt", "forgetting", "fwt"]
+    assert learning.columns == ["1 math", "2 hover", "end-of-stage accuracy", "online accuracy"]
+    assert remembering.columns == ["end, own prompt", "end, seed prompt", "anytime", "bwt", "forgetting", "fwt"]
     values = dict(zip(remembering.columns, remembering.rows[0].cells, strict=True))
-    assert values["bwt"].value == pytest.approx(-0.1) and values["anytime"].value == 0.5
+    assert values["bwt"].estimate.value == pytest.approx(-0.1) and values["anytime"].estimate.value == 0.5
     spent = dict(zip(spending.columns, spending.rows[0].cells, strict=True))
-    assert spent["seconds"].value == 3.0 and spent["rollouts"].value == pytest.approx(
-        8 * (320 + 352) / 2
-    )  # seed 1 has 16 more problems a stage
+    assert spent["seconds"].estimate.value == 3.0
+    # seed 1 has 16 more problems a stage
+    assert spent["rollouts"].estimate.value == pytest.approx(8 * (320 + 352) / 2)
 
 
 def test_dollars_are_shown_where_some_were_spent_or_may_have_been(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_every_format_has_every_number(tmp_path: Path) -> None:
         console.print(terminal(table))
         texts = (
             markdown(table),
-            latex(table).replace(r" $\pm$ ", " ± ").replace("--", "–").replace("$<$", "<"),
+            latex(table).replace(r"$\pm$", "±").replace("--", "–").replace(r"\textless{}", "<"),
             console.export_text(),
         )
         for row in (*table.rows, *table.differences):
@@ -124,7 +125,8 @@ def test_every_format_has_every_number(tmp_path: Path) -> None:
         for r in rows
         if r["table"] == "Learning" and r["kind"] == "mean" and r["method"] == "fst" and r["column"] == "1 math"
     ]
-    assert float(mine[0]["value"]) == made[0].rows[[r.label for r in made[0].rows].index("fst")].cells[0].value
+    (row,) = [row for row in made[0].rows if row.label == "fst"]
+    assert float(mine[0]["value"]) == row.cells[0].estimate.value
     for text in map(latex, made):
         assert text.count(r"\begin{table}") == 1 and text.count(r"\toprule") == 1
         body = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
@@ -158,7 +160,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
             load([tmp_path / "a", tmp_path / name])
     with pytest.raises(ValueError, match=r"stream single-hover@1, .* one stream at a time"):
         load([tmp_path / "a", tmp_path / "b"])
-    write_run(tmp_path / "i", "fst", 0, change={"slow": {"cap": 2.0}})
+    write_run(tmp_path / "i", "fst", 0, change={"slow": {"ratio_clip_max": 2.0}})
     assert [run.method for run in load([tmp_path / "a", tmp_path / "i"])] == ["rl", "fst"]
     with pytest.raises(ValueError, match="no finished run"):
         load([tmp_path / "d"])
@@ -184,7 +186,7 @@ def test_a_method_under_several_settings_is_several_rows(tmp_path: Path) -> None
                 tmp_path / f"cap-{cap}",
                 "fst",
                 seed,
-                change={"slow": {"cap": cap, "group": 8}, "settings": {"share": cap / 10}},
+                change={"slow": {"ratio_clip_max": cap, "group_size": 8}, "settings": {"share": cap / 10}},
             )
         write_run(tmp_path, "rl", seed)
     runs = load([tmp_path])
@@ -197,6 +199,38 @@ def test_a_method_under_several_settings_is_several_rows(tmp_path: Path) -> None
     assert all(name in page for name in ours)
     with pytest.raises(ValueError, match="a submission is one method's, these runs are of"):
         submit([tmp_path / "cap-2.0", tmp_path / "cap-5.0"], "n", "o", "open", "", tmp_path / "n.zip")
+
+
+def test_a_run_that_is_not_finished_is_left_out(tmp_path: Path) -> None:
+    path = write_run(tmp_path, "rl", 0)
+    (write_run(tmp_path, "fst", 0) / "manifest.json").unlink()  # killed after its metrics were written
+    assert [run.path for run in load([tmp_path])] == [path]
+
+
+def test_a_run_with_the_old_name_of_a_setting_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, "rl", 0, change={"slow": {"cap": 5.0}})
+    with pytest.raises(ValueError, match=r"tiny-s0-000000: slow\.cap is now slow\.ratio_clip_max"):
+        load([tmp_path])
+
+
+def test_committed_runs_are_read_as_their_directories_are(tmp_path: Path) -> None:
+    for method in ("base", "rl", "fst"):
+        for seed in range(2):
+            write_run(tmp_path, method, seed, tasks=("math", "hover"), length=160, probes=method == "fst")
+    runs = load([tmp_path])
+    for run in runs:
+        (run.path / "env.json").write_text("{}")
+    committed = tmp_path / "committed" / "several@1"
+    collect([(f"{run.method}/{run.path.name}", run) for run in runs], committed, ["channels"])
+    found = load([committed])
+    assert [(run.method, run.seed) for run in found] == [(run.method, run.seed) for run in runs]
+    assert spreadsheet(tables(found)) == spreadsheet(tables(runs))
+    for one, other in zip(found, runs, strict=True):
+        assert one.evals.equals(other.evals) and one.probe("channels").equals(other.probe("channels"))
+        assert one.steps.to_dict("records") == other.steps.to_dict("records")
+    assert [run.seed for run in load([committed / "rl"])] == [0, 1]
+    with pytest.raises(ValueError, match=r"no finished run in .*gepa"):
+        load([committed / "gepa"])
 
 
 def test_runs_of_a_probe_are_no_runs_of_the_sweep(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from written import write_run
 
-from fst_bench.cli import main
 from fst_bench.analysis import load
 from fst_bench.analysis.figures import draw, look
+from fst_bench.cli import main
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,11 @@ import pytest
 from markupsafe import escape
 from written import write_run
 
+from fst_bench.analysis.paper.claims import Claim, claims, judged
+from fst_bench.analysis.paper.experiments import probes_of, runs_of
+from fst_bench.analysis.paper.page import markdown
 from fst_bench.cli import main
 from fst_bench.metrics import Estimate
-from fst_bench.analysis.paper import Claim, claims, judged, markdown, probes_of, runs_of
 
 SINGLE = ("codeio", "math", "hover", "physics", "star-graph")
 
@@ -38,11 +40,11 @@ def test_what_the_paper_says_is_found_where_it_is_so(tmp_path: Path) -> None:
     testable = [c for c in made if c.verdict != "not testable"]
     assert {c.verdict for c in testable} == {"reproduced"}, [c for c in testable if c.verdict != "reproduced"]
     assert verdicts["FST-distill", "hover"] == "not testable"  # it has not run
-    assert {c.topic for c in testable} >= {
-        "Samples", "Prompts alone", "Average of three", "Drift", "Channels", "Out of domain", "Plasticity", "Continual", "Star-graph",
-    }  # fmt: skip
+    topics = "Samples,Prompts alone,Average of three,Drift,Channels,Out of domain,Plasticity,Continual,Star-graph"
+    assert {c.topic for c in testable} >= set(topics.split(","))
     samples = next(c for c in made if c.topic == "Samples")
-    # rl at 640: .05 + .75 * 640^2 / (640^2 + 400^2) = .589; fst is there at x: .8 x^2 / (x^2 + 150^2) = .539, x = 216, first evaluated at 240: 640 / 240
+    # rl at 640: .05 + .75 * 640^2 / (640^2 + 400^2) = .589
+    # fst is there at x: .8 x^2 / (x^2 + 150^2) = .539, x = 216, first evaluated at 240: 640 / 240
     assert samples.ours.startswith("2.7 x (")
 
     assert main(["paper", "--no-run", "--out", str(tmp_path), "--page", str(tmp_path / "page")]) == 0
@@ -79,15 +81,14 @@ def test_one_line_decides() -> None:
     assert judged("t", "c", "p", Estimate(-0.1, -0.2, -0.05), "o").note == "our interval lies on the other side"
 
 
-def test_the_probes_that_are_owed(tmp_path: Path) -> None:
+def test_the_probes_that_are_to_run(tmp_path: Path) -> None:
     write_all(tmp_path, {}, seeds=2, probes=False)
-    owed = list(probes_of(tmp_path, [0]))
-    assert (
-        len(owed) == 3 * 1 + 3 * 2 + 2 * 2 + 2
-    )  # channels of fst, ood and plasticity of rl and fst, forgetting of both
-    assert {command[0] for command in owed} == {"channels", "ood", "plasticity", "forgetting"}
-    assert all(json.loads((Path(c[1]) / "config.json").read_text())["seed"] == 0 for c in owed)
-    assert all(c[2:] == (["--task", "hover"] if c[0] == "plasticity" else []) for c in owed)
+    expected = list(probes_of(tmp_path, [0]))
+    # channels of fst, ood and plasticity of rl and fst, forgetting of both
+    assert len(expected) == 3 * 1 + 3 * 2 + 2 * 2 + 2
+    assert {command[0] for command in expected} == {"channels", "ood", "plasticity", "forgetting"}
+    assert all(json.loads((Path(c[1]) / "config.json").read_text())["seed"] == 0 for c in expected)
+    assert all(c[2:] == (["--task", "hover"] if c[0] == "plasticity" else []) for c in expected)
 
 
 def test_naive_distillation_is_judged_where_it_has_run(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Runs written by hand in the harness's own format, with curves that are known: sigmoids, noise of the size that 64 problems have."""
+"""Runs written by hand in the harness's own format, with known curves: sigmoids, and noise as of 64 problems."""
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,31 @@ EVALUATION = {"interval": 40, "small": 64, "boundary": 192}
 
 
 def write_run(
-    out: Path, method: str, seed: int, *, tasks: tuple[str, ...] = ("math",), length: int = 960, every: int = 40, noise: float = 0.02,
-    change: dict[str, Any] | None = None, probes: bool = False, fetch: int = 1, shape: str | None = None, name: str = "several",
-) -> Path:  # fmt: skip
-    """A finished run on a stream of `tasks`; `change` replaces settings, `shape` is the method whose curve it has, `fetch` how many problems it looks ahead."""
-    dice = random.Random(f"{method}{seed}")
+    out: Path,
+    method: str,
+    seed: int,
+    *,
+    tasks: tuple[str, ...] = ("math",),
+    length: int = 960,
+    every: int = 40,
+    noise: float = 0.02,
+    change: dict[str, Any] | None = None,
+    probes: bool = False,
+    fetch: int = 1,
+    shape: str | None = None,
+    name: str = "several",
+) -> Path:
+    """Write a finished run on a stream of `tasks`.
+
+    `change` replaces settings, `shape` is the method whose curve it has, `fetch` how many problems it looks ahead.
+    """
+    rng = random.Random(f"{method}{seed}")
     name = f"single-{tasks[0]}" if len(tasks) == 1 else name
     path = out / f"{name}@1" / method / f"tiny-s{seed}-000000"
     path.mkdir(parents=True)
     jitter = 0 if len(tasks) == 1 else 16 * (seed % 3)
     stages = [
-        {"stage": i + 1, "task": t, "start": i * (length + jitter), "end": (i + 1) * (length + jitter)}
+        {"stage": i + 1, "tasks": [t], "start": i * (length + jitter), "end": (i + 1) * (length + jitter)}
         for i, t in enumerate(tasks)
     ]
     settings = {
@@ -40,7 +55,7 @@ def write_run(
         "seed_prompt": "Solve.",
         "init": None,
     }
-    settings |= {"difficulty": {}, "evaluation": EVALUATION, "slow": {"cap": 5.0}} | (change or {})
+    settings |= {"difficulty": {}, "evaluation": EVALUATION, "slow": {"ratio_clip_max": 5.0}} | (change or {})
     config = {
         "stream": name,
         "stream_version": 1,
@@ -60,24 +75,46 @@ def write_run(
             level = 0.05 + (top - 0.05) * (into**2 / (into**2 + half**2) if into else 0.0)
             for mode in ("system", "seed"):
                 accuracy = min(
-                    1.0, max(0.0, level * (1.0 if mode == "system" else 0.8) + (dice.gauss(0, noise) if noise else 0.0))
+                    1.0, max(0.0, level * (1.0 if mode == "system" else 0.8) + (rng.gauss(0, noise) if noise else 0.0))
                 )
-                rows.append({"step": seen // 8, "stage": number, "boundary": bool(ended) or seen == 0, "task": stage["task"], "prompt_mode": mode,
-                             "problems": seen, "fetched": min(total, -(-seen // fetch) * fetch), "rollouts": rollouts * seen, "tokens": 30 * rollouts * seen, "accuracy": accuracy,
-                             "kl": kl * accuracy, "kl_per_answer": 30 * kl * accuracy, "n_problems": 192 if ended or not seen else 64})  # fmt: skip
+                rows.append(
+                    {
+                        "step": seen // 8,
+                        "stage": number,
+                        "boundary": bool(ended) or seen == 0,
+                        "task": stage["tasks"][0],
+                        "prompt_mode": mode,
+                        "problems": seen,
+                        "fetched": min(total, math.ceil(seen / fetch) * fetch),
+                        "rollouts": rollouts * seen,
+                        "tokens": 30 * rollouts * seen,
+                        "accuracy": accuracy,
+                        "kl": kl * accuracy,
+                        "kl_per_answer": 30 * kl * accuracy,
+                        "tokens_per_answer": 30.0,
+                        "n_problems": 192 if ended or not seen else 64,
+                        "n_samples": 1,
+                        "context": "Solve.",
+                    }
+                )
     cells = {(r["stage"], r["task"], r["prompt_mode"]): r for r in rows if r["boundary"]}
-    ends = [
-        {"stage": s["stage"], "task": s["task"], "within": 0.5 * cells[s["stage"], s["task"], "system"]["accuracy"],
-         "end": {m: cells[s["stage"], s["task"], m]["accuracy"] for m in ("system", "seed")}, "kl": {"system": cells[s["stage"], s["task"], "system"]["kl"]}}
-        for s in stages
-    ]  # fmt: skip
+    ends = []
+    for number, task in enumerate(tasks, 1):
+        own = {mode: cells[number, task, mode] for mode in ("system", "seed")}
+        ends.append(
+            {
+                "stage": number,
+                "tasks": [task],
+                "online": 0.5 * own["system"]["accuracy"],
+                "end": {mode: row["accuracy"] for mode, row in own.items()},
+                "kl": {"system": own["system"]["kl"]},
+            }
+        )
     final = {m: sum(cells[len(stages), t, m]["accuracy"] for t in tasks) / len(tasks) for m in ("system", "seed")}
-    told = (
-        {"anytime": 0.5, "bwt": -0.1, "forgetting": 0.1, "fwt": 0.0}
-        if len(tasks) > 1
-        else {"anytime": 0.5, "bwt": None, "forgetting": None, "fwt": None}
-    )
-    metrics = {"stages": ends, "final_average": final, "transfer": {"system": told}}
+    several = {"anytime": 0.5, "bwt": -0.1, "forgetting": 0.1, "fwt": 0.0}
+    alone = {"anytime": 0.5, "bwt": None, "forgetting": None, "fwt": None}
+    transfer = {"system": several if len(tasks) > 1 else alone}
+    metrics = {"stages": ends, "final_average": final, "transfer": transfer}
     ledger = {
         "rollouts": {"train": rollouts * total},
         "sampled_tokens": 30 * rollouts * total,
@@ -92,33 +129,56 @@ def write_run(
         (path / f"{file}.json").write_text(json.dumps(value))
     lines(path / "evals.jsonl", rows)
     if rollouts >= 8:
-        lines(path / "events.jsonl", [
-            {"kind": "step", "step": i, "stage": 1, "problems": 8 * i, "reward": min(1.0, 0.1 + i / 100), "gradient_norm": 1 / i} for i in range(1, total // 8 + 1)
-        ])  # fmt: skip
+        step = {"kind": "step", "stage": 1, "seconds": 1.0}
+        trained = [
+            step | {"step": i, "problems": 8 * i, "reward": min(1.0, 0.1 + i / 100), "gradient_norm": 1 / i}
+            for i in range(1, total // 8 + 1)
+        ]
+        lines(path / "events.jsonl", trained)
     if probes:
-        write_probes(path, dice, len(stages), tasks, top)
+        write_probes(path, rng, len(stages), tasks, top)
     return path
 
 
-def write_probes(path: Path, dice: random.Random, stages: int, tasks: tuple[str, ...], top: float) -> None:
+def write_probes(path: Path, rng: random.Random, stages: int, tasks: tuple[str, ...], top: float) -> None:
     folder = path / "probes"
     folder.mkdir()
     level = {("base", "seed"): 0.05, ("base", "evolved"): 0.4, ("trained", "seed"): 0.2, ("trained", "evolved"): top}
-    lines(folder / "channels.jsonl", [
-        {"key": {"stage": i + 1, "task": t, "weights": w, "prompt": p, "n": 192}, "accuracy": a + dice.gauss(0, 0.02)}
-        for i, t in enumerate(tasks) for (w, p), a in level.items()
-    ])  # fmt: skip
-    lines(folder / "plasticity.jsonl", [
-        {"key": {"task": "hover", "stage": i, "problems": 400}, "start": 0.05, "final": 0.7 - 0.4 * i * (1 - top), "area": 0.4} for i in range(stages + 1)
-    ])  # fmt: skip
-    lines(folder / "ood.jsonl", [
-        {"key": {"task": t, "difficulty": {}, "weights": w, "n": 192}, "accuracy": 0.3 + (0.1 * top if w == "trained" else 0) + dice.gauss(0, 0.01)}
-        for t in ("physics", "star-graph") for w in ("base", "trained")
-    ])  # fmt: skip
-    lines(folder / "forgetting.jsonl", [
-        {"key": {"task": t, "weights": w, "n": None}, "metric": "acc", "documents": 50, "scores": [float(dice.random() < (0.9 if w == "base" else 0.8)) for _ in range(50)]}
-        for t in ("fst_copy", "fst_add") for w in ("base", "trained")
-    ])  # fmt: skip
+    channels = [
+        {"key": {"stage": i + 1, "task": t, "weights": w, "prompt": p, "n": 192}, "accuracy": a + rng.gauss(0, 0.02)}
+        for i, t in enumerate(tasks)
+        for (w, p), a in level.items()
+    ]
+    plasticity = [
+        {
+            "key": {"task": "hover", "stage": i, "problems": 400},
+            "start": 0.05,
+            "final": 0.7 - 0.4 * i * (1 - top),
+            "area": 0.4,
+        }
+        for i in range(stages + 1)
+    ]
+    ood = [
+        {
+            "key": {"task": t, "difficulty": {}, "weights": w, "n": 192},
+            "accuracy": 0.3 + (0.1 * top if w == "trained" else 0) + rng.gauss(0, 0.01),
+        }
+        for t in ("physics", "star-graph")
+        for w in ("base", "trained")
+    ]
+    forgetting = [
+        {
+            "key": {"task": t, "weights": w, "n": None},
+            "metric": "acc",
+            "documents": 50,
+            "scores": [float(rng.random() < (0.9 if w == "base" else 0.8)) for _ in range(50)],
+        }
+        for t in ("fst_copy", "fst_add")
+        for w in ("base", "trained")
+    ]
+    rows = {"channels": channels, "plasticity": plasticity, "ood": ood, "forgetting": forgetting}
+    for name, own in rows.items():
+        lines(folder / f"{name}.jsonl", own)
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:

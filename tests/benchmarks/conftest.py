@@ -1,4 +1,4 @@
-"""What a committed benchmark result says of the machine: what matters for speed, no host name."""
+"""The machine in a committed benchmark result: what matters for speed, no host name."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Speed and memory of learning on one thread: answers that share their prompt, and log-probabilities without all logits.
+"""Speed and memory of learning on one thread: answers that share their prompt, log-probabilities without all logits.
 
 make benchmark
 """
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import timeit
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,22 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from fst_bench.policy import PolicySettings, load_policy
 from fst_bench.core.types import Sample
+from fst_bench.policy import PolicySettings, load_policy
 from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.slow.losses import cispo
 
 MEMORY = Path(__file__).parents[1] / "policy" / "logprob_memory.py"
 SMOLLM2: dict[str, Any] = {
-    "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
-    "tie_word_embeddings": True, "max_position_embeddings": 2048,
-}  # fmt: skip
+    "vocab_size": 49_152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 2048,
+}
 """The shape of SmolLM2-135M; its weights are random here, which changes no operation."""
 
 
@@ -36,7 +43,7 @@ def one_thread() -> Iterator[None]:
 
 
 def rollouts(problems: int, group: int, prompt: int, answers: tuple[int, int]) -> list[Sample]:
-    """Random tokens; answers of lengths between the two, evenly spread."""
+    """Return samples of random tokens; `answers` are the lengths of the shortest and the longest, evenly spread."""
     generator = torch.Generator().manual_seed(0)
 
     def tokens(n: int) -> list[int]:
@@ -69,27 +76,20 @@ def test_an_update_whose_answers_share_their_prompt(
     benchmark: Any, tmp_path: Path, name: str, work: tuple[int, int, int, tuple[int, int]]
 ) -> None:
     policy, samples = model_of(name, tmp_path), rollouts(*work)
-    rows = (
-        samples,
-        [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)],
-        [[0.001] * s.sampled for s in samples],
-        cispo,
-    )
+    advantages = [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)]
+    update = partial(policy.update, samples, advantages, [[0.001] * s.sampled for s in samples], cispo)
     policy.scorer.shared = False
-    separate = min(timeit.repeat(lambda: policy.update(*rows), number=1, repeat=2))
+    separate = min(timeit.repeat(update, number=1, repeat=2))
     policy.scorer.shared = True
-    benchmark.pedantic(policy.update, args=rows, rounds=3, warmup_rounds=1)
+    benchmark.pedantic(update, rounds=3, warmup_rounds=1)
     benchmark.extra_info |= {"separate_seconds": separate, "ratio": separate / benchmark.stats.stats.min}
 
 
 @pytest.mark.parametrize("how", ["chunked", "whole"])
 def test_memory_of_log_probabilities(benchmark: Any, how: str) -> None:
     def peak() -> float:
-        return float(
-            subprocess.run(
-                [sys.executable, str(MEMORY), "8192", how], capture_output=True, text=True, check=True
-            ).stdout
-        )
+        command = [sys.executable, str(MEMORY), "8192", how]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     gb = benchmark.pedantic(peak, rounds=1)
     benchmark.extra_info |= {"peak_gb": gb, "tokens": 8192, "vocabulary": 151_936}

@@ -3,7 +3,7 @@
     make benchmark
 
 Both sides answer the same 16 problems with 8 rollouts of exactly 60 tokens (no end token counts), from the same
-weights. What was measured last is in results/benchmarks/.
+weights. The last measurement is in results/benchmarks/.
 """
 
 import json
@@ -18,18 +18,16 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from fst_bench.harness.config import load_preset
-from fst_bench.core.types import ProblemHandle, Rollout
-from fst_bench.method.lab import conversation
-from fst_bench.policy.models import model_folder
+from fst_bench.core.types import ProblemHandle, Rollout, Sample, SampleRequest, Score
 from fst_bench.embedded.card import FORMAT, STRATEGY
-from fst_bench.core.types import SampleRequest, Sample
-from fst_bench.policy import PolicySettings, load_policy
-from fst_bench.policy.torch.backend import TorchPolicy
+from fst_bench.harness.config import load_preset
+from fst_bench.method.lab import conversation
 from fst_bench.method.settings import SlowSettings
+from fst_bench.policy import PolicySettings, load_policy
+from fst_bench.policy.models import model_folder
+from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.slow import learn
 from fst_bench.tasks import load_task
-from fst_bench.core.types import Score
 
 PROBLEMS, GENERATIONS, TOKENS = 16, 8, 60
 TRL = Path(__file__).parents[2] / ".venv-trl/bin/python"
@@ -67,14 +65,14 @@ def test_sampling_against_generate(benchmark: Any, policy: TorchPolicy, prompts:
     )
     policy.tokenizer.padding_side = "left"
     encoded = policy.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-    wanted = GenerationConfig(
+    settings = GenerationConfig(
         do_sample=True, top_k=0, num_return_sequences=each, max_new_tokens=TOKENS, min_new_tokens=TOKENS, pad_token_id=0
     )
 
     def generate() -> float:
         start = time.perf_counter()
         with torch.no_grad():
-            policy.model.generate(**encoded, generation_config=wanted)
+            policy.model.generate(**encoded, generation_config=settings)
         return time.perf_counter() - start
 
     theirs = sorted(generate() for _ in range(3))[1]
@@ -89,7 +87,7 @@ def test_sampling_against_generate(benchmark: Any, policy: TorchPolicy, prompts:
 
 
 def step(policy: TorchPolicy) -> dict[str, float]:
-    """One RL step without a run around it; the reward is a hash, as on TRL's side."""
+    """Take one RL step without a run around it, and return its seconds; the reward is a hash, as on TRL's side."""
     start = time.perf_counter()
     handles = [ProblemHandle(i, c[-1]["content"]) for i, c in enumerate(conversations(PROBLEMS))]
     groups = [
@@ -97,7 +95,7 @@ def step(policy: TorchPolicy) -> dict[str, float]:
         for h, group in zip(handles, sample(policy, PROBLEMS, GENERATIONS), strict=True)
     ]
     sampled = time.perf_counter() - start
-    learn(Direct(policy), groups, SlowSettings(group=GENERATIONS, updates=1))
+    learn(Direct(policy), groups, SlowSettings(group_size=GENERATIONS, num_minibatches=1))
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "sample": sampled, "update": seconds - sampled}
 

@@ -1,9 +1,11 @@
 """One job for the benchmark's TRL environment: seconds of GRPOTrainer's steps, as one line of JSON on stdout.
 
-    .venv-trl/bin/python tests/benchmarks/trl_step.py '{"model": ..., "prompts": [...], "generations": 8, "tokens": 60, "steps": 4}'
+    .venv-trl/bin/python tests/benchmarks/trl_step.py \
+        '{"model": ..., "prompts": [...], "generations": 8, "tokens": 60, "steps": 4}'
 
-With "device": "cuda", and then "positions" (the longest prompt with its answer) and "rows" (answers in one pass), it samples by vLLM in its own
-process. It imports nothing of fst-bench: TRL is installed in its own environment and is not a dependency.
+With "device": "cuda", and then "max_model_len" (the longest prompt with its answer) and "answers" (in one pass), it
+samples by vLLM in its own process. It imports nothing of fst-bench: TRL is installed in its own environment and is not
+a dependency.
 """
 
 import json
@@ -49,7 +51,7 @@ def reward(completions: Any, **kwargs: Any) -> list[float]:
 
 
 batch = len(job["prompts"]) * job["generations"]
-rows = job["rows"] if cuda else batch
+answers = job["answers"] if cuda else batch
 own: dict[str, Any] = {
     "use_cpu": True,
     "bf16": False,
@@ -58,14 +60,30 @@ own: dict[str, Any] = {
 }
 if cuda:
     own = {
-        "use_vllm": True, "vllm_mode": "colocate", "vllm_max_model_length": job["positions"], "generation_kwargs": {"ignore_eos": True},
-        "bf16": True, "gradient_checkpointing": True, "gradient_accumulation_steps": batch // rows,
-    }  # fmt: skip
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_max_model_length": job["max_model_len"],
+        "generation_kwargs": {"ignore_eos": True},
+        "bf16": True,
+        "gradient_checkpointing": True,
+        "gradient_accumulation_steps": batch // answers,
+    }
 settings = GRPOConfig(
-    output_dir="/tmp/fst-bench-trl", report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
-    per_device_train_batch_size=rows, num_generations=job["generations"], max_completion_length=job["tokens"], max_steps=job["steps"],
-    loss_type="cispo", beta=0.0, learning_rate=1e-5, seed=0, **own,
-)  # fmt: skip
+    output_dir="/tmp/fst-bench-trl",
+    report_to="none",
+    save_strategy="no",
+    logging_strategy="no",
+    disable_tqdm=True,
+    per_device_train_batch_size=answers,
+    num_generations=job["generations"],
+    max_completion_length=job["tokens"],
+    max_steps=job["steps"],
+    loss_type="cispo",
+    beta=0.0,
+    learning_rate=1e-5,
+    seed=0,
+    **own,
+)
 trainer = Timed(
     model=job["model"],
     reward_funcs=reward,

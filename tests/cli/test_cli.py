@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import fst_bench
 from fst_bench.cli import main
 from fst_bench.harness.store import Store
 from fst_bench.tasks.stream import stream_files
@@ -40,7 +41,7 @@ def test_bad_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
         (["run", "--stream", str(tmp_path / "none.yaml"), "--method", "fst"], "No such file"),
         (["run", "--stream", "continual-4", "--method", "fts"], "did you mean fst? There are base, fst, fst-archive"),
         ([*RUN, "--set", "difficulty.math.operations=0"], "operations"),
-        ([*RUN, "--set", "cap"], "key=value"),
+        ([*RUN, "--set", "batch"], "key=value"),
         (
             ["run", "--stream", "continual-4", "--method", "rl", "--preset", "smoke", "--set", "stage_problems=1"],
             "ends of two stages",
@@ -48,9 +49,9 @@ def test_bad_arguments(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
         ([*RUN, "--set", "seed=x"], "seed"),
         ([*RUN, "--out", str(tmp_path / "file")], "cannot write"),
         ([*RUN, "--model", str(tmp_path)], "the folder has no config.json"),
-        (["resume", str(tmp_path)], "is no run"),
-        (["report", str(tmp_path)], "is no run"),
-        (["validate", "run", str(tmp_path)], "is no run"),
+        (["resume", str(tmp_path)], "is not a run"),
+        (["report", str(tmp_path)], "is not a run"),
+        (["validate", "run", str(tmp_path)], "is not a run"),
         (["show", "method", "rll"], "did you mean rl"),
         (["show", "stream", "single-maths"], "did you mean single-math"),
         (["run", "--stream", str(tmp_path / "half.yaml"), "--method", "fst"], "stages.0.problems: Field required\n"),
@@ -78,7 +79,9 @@ def test_a_file_that_lies_there_may_be_meant(
     assert "did you mean ./my-stream.yaml?" in complaint(["run", "--stream", "my-stream", "--method", "rl"], capsys)
 
 
-def test_show_prints_the_file_of_a_stream_and_the_knobs_of_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_prints_the_file_of_a_stream_and_the_difficulty_parameters_of_a_task(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["show", "stream", "continual-4-drift"]) == 0
     out = capsys.readouterr().out
     assert stream_files()["continual-4-drift"].read_text().rstrip() in out and "█" in out
@@ -100,26 +103,14 @@ def test_a_truncated_checkpoint_loses_nothing(capsys: pytest.CaptureFixture[str]
     assert main(["resume", str(run)]) == 0
 
 
-def test_dry_run_costs_nothing_and_says_what_it_would(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert (
-        main(
-            [
-                "run",
-                "--stream",
-                "continual-4",
-                "--method",
-                "fst",
-                "--out",
-                str(tmp_path / "runs"),
-                "--dry-run",
-                "--json",
-            ]
-        )
-        == 0
-    )
-    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert facts["cost"]["training_rollouts"] == 8 * facts["cost"]["problems"]
-    assert facts["config"]["fast"]["cycle"] == 5
+def test_dry_run_costs_nothing_and_prints_what_the_run_would_cost(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ["run", "--stream", "continual-4", "--method", "fst", "--out", str(tmp_path / "runs")]
+    assert main([*command, "--dry-run", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert planned["cost"]["training_rollouts"] == 8 * planned["cost"]["problems"]
+    assert planned["config"]["fast"]["cycle"] == 5
     assert not (tmp_path / "runs").exists()
 
 
@@ -149,9 +140,10 @@ def test_show(kind: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
         "validate streams continual-4",
     ],
 )
-def test_what_loads_no_model_does_without_torch(command: str, tmp_path: Path) -> None:
-    """Which takes seconds to import, and transformers longer."""
-    script = f"import sys; from fst_bench.cli import main; main({command.split()!r}); print(sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+def test_torch_is_not_imported_where_no_model_is_loaded(command: str, tmp_path: Path) -> None:
+    """It takes seconds to import, and transformers longer."""
+    script = f"import sys; from fst_bench.cli import main; main({command.split()!r}); "
+    script += "print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
 
@@ -164,29 +156,106 @@ def test_validate(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs")
-    assert main([*RUN, "--out", str(out)]) == 0
-    return next(out.rglob("manifest.json")).parent
+    return fst_bench.run("single-math", "rl", tmp_path_factory.mktemp("runs"), preset="smoke", stage_problems=4).path
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("slow.cap=4", "slow.cap is now slow.ratio_clip_max"),
+        ("slow.group=4", "slow.group is now slow.group_size"),
+        ("slow.anchor=sampler", "slow.anchor is now slow.old_logprobs"),
+        ("slow={cap: 4}", "slow.cap is now slow.ratio_clip_max"),
+        ("fast.anchor=8", "fast.anchor is now fast.valset_size"),
+        ("fast.budget=8", "fast.budget is now fast.max_metric_calls"),
+        ("policy.clip=1", "policy.clip is now policy.max_grad_norm"),
+        ("policy.distributed.positions=512", "policy.distributed.positions is now policy.distributed.max_model_len"),
+        ("evaluation.small_modes=[system, recalled]", "evaluation.small_modes: recalled is now oracle"),
+    ],
+)
+def test_an_old_name_of_a_setting_is_one_line_with_the_new_one(
+    old: str, new: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert complaint([*RUN, "--set", old, "--out", str(tmp_path)], capsys) == f"fst-bench: settings: {new}\n"
+    sweep = ["sweep", "--stream", "single-math", "--methods", "rl,base", "--preset", "smoke", "--out", str(tmp_path)]
+    if "={" not in old:
+        assert complaint([*sweep, "--set", f"methods.rl.{old}"], capsys) == f"fst-bench: settings: {new}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_old_name_in_a_file_is_one_line_with_the_new_one(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    preset, stream = tmp_path / "old.yaml", tmp_path / "own.yaml"
+    about = "name: own\nversion: 1\ndescription: d\nstages: [{task: math, problems: 64}]\n"
+    run = ["run", "--method", "rl", "--out", str(tmp_path / "runs")]
+    for text in ("slow: {group: 4}", "methods: {rl: {slow: {group: 4}}}"):
+        preset.write_text(f"extends: smoke\n{text}\n")
+        error = complaint([*run, "--stream", "single-math", "--preset", str(preset)], capsys)
+        assert "slow.group is now slow.group_size" in error
+        stream.write_text(f"{about}settings: {{{text}}}\n")
+        error = complaint([*run, "--stream", str(stream), "--preset", "smoke"], capsys)
+        assert "slow.group is now slow.group_size" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_with_old_names_is_refused_in_one_line(
+    finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    saved = json.loads((run / "config.json").read_text())
+    slow = saved["config"]["slow"]
+    slow["group"] = slow.pop("group_size")
+    (run / "config.json").write_text(json.dumps(saved))
+    Store(run).seal()
+    before = contents(run)
+    for command in (["validate", "run"], ["probe", "drift"], ["compare"], ["report"], ["resume"]):
+        error = complaint([*command, str(run)], capsys)
+        assert error == f"fst-bench: {run}: slow.group is now slow.group_size\n", command
+    assert contents(run) == before
+    (run / "manifest.json").unlink()  # as if it had been killed
+    before = contents(run)
+    error = complaint(["resume", str(run)], capsys)
+    assert error == f"fst-bench: {run}: slow.group is now slow.group_size\n"
+    assert contents(run) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def change(edit: Callable[[Any], Any]) -> Callable[[str], str]:
     return lambda text: json.dumps(edit(json.loads(text)))
 
 
+def without_last_row(text: str) -> str:
+    return text[: text.rindex("{")]
+
+
+def wrong_accuracy(text: str) -> str:
+    return text.replace('"accuracy": 0.0', '"accuracy": 0.5', 1)
+
+
+wrong_average = change(lambda metrics: metrics | {"final_average": {"system": 0.9}})
+
+
 @pytest.mark.parametrize(
-    ("file", "edit", "said"),
+    ("file", "edit", "shown"),
     [
-        ("evals.jsonl", lambda text: text[: text.rindex("{")], r"BAD rows: evals.jsonl row \d+ is missing"),
-        ("evals.jsonl", lambda text: text.replace('"accuracy": 0.0', '"accuracy": 0.5', 1), "BAD answers: evals.jsonl row 1: accuracy 0.5"),
-        ("answers.jsonl", lambda text: text[: text.rindex("{")], r"BAD answers: answers.jsonl row \d+: owed is an answer of step 1"),
-        ("metrics.json", change(lambda m: m | {"final_average": {"system": 0.9}}), "BAD metrics: metrics.json: final_average.system is 0.9, the rows say"),
-        ("ledger.json", change(lambda spent: spent | {"problems": 3}), "BAD rows: ledger.json: 3 problems, the stream has 4"),
+        ("evals.jsonl", without_last_row, r"BAD rows: evals.jsonl row \d+ is missing"),
+        ("evals.jsonl", wrong_accuracy, "BAD answers: evals.jsonl row 1: accuracy 0.5"),
+        ("answers.jsonl", without_last_row, r"BAD answers: answers.jsonl row \d+: expected is an answer of step 1"),
+        ("metrics.json", wrong_average, "BAD metrics: metrics.json: final_average.system is 0.9, the rows give"),
+        ("ledger.json", change(lambda spent: spent | {"problems": 3}), "ledger.json: 3 problems, the stream has 4"),
         ("ledger.json", change(lambda spent: spent | {"rollouts": 9}), "BAD ledger: ledger.json: rollouts is 9"),
         ("config.json", change(lambda saved: saved | {"stages": []}), "BAD stages: config.json: stage 1 is None"),
     ],
-)  # fmt: skip
-def test_edits_that_a_manifest_made_anew_does_not_hide(
-    file: str, edit: Callable[[str], str], said: str, finished: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+)
+def test_edits_that_a_new_manifest_does_not_hide(
+    file: str,
+    edit: Callable[[str], str],
+    shown: str,
+    finished: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     text = (run / file).read_text()
@@ -195,18 +264,27 @@ def test_edits_that_a_manifest_made_anew_does_not_hide(
     Store(run).seal()
     assert main(["validate", "run", str(run)]) == 1
     out = capsys.readouterr().out
-    assert "ok  manifest" in out and re.search(said, out), out
+    assert "ok  manifest" in out and re.search(shown, out), out
 
 
 def test_a_finished_run_is_valid_until_someone_edits_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main([*RUN, "--out", str(tmp_path), "--json"]) == 0
-    run = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["run"])
+    *lines, last = capsys.readouterr().out.splitlines()
+    run = Path(json.loads(last)["run"])
+    assert re.fullmatch(
+        r"stage 1 math +base 0\.\d\d  end 0\.\d\d  end of stream 0\.\d\d  seed prompt 0\.\d\d  KL 0\.\d{3}", lines[-2]
+    )
+    assert lines[-1] == f"report: {run}/report.html" and (run / "report.html").exists()
     assert main(["validate", "run", str(run)]) == 0
     answers = run / "answers.jsonl"
     rows = [json.loads(line) for line in answers.read_text().splitlines()]
     rows[0]["reward"] = 1.0 - rows[0]["reward"]
     answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert main(["report", str(run)]) == 0  # a new report must not seal what was edited
+    manifest = (run / "manifest.json").read_bytes()
+    (run / "report.html").unlink()
+    assert main(["report", str(run), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"run": str(run), "report": f"{run}/report.html"}
+    assert (run / "report.html").exists() and (run / "manifest.json").read_bytes() == manifest
     assert main(["validate", "run", str(run)]) == 1
     assert main(["show", "run", str(run)]) == 0
     out = capsys.readouterr().out

@@ -1,17 +1,17 @@
-"""What `fst-bench new` writes: clean under another name, never over a file. That it works as well, tests/test_docs.py shows."""
+"""What `fst-bench new` writes: clean, under the new name, never over a file. docs/test_pages.py runs its tests."""
 
 import importlib.util
 import subprocess
 from pathlib import Path
 
 import pytest
-from fst_bench.method.registry import find_method
 
 from fst_bench.cli import main
-from fst_bench.tasks.stream import load_spec
+from fst_bench.method.registry import find_method
 from fst_bench.tasks import find_task
+from fst_bench.tasks.stream import load_spec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_what_is_written_is_clean_and_has_the_name(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_what_is_written_passes_lint(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "told"),
+    ("kind", "name", "expected"),
     [
         ("method", "fst", "a method named fst is shipped"),
         ("task", "math", "a task named math is shipped"),
@@ -61,17 +61,16 @@ def test_what_is_written_passes_lint(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_that_will_not_do(
-    kind: str, name: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, name: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["new", kind, name, "--out", str(tmp_path / "new")]) == 2
     err = capsys.readouterr().err
-    assert told in err and err.count("\n") == 1 and not (tmp_path / "new").exists()
+    assert expected in err and err.count("\n") == 1 and not (tmp_path / "new").exists()
 
 
 def test_nothing_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "test_mine.py").write_text("precious")
     assert main(["new", "method", "mine", "--out", str(tmp_path)]) == 2
-    assert "test_mine.py is there already: nothing was written" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["test_mine.py"] and (
-        tmp_path / "test_mine.py"
-    ).read_text() == "precious"
+    assert "test_mine.py exists already: nothing was written" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["test_mine.py"]
+    assert (tmp_path / "test_mine.py").read_text() == "precious"

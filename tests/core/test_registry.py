@@ -1,4 +1,4 @@
-"""Methods and tasks that do not ship: from a file, and from a package that is really installed in a folder on sys.path."""
+"""Methods and tasks that do not ship: from a file, and from a package that is installed in a folder on sys.path."""
 
 import importlib
 import json
@@ -9,21 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fst_bench.method.registry import METHODS, find_method
 
 import fst_bench
-from fst_bench.cli import main
 from fst_bench.analysis import load
-from fst_bench.harness.config import REGISTRIES, resolve
 from fst_bench.analysis.probes import probe
+from fst_bench.cli import main
 from fst_bench.cli.templates import write
+from fst_bench.harness.config import REGISTRIES, resolve
 from fst_bench.harness.store import Store, sha256
+from fst_bench.method.registry import METHODS, find_method
 from fst_bench.tasks import TASKS, find_task
 
 FAST = {"preset": "smoke", "stage_problems": 8, "evaluation.boundary": 2, "evaluation.small": 2, "policy.max_tokens": 8}
 SET = [part for key, value in FAST.items() if key != "preset" for part in ("--set", f"{key}={value}")]
 METHOD = '''
-from fst_bench.method.method import Method
+from fst_bench.method import Method
 
 
 class Quiet(Method):
@@ -43,7 +43,7 @@ def method(folder: Path, text: str = METHOD) -> str:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "expected"),
     [
         ("return {", "return {{", "quiet.py:11: SyntaxError: '{' was never closed"),
         ("import Method", "import Methot", "quiet.py:2: ImportError: cannot import name 'Methot'"),
@@ -60,21 +60,24 @@ def method(folder: Path, text: str = METHOD) -> str:
             'name = "quiet"\n    class Settings(__import__("pydantic").BaseModel): pass',
             "has to be a class over Method.Settings",
         ),
-        ("from fst", "import helper\nfrom fst", "imports helper, which lies beside it"),
+        ("from fst", "import helper\nfrom fst", "imports helper, which lies next to it"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(
-    old: str, new: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+    old: str,
+    new: str,
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     file = method(tmp_path, METHOD.replace(old, new))
     (tmp_path / "helper.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)  # as with `python -m fst_bench` in that folder
-    assert (
-        main(["run", "--stream", "single-math", "--method", file, "--preset", "smoke", "--out", str(tmp_path / "runs")])
-        == 2
-    )
+    command = ["run", "--stream", "single-math", "--method", file, "--preset", "smoke"]
+    assert main([*command, "--out", str(tmp_path / "runs")]) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and told in err and str(tmp_path) in err
+    assert err.count("\n") == 1 and expected in err and str(tmp_path) in err
     assert not (tmp_path / "runs").exists()
     sys.modules.pop("helper", None)
 
@@ -100,23 +103,21 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return clear
 
 
-def test_a_run_keeps_its_method_and_goes_on_without_the_file(
+def test_a_run_keeps_its_method_and_continues_without_the_file(
     tmp_path: Path, forget: Callable[[], None], capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+) -> None:
     whole = fst_bench.run("single-math", method(tmp_path / "mine"), tmp_path, **FAST | {"checkpoint.every": 1})
     run = whole.path
     assert str(tmp_path) not in (run / "config.json").read_text()
-    assert (run / "code/methods/quiet.py").read_text() == METHOD and "code/methods/quiet.py" in Store(run).read(
-        "manifest"
-    )
+    assert (run / "code/methods/quiet.py").read_text() == METHOD
+    assert "code/methods/quiet.py" in Store(run).read("manifest")
     numbers = (run / "metrics.json").read_bytes()
 
     (run / "manifest.json").unlink()  # as if it had been killed after its first step, and the file had gone since
     shutil.rmtree(run / "checkpoints/step-000002")
     shutil.rmtree(tmp_path / "mine")
-    done = subprocess.run(
-        [sys.executable, "-m", "fst_bench", "resume", str(run)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "fst_bench", "resume", str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (run / "metrics.json").read_bytes() == numbers
     forget()
@@ -126,22 +127,19 @@ def test_a_run_keeps_its_method_and_goes_on_without_the_file(
     forget()
     capsys.readouterr()
     assert main(["probe", "channels", str(run)]) == 2 and "quiet.py is gone or was changed" in capsys.readouterr().err
-    assert (
-        main(["validate", "run", str(run)]) == 1
-        and "changed since the run: code/methods/quiet.py" in capsys.readouterr().out
-    )
+    assert main(["validate", "run", str(run)]) == 1
+    assert "changed since the run: code/methods/quiet.py" in capsys.readouterr().out
 
 
 def test_an_edited_method_is_another_run_and_a_moved_one_the_same(tmp_path: Path) -> None:
     one = fst_bench.run("single-math", method(tmp_path / "a"), tmp_path / "runs", **FAST)
     moved = fst_bench.run("single-math", method(tmp_path / "b"), tmp_path / "runs", **FAST)
-    edited = fst_bench.run(
-        "single-math", method(tmp_path / "a", METHOD + "# or otherwise\n"), tmp_path / "runs", seed=1, **FAST
-    )
+    other = method(tmp_path / "a", METHOD + "# or otherwise\n")
+    edited = fst_bench.run("single-math", other, tmp_path / "runs", seed=1, **FAST)
     assert moved.path.name == f"{one.path.name}-2"  # the same id, so a number was added
     assert one.path.name.split("-")[2] != edited.path.name.split("-")[2]
     shutil.rmtree(moved.path)
-    codes = [run.store.read("config")["config"]["code"]["methods/quiet"]["sha256"][:6] for run in (one, edited)]
+    codes = [run.saved["config"]["code"]["methods/quiet"]["sha256"][:6] for run in (one, edited)]
     assert sorted(run.method for run in load([tmp_path / "runs"])) == sorted(f"quiet (code={code})" for code in codes)
     assert "quiet" not in METHODS  # the shipped ones stay what they are
 
@@ -162,22 +160,15 @@ def test_a_private_stream_is_known_by_what_it_says(tmp_path: Path) -> None:
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_a_sweep_with_a_file_goes_on_and_notices_an_edit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def sweep(stream: str, methods: str, out: Path) -> list[str]:
+    """Return the command of a sweep over seed 0."""
+    command = ["sweep", "--stream", stream, "--methods", methods, "--seeds", "0", "--preset", "smoke"]
+    return [*command, "--out", str(out), *SET]
+
+
+def test_a_sweep_with_a_file_continues_and_notices_an_edit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = method(tmp_path)
-    command = [
-        "sweep",
-        "--stream",
-        "single-math",
-        "--methods",
-        file,
-        "--seeds",
-        "0",
-        "--preset",
-        "smoke",
-        "--out",
-        str(tmp_path / "runs"),
-        *SET,
-    ]
+    command = sweep("single-math", file, tmp_path / "runs")
     states = []
     for text in (METHOD, METHOD, METHOD + "# edited\n"):
         method(tmp_path, text)
@@ -190,43 +181,25 @@ def test_a_sweep_with_a_file_goes_on_and_notices_an_edit(tmp_path: Path, capsys:
 def test_settings_of_a_method_elsewhere_are_checked(tmp_path: Path, forget: Callable[[], None]) -> None:
     file = method(tmp_path)
     (tmp_path / "own.yaml").write_text(
-        "name: own\nversion: 1\ndescription: d\nstages: [{task: math, problems: 64}]\nsettings: {methods: {quiet.py: {slow: {cap: 2.0}}}}\n"
+        "name: own\nversion: 1\ndescription: d\nstages: [{task: math, problems: 64}]\n"
+        "settings: {methods: {quiet.py: {slow: {ratio_clip_max: 2.0}}}}\n"
     )
     forget()
     stream = str(tmp_path / "own.yaml")
     assert resolve(stream, "rl", "smoke")[0].slow.ratio_clip_max == 5.0  # whoever comes first, and wherever one is
     assert resolve(stream, file, "smoke")[0].slow.ratio_clip_max == 2.0
     other = method(tmp_path / "other", METHOD + "# otherwise\n")
-    assert resolve(stream, other, "smoke")[0].code["methods/quiet"].sha256 == sha256(
-        Path(other)
-    )  # that one runs, not the stream's
+    code = resolve(stream, other, "smoke")[0].code["methods/quiet"]
+    assert code.sha256 == sha256(Path(other))  # that one runs, not the stream's
     assert main(["validate", "streams", stream]) == 0
-    assert (
-        main(
-            [
-                "sweep",
-                "--stream",
-                stream,
-                "--methods",
-                f"{file},rl",
-                "--seeds",
-                "0",
-                "--preset",
-                "smoke",
-                "--out",
-                str(tmp_path / "runs"),
-                *SET,
-            ]
-        )
-        == 0
-    )
+    assert main(sweep(stream, f"{file},rl", tmp_path / "runs")) == 0
     text = (tmp_path / "own.yaml").read_text()
-    for wrong, told in (
-        ("{quiet: {slow: {cap: 2.0}}}", "unknown method 'quiet': .* named by its file"),
+    for wrong, expected in (
+        ("{quiet: {slow: {ratio_clip_max: 2.0}}}", "unknown method 'quiet': .* named by its file"),
         ("fst", "not 'fst'"),
     ):
-        (tmp_path / "own.yaml").write_text(text.replace("{quiet.py: {slow: {cap: 2.0}}}", wrong))
-        with pytest.raises(ValueError, match=told):
+        (tmp_path / "own.yaml").write_text(text.replace("{quiet.py: {slow: {ratio_clip_max: 2.0}}}", wrong))
+        with pytest.raises(ValueError, match=expected):
             resolve(stream, file, "smoke")
     with pytest.raises(ValueError, match="unknown key 'x'"):
         resolve("single-math", file, "smoke", 0, {"settings.x": 1})
@@ -234,17 +207,18 @@ def test_settings_of_a_method_elsewhere_are_checked(tmp_path: Path, forget: Call
         resolve("single-math", file, "smoke", 0, {"code": {}})
 
 
-def test_a_stream_with_a_task_beside_it(
+def test_a_stream_with_a_task_next_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: Callable[[], None]
 ) -> None:
     write("task", "letters", tmp_path / "mine")
     stream = tmp_path / "mine" / "own.yaml"
     stream.write_text(
-        "name: own\nversion: 1\ndescription: d\nstages: [{task: letters.py, problems: 8, difficulty: {letters: 3}}, {task: math, problems: 8}]\n"
+        "name: own\nversion: 1\ndescription: d\n"
+        "stages: [{task: letters.py, problems: 8, difficulty: {letters: 3}}, {task: math, problems: 8}]\n"
     )
     monkeypatch.chdir(tmp_path)  # a task lies relative to its stream, not to where one is
     run = fst_bench.run("mine/own.yaml", "rl", "runs", **FAST | {"difficulty.letters.format_given": True})
-    assert [stage["task"] for stage in run.metrics["stages"]] == ["letters", "math"] and "letters" not in TASKS
+    assert [stage["tasks"] for stage in run.metrics["stages"]] == [["letters"], ["math"]] and "letters" not in TASKS
     shutil.rmtree(tmp_path / "mine")
     forget()
     assert main(["validate", "run", str(run.path)]) == 0
@@ -255,7 +229,7 @@ def test_a_stream_with_a_task_beside_it(
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "expected"),
     [
         ("protocol = ", "rules = ", "Letters lacks protocol"),
         ("levels = ", "levels = [{}] or ", "Letters lacks levels"),
@@ -263,10 +237,10 @@ def test_a_stream_with_a_task_beside_it(
         ('name = "letters"', 'name = "math"', "a task named math is shipped"),
     ],
 )
-def test_what_is_wrong_with_a_task_is_one_line(old: str, new: str, told: str, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_task_is_one_line(old: str, new: str, expected: str, tmp_path: Path) -> None:
     file, _ = write("task", "letters", tmp_path)
     file.write_text(file.read_text().replace(old, new))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=expected):
         find_task(str(file))
 
 
@@ -276,9 +250,8 @@ def test_validate_finds_a_task_that_draws_by_chance_and_one_that_stumbles(
     file, _ = write("task", "letters", tmp_path)
     good = file.read_text()
     file.write_text(good.replace("rng.sample(", "random.sample("))
-    assert (
-        main(["validate", "tasks", str(file)]) == 1 and "another one when it is drawn again" in capsys.readouterr().out
-    )
+    assert main(["validate", "tasks", str(file)]) == 1
+    assert "another one when it is drawn again" in capsys.readouterr().out
     file.write_text(good.replace("if not found:", "if not found[0]:"))
     assert main(["validate", "tasks", str(file)]) == 1
     bad = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("BAD"))
@@ -321,7 +294,7 @@ def install(folder: Path, package: str, files: dict[str, str], points: str, vers
 
 def test_an_installed_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: Callable[[], None], capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+) -> None:
     def cli(*command: str) -> str:
         forget()
         importlib.invalidate_caches()
@@ -343,27 +316,11 @@ def test_an_installed_package(
     stream.write_text(
         "name: own\nversion: 1\ndescription: d\nstages: [{task: letters, problems: 8, difficulty: {letters: 3}}]\n"
     )
-    command = [
-        "sweep",
-        "--stream",
-        str(stream),
-        "--methods",
-        "quiet",
-        "--seeds",
-        "0",
-        "--preset",
-        "smoke",
-        "--out",
-        str(tmp_path / "runs"),
-        *SET,
-    ]
-    assert "1 of 1 runs are finished" in cli(*command)
+    assert "1 of 1 runs are finished" in cli(*sweep(str(stream), "quiet", tmp_path / "runs"))
     (run,) = (tmp_path / "runs" / "own@1" / "quiet").iterdir()
     code = Store(run).read("config")["config"]["code"]
-    assert (
-        code["methods/quiet"]["package"] == code["tasks/letters"]["package"] == "gang 1.0"
-        and not (run / "code").exists()
-    )
+    assert code["methods/quiet"]["package"] == code["tasks/letters"]["package"] == "gang 1.0"
+    assert not (run / "code").exists()
     assert "kl_per_token" in cli("probe", "drift", str(run), "--n", "2")
 
     install(site, "gang", files | {"helper.py": "SEEN = 'else'"}, points)  # the same version, other code
@@ -375,7 +332,7 @@ def test_an_installed_package(
 
 
 @pytest.mark.parametrize(
-    ("text", "point", "told"),
+    ("text", "point", "expected"),
     [
         (
             "import nowhere_at_all",
@@ -384,17 +341,23 @@ def test_an_installed_package(
         ),
         ("x = (", "gang:Quiet", "__init__.py:1: SyntaxError"),
         (METHOD, "gang.none:Quiet", "does not load: gang.none:Quiet: ModuleNotFoundError"),
-        (METHOD, "gang:Method", "is <class 'fst_bench.method.lab.Method'>, and no class over Method"),
-        (METHOD.replace('"quiet"', '"loud"'), "gang:Quiet", "calls itself 'loud'"),
+        (METHOD, "gang:Method", "is <class 'fst_bench.method.method.Method'>, not a class over Method"),
+        (METHOD.replace('"quiet"', '"loud"'), "gang:Quiet", "has the name 'loud'"),
     ],
 )
-def test_a_broken_package_is_named_and_hides_nobody(
-    text: str, point: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forget: object, capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+def test_a_broken_package_is_named_and_hides_no_other(
+    text: str,
+    point: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    forget: object,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     install(tmp_path, "gang", {"__init__.py": text}, f"[fst_bench.methods]\nquiet = {point}\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["show", "method", "quiet"]) == 2
-    assert told.format(site=tmp_path) in (err := capsys.readouterr().err) and err.count("\n") == 1
+    assert expected.format(site=tmp_path) in (err := capsys.readouterr().err) and err.count("\n") == 1
     assert main(["list", "methods"]) == 0
     out = capsys.readouterr().out
     assert "Fast-Slow Training" in out and "(gang 1.0)" in out

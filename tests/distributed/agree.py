@@ -1,8 +1,8 @@
-"""Run by every rank of a launcher: on the same recorded rollouts, does the DeepSpeed learner do what the torch backend does?
+"""Compare the DeepSpeed learner with the torch backend, on the same rollouts; run by every rank of a launcher.
 
     torchrun --nproc_per_node 2 tests/distributed/agree.py 3 kept out.json     # ZeRO-3 on two ranks, activations kept
 
-Writes the differences of one update, and of what follows from it, as JSON.
+Writes the differences of one update, and of the log-probabilities and KL after it, as JSON.
 """
 
 import json
@@ -15,10 +15,10 @@ import torch
 from deepspeed.utils import safe_get_full_grad
 
 from fst_bench.core.errors import NotFinite
-from fst_bench.policy.models import model_folder
-from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.core.types import Sample, SampleRequest
 from fst_bench.policy import PolicySettings, load_policy
 from fst_bench.policy.distributed.learner import Learner, join
+from fst_bench.policy.models import model_folder
 from fst_bench.slow.losses import cispo
 
 TEXTS = ["Start and apply in order: 3 +4 *2", "Source:A Goal:B", "def f(a):\n a.append(3)\n return a\nf([1])"]
@@ -33,7 +33,10 @@ def flat(tensors: Any) -> torch.Tensor:
 
 
 def agree(zero: int, activations: str, folder: Path, device: str = "cpu") -> dict[str, Any]:
-    """The differences between a learner on `device` and the torch backend on the CPU; checkpoints go below `folder`."""
+    """Return the differences between a learner on `device` and the torch backend on the CPU.
+
+    `activations` are "kept" or "recomputed". Checkpoints are written below `folder`.
+    """
     settings = PolicySettings(max_tokens=32, micro_batch_tokens=150, distributed={"zero": zero})
     join(device)
     torch.manual_seed(0)
@@ -44,7 +47,7 @@ def agree(zero: int, activations: str, folder: Path, device: str = "cpu") -> dic
     samples: list[Sample] = [s for group in groups for s in group]
     advantages = [[a] * s.sampled for a, s in zip([1.0, -1.0, 0.5] * 3, samples, strict=True)]
     weights = [[0.01 * (i + 1)] * s.sampled for i, s in enumerate(samples)]
-    own = settings.model_copy(update={"checkpointing": activations == "recomputed", "device": device})
+    own = settings.model_copy(update={"gradient_checkpointing": activations == "recomputed", "device": device})
     learner = Learner(model_folder("embedded:tiny"), own, reference.pad)
 
     gradients: dict[str, torch.Tensor] = {}
@@ -61,14 +64,11 @@ def agree(zero: int, activations: str, folder: Path, device: str = "cpu") -> dic
         "logprobs": largest(learner.logprobs(samples), reference.logprobs(samples)),
     }
     learner.engine.step = recorded_step
-    ours, theirs = (
-        learner.update(samples, advantages, weights, cispo),
-        reference.update(samples, advantages, weights, cispo),
-    )
+    ours = learner.update(samples, advantages, weights, cispo)
+    theirs = reference.update(samples, advantages, weights, cispo)
     names = [name for name, _ in reference.model.named_parameters()]
-    clip = min(
-        1.0, settings.clip / (theirs["gradient_norm"] + 1e-6)
-    )  # torch clips the gradients in place, DeepSpeed inside its step
+    # torch clips the gradients in place, DeepSpeed inside its step
+    clip = min(1.0, settings.max_grad_norm / (theirs["gradient_norm"] + 1e-6))
     expected = flat(p.grad for p in reference.model.parameters()) / clip
     found["loss"] = abs(ours["loss"] - theirs["loss"])
     found["gradient"] = float((flat(gradients[name] for name in names) - expected).norm() / expected.norm())
@@ -80,12 +80,10 @@ def agree(zero: int, activations: str, folder: Path, device: str = "cpu") -> dic
 
     folder /= f"saved-{learner.world}-{zero}-{activations}"
     learner.save(folder)
-    went_on = learner.update(samples, advantages, weights, cispo), learner.logprobs(samples)
+    continued = learner.update(samples, advantages, weights, cispo), learner.logprobs(samples)
     learner.load(folder)
-    found["resumed_bit_for_bit"] = (
-        learner.update(samples, advantages, weights, cispo),
-        learner.logprobs(samples),
-    ) == went_on
+    resumed = learner.update(samples, advantages, weights, cispo), learner.logprobs(samples)
+    found["resumed_bit_for_bit"] = resumed == continued
     learner.start_from(folder)
     reference.start_from(folder)  # one format of weights for both backends
     found["started_from"] = largest(learner.logprobs(samples), reference.logprobs(samples))
@@ -100,9 +98,8 @@ def agree(zero: int, activations: str, folder: Path, device: str = "cpu") -> dic
             learner.update(samples, broken, [[1.0] * s.sampled for s in samples], cispo)
         except NotFinite as error:
             found["stopped"].append(str(error))
-    found["untouched"] = (
-        all(torch.equal(a, b) for a, (_, b) in zip(before, learner.weights(), strict=True)) and learner.version == 1
-    )
+    same = all(torch.equal(a, b) for a, (_, b) in zip(before, learner.weights(), strict=True))
+    found["untouched"] = same and learner.version == 1
     return found | {"rank": learner.rank}
 
 

@@ -1,14 +1,14 @@
-"""bfloat16, as the GPU presets have it: the canary stays quiet, and sampler and learner differ as little as its tolerance says."""
+"""bfloat16, as in the GPU presets: the canary stays quiet, and sampler and learner differ less than its tolerance."""
 
 import pytest
 import torch
 
-from fst_bench.policy.models import model_folder
-from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.core.types import Sample, SampleRequest
 from fst_bench.policy import PolicySettings
 from fst_bench.policy import load_policy as load_any
 from fst_bench.policy.distributed.learner import Learner, join
 from fst_bench.policy.distributed.policy import TOLERANCE, load_policy
+from fst_bench.policy.models import model_folder
 from fst_bench.slow.losses import cispo
 
 TEXTS = ["Start and apply in order: 3 +4 *2", "Source:A Goal:B", "def f(a):\n a.append(3)\n return a\nf([1])"]
@@ -20,29 +20,21 @@ def test_it_samples_learns_and_syncs(float32_head: bool) -> None:
         "embedded:tiny",
         PolicySettings(max_tokens=32, dtype="bfloat16", float32_head=float32_head, gradient_checkpointing=True),
     )
-    asks = [SampleRequest(({"role": "user", "content": text},), seed=i, n=8) for i, text in enumerate(TEXTS)]
-    samples = [s for group in policy.sample(asks) for s in group]
+    requests = [SampleRequest(({"role": "user", "content": text},), seed=i, n=8) for i, text in enumerate(TEXTS)]
+    samples = [s for group in policy.sample(requests) for s in group]
     for step in range(3):
-        facts = policy.update(
-            samples,
-            [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)],
-            [[0.01] * s.sampled for s in samples],
-            cispo,
-        )
-        samples = [s for group in policy.sample(asks) for s in group]
-        print(
-            f"head {float32_head} step {step}: canary {policy.ranked.gap:.3f}, max {facts['max_logprob_gap']:.3f}, mean {facts['mean_logprob_gap']:.4f}"
-        )
-        assert (
-            policy.ranked.gap < TOLERANCE["bfloat16"]
-            and facts["mean_logprob_gap"] < 0.02
-            and facts["effective_sample_size"] > 0.99
-        )
+        advantages = [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)]
+        metrics = policy.update(samples, advantages, [[0.01] * s.sampled for s in samples], cispo)
+        samples = [s for group in policy.sample(requests) for s in group]
+        mean, largest = metrics["mean_logprob_gap"], metrics["max_logprob_gap"]
+        print(f"head {float32_head} step {step}: canary {policy.ranked.gap:.3f}, max {largest:.3f}, mean {mean:.4f}")
+        assert policy.ranked.gap < TOLERANCE["bfloat16"]
+        assert mean < 0.02 and metrics["effective_sample_size"] > 0.99
     assert sum(policy.kl_to_reference(samples)) > 0
 
 
 def test_the_gap_to_float32_does_not_grow_with_position() -> None:
-    """ZeRO-3 builds the model under a context that also casts rotary frequencies, and a wrong frequency is a wrong position far into a row."""
+    """ZeRO-3 builds the model under a context that also casts rotary frequencies: far into a row, wrong positions."""
     join("cpu")
     reference = load_any("embedded:tiny", PolicySettings())
     ids = reference.tokenizer(" ".join(TEXTS * 40), add_special_tokens=False)["input_ids"][:1800]
@@ -52,7 +44,7 @@ def test_the_gap_to_float32_does_not_grow_with_position() -> None:
     for zero in (2, 3):
         settings = PolicySettings(dtype="bfloat16", distributed={"zero": zero})
         learner = Learner(model_folder("embedded:tiny"), settings, reference.pad)
-        found[zero] = torch.tensor(learner.logprobs([row])[0]), torch.tensor(learner.logprobs([row], base=True)[0])
+        found[zero] = [torch.tensor(learner.logprobs([row], role)[0]) for role in ("policy", "reference")]
         gaps = [float(part.abs().mean()) for part in (found[zero][0] - exact).chunk(3)]
         print(f"ZeRO-{zero}: mean gap by position {', '.join(f'{gap:.4f}' for gap in gaps)}")
         assert len(ids) == 1800 and gaps[2] < 1.25 * gaps[0]

@@ -1,4 +1,4 @@
-"""What the backend does differently on a GPU and a CPU can still show."""
+"""Behaviour of the backend on a GPU that a CPU can show."""
 
 import subprocess
 import sys
@@ -28,10 +28,11 @@ except ValueError as error:
 
 @pytest.mark.parametrize(("dtype", "value"), [("float32", "ieee"), ("bfloat16", "None")])
 def test_float32_attention_is_not_tf32(dtype: str, value: str) -> None:
-    """vLLM attends in float32 by Triton kernels, which round their operands to TF32 unless told otherwise before they are defined."""
-    said = subprocess.run([sys.executable, "-c", IMPORTED, dtype], capture_output=True, text=True, check=True).stdout
-    imports = [line for line in said.splitlines() if line.startswith("imported with")]
-    assert imports[0] == f"imported with {value}" and "torch sees no GPU here" in said
+    """vLLM attends in float32 by Triton kernels, which round to TF32 unless a variable is set before their import."""
+    command = [sys.executable, "-c", IMPORTED, dtype]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    imports = [line for line in output.splitlines() if line.startswith("imported with")]
+    assert imports[0] == f"imported with {value}" and "torch sees no GPU here" in output
 
 
 def test_a_second_engine_that_sleeps_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""A whole run on two processes of one launcher: the harness runs once, on rank 0. ZeRO-2 and launchers apart are in test_recipe."""
+"""A whole run on two processes of one launcher: the harness runs once, on rank 0.
+
+ZeRO-2, and a launcher for each process, are in test_recipe.py.
+"""
 
 import json
 import os
@@ -8,19 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-RUN = [
-    "-m",
-    "fst_bench",
-    "run",
-    "--stream",
-    "single-math",
-    "--method",
-    "fst",
-    "--preset",
-    "smoke",
-    "--backend",
-    "vllm-deepspeed",
-]
+RUN = "fst_bench run --stream single-math --method fst --preset smoke --backend vllm-deepspeed".split()
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
 DEEPSPEED = [str(Path(sys.executable).with_name("deepspeed")), "--num_accelerators", "2", "--no_local_rank"]
 
@@ -43,7 +34,7 @@ def the_run(out: Path) -> tuple[pd.DataFrame, dict]:
 
 
 def test_a_run_on_two_processes(tmp_path: Path) -> None:
-    done = launched(DEEPSPEED, ["--module", *RUN[1:], "--set", "policy.distributed.zero=3", "--out", str(tmp_path)])
+    done = launched(DEEPSPEED, ["--module", *RUN, "--set", "policy.distributed.zero=3", "--out", str(tmp_path)])
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("report: ") == 1
     evals, ledger = the_run(tmp_path)
@@ -53,13 +44,13 @@ def test_a_run_on_two_processes(tmp_path: Path) -> None:
 
 
 def test_two_processes_hold_one_engine_together(tmp_path: Path) -> None:
-    done = launched(TORCHRUN, [*RUN, "--set", "policy.distributed.tensor_parallel=2", "--out", str(tmp_path)])
-    assert done.returncode == 0, done.stderr[-3000:]  # so the canary was content after each sync of the split weights
+    done = launched(TORCHRUN, ["-m", *RUN, "--set", "policy.distributed.tensor_parallel=2", "--out", str(tmp_path)])
+    assert done.returncode == 0, done.stderr[-3000:]  # so the canary was quiet after each sync of the split weights
     evals, ledger = the_run(tmp_path)
     assert ledger["optimizer_steps"] > 0 and evals.iloc[-1]["kl"] > 0
 
 
 def test_a_users_mistake_ends_all_ranks_with_one_line(tmp_path: Path) -> None:
-    done = launched(TORCHRUN, [*RUN, "--set", "policy.distributed.tensor_parallel=3", "--out", str(tmp_path)])
+    done = launched(TORCHRUN, ["-m", *RUN, "--set", "policy.distributed.tensor_parallel=3", "--out", str(tmp_path)])
     assert done.returncode != 0 and "tensor_parallel 3 does not divide 2 ranks" in done.stderr
     assert not list(tmp_path.rglob("config.json"))

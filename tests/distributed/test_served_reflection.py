@@ -17,15 +17,17 @@ from typing import Any
 import pytest
 
 import fst_bench
-from fst_bench.harness.loop import Callback
 from fst_bench.cli import main
-from fst_bench.fast.remote import RemoteReflector
-from fst_bench.method.settings import ReflectionSettings
-from fst_bench.method.reflection import ReflectionFailure
-from fst_bench.method.ledger import Ledger
-from fst_bench.policy.models import model_folder
 from fst_bench.core.types import SampleRequest
+from fst_bench.fast.remote import RemoteReflector
+from fst_bench.harness.loop import Callback
+from fst_bench.harness.rows import PopulationRow
+from fst_bench.harness.store import Store
+from fst_bench.method.ledger import Ledger
+from fst_bench.method.reflection import ReflectionFailure
+from fst_bench.method.settings import ReflectionSettings
 from fst_bench.policy import PolicySettings, load_policy
+from fst_bench.policy.models import model_folder
 
 KEY = "sk-planted-Wb4Tn8rQ1z"
 PROMPT = "Start and apply in order: 3 +4 *2"
@@ -37,14 +39,18 @@ class Served:
     def __init__(self, log: Path):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.root = f"http://127.0.0.1:{free.getsockname()[1]}"
-        command = [*(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model_folder("embedded:tiny")),
-                   *("--served-model-name", "tiny", "--host", "127.0.0.1", "--port", self.root.rpartition(":")[2]),
-                   *("--dtype", "float32", "--enforce-eager", "--max-num-seqs", "4")]  # fmt: skip
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model_folder("embedded:tiny")]
+        command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", self.root.rpartition(":")[2]]
+        command += ["--dtype", "float32", "--enforce-eager", "--max-num-seqs", "4"]
         small = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
         silent = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_API_KEY": KEY}
         self.process = subprocess.Popen(
-            command, env=os.environ | small | silent, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True
-        )  # fmt: skip
+            command,
+            env=os.environ | small | silent,
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         while not self.ready():
             assert self.process.poll() is None, log.read_text()[-3000:]
             time.sleep(0.2)
@@ -60,7 +66,7 @@ class Served:
             return False
 
     def counted(self) -> tuple[int, int]:
-        """(prompt, sampled) tokens since the start, by the server's own counters."""
+        """Return (prompt, sampled) tokens since the start, by the server's own counters."""
         text = urllib.request.urlopen(f"{self.root}/metrics", timeout=60).read().decode()
         prompt, sampled = (
             re.search(rf"^vllm:{kind}_tokens_total{{.*}} (.+)$", text, re.MULTILINE)
@@ -88,7 +94,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WRONG_KEY", "sk-of-somebody-else")
 
 
-def asking(server: Served, model: str = "tiny", **settings: Any) -> RemoteReflector:
+def reflector_of(server: Served, model: str = "tiny", **settings: Any) -> RemoteReflector:
     given = {"base_url": server.url, "api_key_env": "SERVED_KEY", "max_tokens": 64, "temperature": 0.0} | settings
     return RemoteReflector(model, ReflectionSettings(**given), Ledger())
 
@@ -103,16 +109,20 @@ def fast(server: Served) -> dict[str, Any]:
 
 
 def test_the_reply_is_the_models_and_so_is_the_count(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By both ways to name it: a model's name with base_url, and LiteLLM's own provider for vLLM."""
+    """By both ways to name the model: its name with base_url, and LiteLLM's own provider for vLLM."""
     monkeypatch.setenv("HOSTED_VLLM_API_BASE", server.url)
-    ask = SampleRequest(({"role": "user", "content": PROMPT},), seed=0)
-    greedy = load_policy("embedded:tiny", PolicySettings(max_tokens=64)).sample([ask], temperature=0.0)[0][0]
+    request = SampleRequest(({"role": "user", "content": PROMPT},), seed=0)
+    greedy = load_policy("embedded:tiny", PolicySettings(max_tokens=64)).sample([request], temperature=0.0)[0][0]
     for model, base_url in (("tiny", server.url), ("hosted_vllm/tiny", None)):
-        reflector, before = asking(server, model, base_url=base_url), server.counted()
+        reflector, before = reflector_of(server, model, base_url=base_url), server.counted()
         assert reflector(PROMPT, 0) == greedy.text
         charged = reflector.ledger.reflection_prompt_tokens, reflector.ledger.reflection_sampled_tokens
         assert charged == (len(greedy.tokens) - greedy.sampled, greedy.sampled)
-        assert charged == tuple(after - b for after, b in zip(server.counted(), before, strict=True))
+        assert charged == since(server, before)
+
+
+def since(server: Served, before: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(now - then for now, then in zip(server.counted(), before, strict=True))
 
 
 def test_a_run_that_reflects_over_it(server: Served, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -123,24 +133,13 @@ def test_a_run_that_reflects_over_it(server: Served, tmp_path: Path, capfd: pyte
         "reflection.api_key_env": "SERVED_KEY",
         "reflection.max_tokens": 256,
     }
-    command = [
-        "run",
-        "--stream",
-        "single-math",
-        "--method",
-        "fst",
-        "--preset",
-        "smoke",
-        "--out",
-        str(tmp_path),
-        "--json",
-    ]
+    command = f"run --stream single-math --method fst --preset smoke --out {tmp_path} --json".split()
     assert main(command + [part for name, value in sets.items() for part in ("--set", f"fast.{name}={value}")]) == 0
     out, err = capfd.readouterr()
     ledger = json.loads((Path(json.loads(out.splitlines()[-1])["run"]) / "ledger.json").read_text())
     assert ledger["reflections"] > 0 and ledger["reflection_unanswered_tokens"] == 0
     charged = ledger["reflection_prompt_tokens"], ledger["reflection_sampled_tokens"]
-    assert charged == tuple(after - b for after, b in zip(server.counted(), before, strict=True)) and charged > (0, 0)
+    assert charged == since(server, before) and charged > (0, 0)
     print(f"{ledger['reflections']} reflections, {charged} tokens, {ledger['reflection_reasons']}")
     assert KEY not in out + err and "Traceback" not in err
     assert [path for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()] == []
@@ -154,10 +153,10 @@ def test_a_run_that_reflects_over_it(server: Served, tmp_path: Path, capfd: pyte
         ("tiny", {"max_tokens": 8192}, "refused"),  # the server's context is 2,048
     ],
 )
-def test_what_it_refuses_is_asked_for_once(
+def test_a_request_that_it_refuses_is_sent_once(
     server: Served, model: str, settings: dict[str, Any], reason: str, capfd: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
-    reflector, before = asking(server, model, **settings), server.counted()
+) -> None:
+    reflector, before = reflector_of(server, model, **settings), server.counted()
     with pytest.raises(ReflectionFailure) as caught:
         reflector(PROMPT, 0)
     assert str(caught.value) == reason and reflector.ledger.reflection_retries == 0
@@ -166,27 +165,25 @@ def test_what_it_refuses_is_asked_for_once(
 
 
 def test_it_is_killed_in_the_middle_of_a_run(server: Served, tmp_path: Path) -> None:
-    """After the first of two rounds of reflection. The last of these tests: there is no server any more."""
+    """Killed after the first of two rounds of reflection. The last of these tests: no server is left."""
 
     class Killing(Callback):
         def __init__(self) -> None:
             self.notes = list[str]()
 
-        def population(self, row: dict[str, Any]) -> None:
+        def on_population(self, row: PopulationRow) -> None:
             server.kill()
 
-        def note(self, text: str) -> None:
+        def on_note(self, text: str) -> None:
             self.notes.append(text)
 
-    watcher = Killing()
+    callback = Killing()
     run = fst_bench.run(
-        stream="single-math", method="fst", preset="smoke", out=tmp_path, watcher=watcher, **fast(server)
+        stream="single-math", method="fst", preset="smoke", out=tmp_path, callback=callback, **fast(server)
     )
-    first, second = run.store.rows("prompts")
-    assert (
-        first["reflections"] > first["reflection_failures"]
-        and second["reflections"] == second["reflection_failures"] > 0
-    )
-    assert run.ledger["reflection_reasons"]["unreachable"] == second["reflections"]
-    assert [p["prompt"] for p in second["population"]] == [p["prompt"] for p in first["population"]]
-    assert watcher.notes == [] and run.metrics["stages"] and run.store.broken() == []
+    first, second = run.populations
+    assert first.reflections > first.reflection_failures
+    assert second.reflections == second.reflection_failures > 0
+    assert run.ledger["reflection_reasons"]["unreachable"] == second.reflections
+    assert [p.prompt for p in second.population] == [p.prompt for p in first.population]
+    assert callback.notes == [] and run.metrics["stages"] and Store(run.path).broken() == []

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fst_bench.policy.models import model_folder
 from fst_bench.harness.store import sha256
+from fst_bench.policy.models import model_folder
 from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
 
 FOLDER = Path(model_folder("embedded:tiny"))

@@ -13,9 +13,20 @@ from fst_bench.embedded.pretrain import Recipe, pretrain
 from fst_bench.embedded.text import WEIGHTS
 
 SMALL = Recipe(
-    steps=24, vocabulary=400, tokenizer_documents=300, hidden=32, layers=2, heads=2, kv_heads=2, head=16, feed_forward=64,
-    batch_documents=8, warmup=4, checkpoint_every=8, keep_every=16,
-)  # fmt: skip
+    steps=24,
+    vocabulary=400,
+    tokenizer_documents=300,
+    hidden=32,
+    layers=2,
+    heads=2,
+    kv_heads=2,
+    head=16,
+    feed_forward=64,
+    batch_documents=8,
+    warmup=4,
+    checkpoint_every=8,
+    keep_every=16,
+)
 
 
 def quiet(*_: object, **__: object) -> None:

@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fst_bench.harness.config import load_preset
-from fst_bench.fast.reflectors import RULES, instructions
 from fst_bench.embedded.text import (
     DIRECT,
     LEVELS,
@@ -24,6 +22,8 @@ from fst_bench.embedded.text import (
     strategy_sentence,
     wander_star_graph,
 )
+from fst_bench.fast.reflectors import RULES, instructions
+from fst_bench.harness.config import load_preset
 from fst_bench.tasks import TASKS, load_task
 from fst_bench.tasks.formats import WRAPPERS, Wrapped
 from fst_bench.tasks.hover import CITIES, FIRMS, PEOPLE
@@ -34,8 +34,8 @@ DIFFICULTY = load_preset("tiny")["difficulty"]
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(WORK)), st.integers(0, 10**6))
 def test_clean_working_ends_in_the_right_answer(name: str, index: int) -> None:
-    for _, knobs in LEVELS[name]:
-        task = load_task(name, **knobs)
+    for _, difficulty in LEVELS[name]:
+        task = load_task(name, **difficulty)
         problem = task.problem("pretrain", 0, index)
         steps, answer = WORK[name](problem.data, lambda: False, random.Random(0))
         assert answer == problem.answer and steps
@@ -63,10 +63,10 @@ def test_pretraining_and_benchmark_problems_do_not_overlap() -> None:
     seen = {writer.document(i, 0.0, 0.3).problem_id for i in range(20_000)}
     benchmark = {
         p.id
-        for name, knobs in DIFFICULTY.items()
+        for name, difficulty in DIFFICULTY.items()
         for seed in range(3)
         for split, n in (("train", 400), ("test", 200))
-        for p in load_task(name, **knobs).problems(split, seed, n)
+        for p in load_task(name, **difficulty).problems(split, seed, n)
     }
     assert len(seen) > 15_000 and len(benchmark) > 3_000
     assert not seen & benchmark
@@ -127,11 +127,11 @@ def test_feedback_paraphrases_and_never_copies_the_pretraining_instructions() ->
     assert RULES
 
 
-@pytest.mark.parametrize(("name", "knobs"), LOOKUPS)
-def test_lookup_documents_list_everything(name: str, knobs: dict) -> None:
+@pytest.mark.parametrize(("name", "difficulty"), LOOKUPS)
+def test_lookup_documents_list_everything(name: str, difficulty: dict) -> None:
     values = set()
     for seed in range(20):
-        problem = load_task(name, **knobs).problem("pretrain", 0, seed)
+        problem = load_task(name, **difficulty).problem("pretrain", 0, seed)
         user, response = list_everything(problem, name, random.Random(seed))
         assert user.endswith(("List all facts.", "List all paths."))
         if name == "hover":
@@ -168,10 +168,10 @@ def test_clean_documents_are_right_and_noise_comes_late() -> None:
     """Clean, only star-graph errs: it wanders where nobody says to start at the goal. Noise makes every task err."""
     by_id: dict[str, tuple[str, str]] = {}
     for name, levels in LEVELS.items():
-        for _, knobs in levels:
+        for _, difficulty in levels:
             by_id |= {
                 p.id: (name, p.answer)
-                for p in (load_task(name, **knobs).problem("pretrain", 0, i) for i in range(6000))
+                for p in (load_task(name, **difficulty).problem("pretrain", 0, i) for i in range(6000))
             }
     shares: dict[tuple[str, float], list[bool]] = {}
     for i in range(6000):

@@ -9,16 +9,14 @@ from gepa.strategies.proposal_sampling import IndependentSampling
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fst_bench.harness.loop import Bench
-from fst_bench.core.types import Candidate
-from fst_bench.fast.selection import select, distinct, split
+from fst_bench.core.types import Candidate, ProblemHandle, Sample, SampleRequest
 from fst_bench.fast.evolve import evolve
-from fst_bench.method.settings import FastSettings
-from fst_bench.core.types import ProblemHandle
+from fst_bench.fast.selection import distinct, select, split
+from fst_bench.harness.loop import Bench
 from fst_bench.method.reflection import ReflectionFailure
-from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.method.settings import FastSettings
 
-SETTINGS = FastSettings(population=2, budget=40, anchor=4, minibatch=2, cycle=3)
+SETTINGS = FastSettings(population_size=2, max_metric_calls=40, valset_size=4, reflection_minibatch_size=2, cycle=3)
 
 
 def lookahead(b: Bench) -> list[ProblemHandle]:
@@ -26,25 +24,25 @@ def lookahead(b: Bench) -> list[ProblemHandle]:
     return [p for batch in b.lab.peek(SETTINGS.cycle) for p in batch]
 
 
-def test_choose_covers_the_pareto_front() -> None:
-    a, b, c, d = (Candidate(name, scores) for name, scores in
-                  [("a", (1, 1, 0, 0, 0)), ("b", (1, 1, 1, 0, 0)), ("c", (0, 0, 0, 1, 0)), ("d", (1, 0, 1, 0, 0))])  # fmt: skip
+def test_the_selection_covers_the_pareto_front() -> None:
+    a, b = Candidate("a", (1, 1, 0, 0, 0)), Candidate("b", (1, 1, 1, 0, 0))
+    c, d = Candidate("c", (0, 0, 0, 1, 0)), Candidate("d", (1, 0, 1, 0, 0))
     # b is best by mean; c alone wins problem 3; nobody wins problem 4; then a before d (same mean, earlier)
-    assert [s.prompt for s in choose([a, b, c, d], 2)] == ["b", "c"]
-    assert [s.prompt for s in choose([a, b, c, d], 3)] == ["b", "a", "c"]
-    assert [s.prompt for s in choose([a, b, c, d], 9)] == ["b", "a", "d", "c"]
+    assert [s.prompt for s in select([a, b, c, d], 2)] == ["b", "c"]
+    assert [s.prompt for s in select([a, b, c, d], 3)] == ["b", "a", "c"]
+    assert [s.prompt for s in select([a, b, c, d], 9)] == ["b", "a", "d", "c"]
 
 
 @given(st.lists(st.tuples(*[st.sampled_from([0.0, 1.0])] * 4), min_size=1, max_size=8), st.integers(1, 6))
-def test_choose_returns_the_best_first_and_k_distinct(rows: list[tuple[float, ...]], k: int) -> None:
+def test_the_selection_has_the_best_first_and_k_distinct(rows: list[tuple[float, ...]], k: int) -> None:
     candidates = [Candidate(str(i), row) for i, row in enumerate(rows)]
-    chosen = choose(candidates, k)
+    chosen = select(candidates, k)
     assert len(chosen) == min(k, len(rows)) == len({s.prompt for s in chosen})
     assert chosen[0].mean == max(c.mean for c in candidates)
     assert [s.mean for s in chosen] == sorted((s.mean for s in chosen), reverse=True)
 
 
-def test_a_survivor_scored_anew_stands_before_its_copy() -> None:
+def test_a_survivor_scored_again_comes_before_its_copy() -> None:
     assert distinct([Candidate("a", (1.0,)), Candidate("b", (0.0,)), Candidate("a", (0.0,))]) == [
         Candidate("a", (1.0,)),
         Candidate("b", (0.0,)),
@@ -52,36 +50,37 @@ def test_a_survivor_scored_anew_stands_before_its_copy() -> None:
 
 
 @given(st.integers(1, 60))
-def test_anchor_and_feedback_are_disjoint_where_they_can_be(n: int) -> None:
+def test_valset_and_trainset_are_disjoint_where_they_can_be(n: int) -> None:
     problems = [ProblemHandle(i, str(i)) for i in range(n)]
-    anchor, feedback = split(problems, SETTINGS, random.Random(0))
-    assert anchor and feedback and len(anchor) == min(n, SETTINGS.anchor)
-    if n >= SETTINGS.anchor + SETTINGS.minibatch:
-        assert not set(anchor) & set(feedback) and len(anchor) + len(feedback) == n
+    valset, trainset = split(problems, SETTINGS, random.Random(0))
+    assert valset and trainset and len(valset) == min(n, SETTINGS.valset_size)
+    if n >= SETTINGS.valset_size + SETTINGS.reflection_minibatch_size:
+        assert not set(valset) & set(trainset) and len(valset) + len(trainset) == n
 
 
 def test_the_ledger_holds_what_was_spent(bench: Callable[..., Bench]) -> None:
     b = bench()
     evolve(b.lab, [b.config.seed_prompt], lookahead(b), SETTINGS)
     rollouts = [row for name, row in b.pending if name == "rollouts"]
-    assert b.ledger.rollouts["anchor"] == sum(row["purpose"] == "anchor" for row in rollouts)
+    assert b.ledger.rollouts["valset"] == sum(row["purpose"] == "valset" for row in rollouts)
     assert b.ledger.total_rollouts == len(rollouts)
-    # gepa stops at the first check after the budget is spent: at most one iteration over (two minibatches and an anchor set)
-    assert SETTINGS.budget <= b.ledger.total_rollouts <= SETTINGS.budget + 2 * SETTINGS.minibatch + SETTINGS.anchor
+    # gepa stops at the first check after the budget is spent: at most one iteration over (two minibatches and a valset)
+    iteration = 2 * SETTINGS.reflection_minibatch_size + SETTINGS.valset_size
+    assert SETTINGS.max_metric_calls <= b.ledger.total_rollouts <= SETTINGS.max_metric_calls + iteration
     assert b.ledger.sampled_tokens == sum(row["tokens"] for row in rollouts)
     assert b.ledger.problems == 12  # three batches of four were looked at
     assert b.ledger.reflections > 0 and b.ledger.reflection_failures == 0
 
 
-def test_survivors_are_scored_anew_by_the_current_policy(bench: Callable[..., Bench]) -> None:
+def test_survivors_are_scored_again_by_the_current_policy(bench: Callable[..., Bench]) -> None:
     b = bench()
     survivors = ["You are a helpful assistant.", "Work step by step."]
     b.policy.version = 3  # as after three updates; only the number matters here
     evolve(b.lab, survivors, lookahead(b), SETTINGS)
     rollouts = [row for name, row in b.pending if name == "rollouts"]
-    first = rollouts[: 2 * SETTINGS.anchor]
+    first = rollouts[: 2 * SETTINGS.valset_size]
     assert [row["context"] for row in first] == [survivors[0]] * 4 + [survivors[1]] * 4
-    assert {row["purpose"] for row in first} == {"anchor"} and {row["version"] for row in rollouts} == {3}
+    assert {row["purpose"] for row in first} == {"valset"} and {row["version"] for row in rollouts} == {3}
     population = next(row for name, row in b.pending if name == "prompts")
     means = [sum(row["reward"] for row in first[i : i + 4]) / 4 for i in (0, 4)]
     assert [s["score"] for s in population["rescored"]] == means
@@ -135,7 +134,12 @@ def test_one_failure_of_four_is_asked_once_more_and_costs_no_other(bench: Callab
         return f"```\nPrompt {len(asked)}.\n```"
 
     b.lab._reflector = flaky
-    evolve(b.lab, [b.config.seed_prompt], lookahead(b), SETTINGS.model_copy(update={"proposals": 4, "budget": 24}))
+    evolve(
+        b.lab,
+        [b.config.seed_prompt],
+        lookahead(b),
+        SETTINGS.model_copy(update={"proposals": 4, "max_metric_calls": 24}),
+    )
     assert asked[4][0] == asked[1][0] and len({seed for _, seed in asked}) == len(asked)
     tried = {row["context"] for name, row in b.pending if name == "rollouts"}
     assert {"Prompt 1.", "Prompt 3.", "Prompt 4."} <= tried and not {"Prompt 2.", "Prompt 5."} & tried
@@ -143,15 +147,15 @@ def test_one_failure_of_four_is_asked_once_more_and_costs_no_other(bench: Callab
 
 
 class Counting:
-    """A policy's own sampling, with what the base was asked for in each call."""
+    """The reference policy's own sampling, with the requests and texts of each call."""
 
     def __init__(self, sample: Callable[..., list[list[Sample]]]):
-        self.sample, self.calls = sample, list[tuple[list[SampleRequest], list[str]]]()
+        self.sample = sample
+        self.calls: list[tuple[list[SampleRequest], list[str]]] = []
 
-    def __call__(self, asks: Sequence[SampleRequest], *, base: bool = False, **options: Any) -> list[list[Sample]]:
-        groups = self.sample(asks, base=base, **options)
-        if base:
-            self.calls.append((list(asks), [group[0].text for group in groups]))
+    def __call__(self, requests: Sequence[SampleRequest], **options: Any) -> list[list[Sample]]:
+        groups = self.sample(requests, **options)
+        self.calls.append((list(requests), [group[0].text for group in groups]))
         return groups
 
 
@@ -159,8 +163,8 @@ class Counting:
 def test_the_base_policy_reflects_once_in_an_iteration(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """Two rounds, four proposals at a time: one call of the base's for all four, with the texts it gives one by one."""
-    b = bench(method=method, fast={"reflector": "base-policy", "proposals": 4, "budget": 48})
+    """Two rounds, four proposals at a time: one call of the reference policy for all four, and the same texts."""
+    b = bench(method=method, fast={"reflector": "base-policy", "proposals": 4, "max_metric_calls": 48})
     iterations: list[int] = []
     sample_tasks = IndependentSampling.sample_tasks
 
@@ -170,15 +174,15 @@ def test_the_base_policy_reflects_once_in_an_iteration(
         return tasks
 
     monkeypatch.setattr(IndependentSampling, "sample_tasks", counted)
-    counting = Counting(b.policy.sample)
-    monkeypatch.setattr(b.policy, "sample", counting)
+    counting = Counting(b.policy.reference.sample)
+    monkeypatch.setattr(b.policy.reference, "sample", counting)
     for step in range(3):
         b.method.step(b.lab.begin(step))
     assert len(iterations) > 2 and set(iterations) == {4}
-    assert [len(asks) for asks, _ in counting.calls] == iterations
+    assert [len(requests) for requests, _ in counting.calls] == iterations
     assert b.ledger.reflections == sum(iterations) and b.ledger.reflection_failures == 0
-    for asks, texts in counting.calls:
-        assert [counting.sample([ask], base=True)[0][0].text for ask in asks] == texts
+    for requests, texts in counting.calls:
+        assert [counting.sample([request])[0][0].text for request in requests] == texts
 
 
 def test_a_round_in_batches_is_the_round_one_by_one(bench: Callable[..., Bench]) -> None:
@@ -196,4 +200,4 @@ def test_a_round_in_batches_is_the_round_one_by_one(bench: Callable[..., Bench])
 
 def test_a_budget_that_cannot_pay_is_refused() -> None:
     with pytest.raises(ValueError, match="too small"):
-        FastSettings(population=8, anchor=16, budget=100)
+        FastSettings(population_size=8, valset_size=16, max_metric_calls=100)

@@ -3,11 +3,11 @@
 import pytest
 from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 
-from fst_bench.fast.reflectors import BasePolicy, extractive, instructions, load_reflector
-from fst_bench.method.settings import FastSettings
-from fst_bench.method.reflection import ReflectionFailure
-from fst_bench.method.ledger import Ledger
 from fst_bench.core.types import SampleRequest
+from fst_bench.fast.reflectors import BasePolicy, extractive, instructions, load_reflector
+from fst_bench.method.ledger import Ledger
+from fst_bench.method.reflection import ReflectionFailure
+from fst_bench.method.settings import FastSettings
 from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.tasks import TASKS, load_task
 
@@ -29,13 +29,13 @@ def proposal(reply: str) -> str:
 
 
 def test_rules_by_hand() -> None:
-    text = "The answer was expected in \\boxed{}, and no value was found there. It helps to handle a single operation before the next one."
+    text = (
+        "The answer was expected in \\boxed{}, and no value was found there. "
+        "It helps to handle a single operation before the next one."
+    )
     assert instructions(text) == [
         ("Present the answer in \\boxed{}.", "Deliver the answer in \\boxed{}."),
-        (
-            "ProblemHandle a single operation before the next one.",
-            "Always handle a single operation before the next one.",
-        ),
+        ("Handle a single operation before the next one.", "Always handle a single operation before the next one."),
     ]
     assert instructions("The box says 4, but the right value is 5.") == []
 
@@ -78,9 +78,8 @@ def test_the_base_policy_can_reflect(policy: TorchPolicy) -> None:
     assert reflector.reflect_many(["Write a new instruction."], [3]) == reflector.reflect_many(
         ["Write a new instruction."], [3]
     )
-    (sample,) = policy.sample(
-        [SampleRequest(({"role": "user", "content": "Write a new instruction."},), 3)], base=True
-    )[0]
+    request = SampleRequest(({"role": "user", "content": "Write a new instruction."},), 3)
+    ((sample,),) = policy.reference.sample([request])
     assert ledger.reflection_prompt_tokens == 2 * (len(sample.tokens) - sample.sampled) > 0
     assert ledger.reflection_sampled_tokens == 2 * sample.sampled > 0
     spent = ledger.counts()
@@ -91,7 +90,7 @@ def test_the_base_policy_can_reflect(policy: TorchPolicy) -> None:
 
 @pytest.mark.parametrize("long", [(), (0,), (2,), (1, 2), (0, 4), (0, 1, 2, 3, 4)])
 def test_what_is_too_long_for_the_base_policy_fails_alone(policy: TorchPolicy, long: tuple[int, ...]) -> None:
-    """Whatever is asked beside it, a prompt gets the reply that it gets alone, and the ledger the same tokens."""
+    """Whatever is asked alongside it, a prompt gets the reply that it gets alone, and the ledger the same tokens."""
     prompts = ["1 " * 3000 if i in long else f"Write {i} new instructions." for i in range(5)]
     together, alone = BasePolicy(policy, Ledger()), BasePolicy(policy, Ledger())
     found = together.reflect_many(prompts, range(5))
@@ -101,8 +100,6 @@ def test_what_is_too_long_for_the_base_policy_fails_alone(policy: TorchPolicy, l
 
 
 def test_unknown_reflectors_are_named(policy: TorchPolicy) -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"unknown reflector 'extractve': there are base-policy, extractive, a LiteLLM .* fast.reflection.base_url",
-    ):
+    known = r"unknown reflector 'extractve': there are base-policy, extractive, a LiteLLM .* fast.reflection.base_url"
+    with pytest.raises(ValueError, match=known):
         load_reflector(FastSettings(reflector="extractve"), policy, Ledger())

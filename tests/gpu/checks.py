@@ -1,10 +1,10 @@
-"""What has to be true of the vllm-deepspeed backend on a GPU: one function a check, each run in a process of its own by run.py.
+"""Checks of the vllm-deepspeed backend on a GPU: one function each, which run.py runs in a process of its own.
 
     python tests/gpu/checks.py sync-bfloat16              # on a GPU
     python tests/gpu/checks.py sync-bfloat16 --device cpu # the same code, where it means less
 
-A check prints one line of JSON, the figures it found, and raises AssertionError where one is not as it should be. No pytest: a machine with a GPU
-and no network need not have it.
+A check prints one line of JSON, the figures it found, and raises AssertionError where one is not as it should be. It
+does without pytest, which a machine with a GPU and no network may not have.
 """
 
 import argparse
@@ -29,7 +29,7 @@ CHECKS: dict[str, Callable[[str], Figures]] = {}
 
 
 def check(name: str) -> Callable[[Callable[[str], Figures]], Callable[[str], Figures]]:
-    """Register a function of the device."""
+    """Return a decorator that registers a function of the device as a check."""
 
     def registered(function: Callable[[str], Figures]) -> Callable[[str], Figures]:
         CHECKS[name] = function
@@ -42,11 +42,11 @@ def settings(device: str, **changes: Any) -> Any:
     from fst_bench.policy import PolicySettings
 
     return PolicySettings(
-        **{"max_tokens": 32, "device": device, "distributed": {"cache_gb": 1.0, "positions": 1024}} | changes
+        **{"max_tokens": 32, "device": device, "distributed": {"cache_gb": 1.0, "max_model_len": 1024}} | changes
     )
 
 
-def asks(n: int) -> Any:
+def requests(n: int) -> Any:
     from fst_bench.core.types import SampleRequest
 
     return [SampleRequest(({"role": "user", "content": text},), seed=i, n=n) for i, text in enumerate(TEXTS)]
@@ -64,12 +64,12 @@ def flat(groups: list[list[Any]]) -> list[Any]:
 
 
 def largest(ours: list[list[float]], theirs: list[list[float]]) -> float:
-    """Difference."""
+    """Return the largest difference."""
     return max(abs(a - b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True))
 
 
 def used_gb(device: str) -> float | None:
-    """Of the whole GPU, by whichever process."""
+    """Return the GPU's memory in use, by any process, in GiB; None on a CPU."""
     if device == "cpu":
         return None
     torch.cuda.synchronize()
@@ -82,7 +82,7 @@ def used_gb(device: str) -> float | None:
 
 @check("kernels")
 def kernels(device: str) -> Figures:
-    """Whether vLLM takes this for a GPU, one of its own kernels launches, and so does flex_attention with its backward pass."""
+    """Check that vLLM sees a GPU, and that one of its own kernels launches."""
     from vllm import _custom_ops
     from vllm.platforms import current_platform
 
@@ -90,32 +90,32 @@ def kernels(device: str) -> Figures:
     if device == "cuda":
         assert current_platform.is_cuda(), found
         found["gpu"], found["capability"] = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-        x, weight = (
-            torch.randn(4, 64, device=device, dtype=torch.bfloat16),
-            torch.ones(64, device=device, dtype=torch.bfloat16),
-        )
+        x = torch.randn(4, 64, device=device, dtype=torch.bfloat16)
+        weight = torch.ones(64, device=device, dtype=torch.bfloat16)
         out = torch.empty_like(x)
         _custom_ops.rms_norm(out, x, weight, 1e-6)
-        found["rms_norm_gap"] = float(
-            (out.float() - x.float() * (x.float() ** 2).mean(-1, keepdim=True).rsqrt()).abs().max()
-        )
+        expected = x.float() * (x.float() ** 2).mean(-1, keepdim=True).rsqrt()
+        found["rms_norm_gap"] = float((out.float() - expected).abs().max())
         assert found["rms_norm_gap"] < 0.05, found
     return found
 
 
 @check("torch-float32")
 def torch_float32(device: str) -> Figures:
-    """The torch backend on this device against the CPU: log-probabilities, KL, and the gradient of one update on the same rollouts."""
+    """Compare the torch backend on this device with the CPU, on the same rollouts.
+
+    Log-probabilities, KL, and the gradient of one update; on a GPU that takes flex_attention with its backward pass.
+    """
     from fst_bench.policy import load_policy
 
     here, there = (load_policy("embedded:tiny", settings(d)) for d in (device, "cpu"))
-    samples = flat(there.sample(asks(4)))
+    samples = flat(there.sample(requests(4)))
     found: Figures = {
         "shared": here.scorer.shared,
         "flex": here.scorer.flex,
         "passes": len(here.scorer.passes(samples)),
     }
-    again = flat(here.sample(asks(4)))
+    again = flat(here.sample(requests(4)))
     logprobs, there_logprobs, again_logprobs = here.logprobs(samples), there.logprobs(samples), here.logprobs(again)
     ours, theirs = learn(here, samples), learn(there, samples)
     gradients = [
@@ -137,15 +137,15 @@ def torch_float32(device: str) -> Figures:
 
 @check("torch-bfloat16")
 def torch_bfloat16(device: str) -> Figures:
-    """The torch backend in bfloat16: it samples, learns and measures KL."""
+    """Check that the torch backend samples, learns and measures KL in bfloat16."""
     from fst_bench.policy import load_policy
 
     policy = load_policy("embedded:tiny", settings(device, dtype="bfloat16", float32_head=True))
-    samples = flat(policy.sample(asks(4)))
-    facts = learn(policy, samples)
+    samples = flat(policy.sample(requests(4)))
+    metrics = learn(policy, samples)
     found = {
         "shared": policy.scorer.shared,
-        "mean_logprob_gap": facts["mean_logprob_gap"],
+        "mean_logprob_gap": metrics["mean_logprob_gap"],
         "kl": sum(policy.kl_to_reference(samples)),
     }
     assert found["shared"] and found["mean_logprob_gap"] < 0.05 and found["kl"] > 0, found
@@ -157,17 +157,13 @@ def torch_bfloat16(device: str) -> Figures:
 
 def agreement(zero: int, activations: str) -> Callable[[str], Figures]:
     def agrees(device: str) -> Figures:
-        """DeepSpeed's learner on this device against the torch backend on the CPU, in float32, on the same rollouts."""
+        """Compare the DeepSpeed learner on this device with the torch backend on the CPU, in float32."""
         from agree import agree
 
         with tempfile.TemporaryDirectory() as folder:
             found = agree(zero, activations, Path(folder), device)
-        assert (
-            found["loss"] < 1e-4
-            and found["gradient"] < 1e-3
-            and found["gradient_norm"] < 1e-3
-            and found["logprobs"] < 1e-3
-        ), found
+        assert found["loss"] < 1e-4 and found["gradient"] < 1e-3 and found["gradient_norm"] < 1e-3, found
+        assert found["logprobs"] < 1e-3, found
         assert found["untouched"] and len(found["stopped"]) == 2 and found["started_from"] < 1e-3, found
         return found
 
@@ -180,11 +176,11 @@ check("agreement-zero3")(agreement(3, "recomputed"))
 
 @check("bfloat16-zero3-positions")
 def positions(device: str) -> Figures:
-    """The gap of bfloat16 under ZeRO-3 to float32 does not grow along a row of 1,800 tokens."""
-    from fst_bench.policy.models import model_folder
+    """Check that the gap of bfloat16 under ZeRO-3 to float32 does not grow along a row of 1,800 tokens."""
     from fst_bench.core.types import Sample
     from fst_bench.policy import load_policy
     from fst_bench.policy.distributed.learner import Learner, join
+    from fst_bench.policy.models import model_folder
 
     join(device)
     reference = load_policy("embedded:tiny", settings("cpu"))
@@ -206,22 +202,25 @@ def positions(device: str) -> Figures:
 
 def synced(dtype: str) -> Callable[[str], Figures]:
     def three_times(device: str) -> Figures:
-        """Sample, update, sync, three times: every tensor equal, the canary quiet, the samples' log-probabilities the learner's."""
+        """Sample, update and sync, three times.
+
+        Every tensor is equal, the canary quiet, and the samples' log-probabilities are the learner's.
+        """
         from fst_bench.policy import load_policy
 
         policy = load_policy("embedded:tiny", settings(device, dtype=dtype, learning_rate=1e-6), "vllm-deepspeed")
         found: Figures = {"canary": [], "mean_logprob_gap": [], "seconds": []}
         for _ in range(3):
-            samples = flat(policy.sample(asks(8)))
-            facts = learn(policy, samples)
+            samples = flat(policy.sample(requests(8)))
+            metrics = learn(policy, samples)
             start = time.perf_counter()
-            policy.ranked.sync(base=False)
+            policy.ranked.sync("policy")
             found["seconds"].append(round(time.perf_counter() - start, 3))
             found["tensors"], found["unknown"] = len(policy.ranked.compared.same), policy.ranked.compared.unknown
             found["canary"].append(policy.ranked.gap)
-            found["mean_logprob_gap"].append(facts["mean_logprob_gap"])
+            found["mean_logprob_gap"].append(metrics["mean_logprob_gap"])
         kl = policy.kl_to_reference(samples)
-        policy.sample(asks(1), base=True)
+        policy.reference.sample(requests(1))
         found["kl"] = sum(kl)
         assert found["tensors"] == 47 and not found["unknown"], found
         assert max(found["mean_logprob_gap"]) < (1e-3 if dtype == "float32" else 0.05), found
@@ -236,7 +235,7 @@ check("sync-bfloat16")(synced("bfloat16"))
 
 @check("broken-syncs")
 def broken(device: str) -> Figures:
-    """A lost sync, a lost tensor and a prefix cache that was not reset stop the run."""
+    """Check that a lost sync, a lost tensor and a prefix cache that was not reset stop the run."""
     from fst_bench.policy import load_policy
     from fst_bench.policy.distributed.policy import SyncError
     from fst_bench.policy.distributed.sampler import Sampler
@@ -249,7 +248,7 @@ def broken(device: str) -> Figures:
     def caught(name: str) -> None:
         learn(policy, samples)
         try:
-            policy.sample(asks(1))
+            policy.sample(requests(1))
         except SyncError as error:
             found[name] = str(error)[:100]
         finally:
@@ -266,13 +265,13 @@ def broken(device: str) -> Figures:
         for _ in weights:
             pass
 
-    policy.ranked.sampler.rest = lambda: None  # awake while learning, so that there is something old to keep
-    samples = flat(policy.sample(asks(4)))
+    policy.ranked.sampler.sleep = lambda: None  # awake while learning, so that there is something old to keep
+    samples = flat(policy.sample(requests(4)))
     Sampler.receive = without("model.layers.2.mlp.down_proj.weight")  # type: ignore[method-assign]
     caught("lost tensor")
     Sampler.receive = nothing  # type: ignore[method-assign]
     caught("lost sync")
-    policy.sample(asks(1))
+    policy.sample(requests(1))
     engine.reset_prefix_cache = lambda: True
     caught("kept prefix cache")
     assert found.keys() == {"lost tensor", "lost sync", "kept prefix cache"}, found
@@ -281,26 +280,22 @@ def broken(device: str) -> Figures:
 
 @check("sleep")
 def sleep(device: str) -> Figures:
-    """The GPU's memory that a sleeping engine gives back, and that a second engine is refused in one line."""
+    """Check that a sleeping engine gives back the GPU's memory, and that a second engine is refused in one line."""
     from fst_bench.policy import load_policy
     from fst_bench.policy.distributed.sampler import Sampler
 
-    policy = load_policy(
-        "embedded:tiny",
-        settings(device, dtype="bfloat16", distributed={"cache_gb": 4.0, "positions": 1024}),
-        "vllm-deepspeed",
-    )
-    samples = flat(policy.sample(asks(4)))
+    own = settings(device, dtype="bfloat16", distributed={"cache_gb": 4.0, "max_model_len": 1024})
+    policy = load_policy("embedded:tiny", own, "vllm-deepspeed")
+    samples = flat(policy.sample(requests(4)))
     found: Figures = {"awake_gb": used_gb(device)}
-    policy.ranked.sampler.rest()
+    policy.ranked.sampler.sleep()
     found["asleep_gb"] = used_gb(device)
     learn(policy, samples)
-    policy.sample(asks(4))
+    policy.sample(requests(4))
     found["awake_again_gb"] = used_gb(device)
     if device == "cuda":
-        assert found["awake_gb"] - found["asleep_gb"] > 3.5 and abs(found["awake_gb"] - found["awake_again_gb"]) < 1, (
-            found
-        )
+        assert found["awake_gb"] - found["asleep_gb"] > 3.5, found
+        assert abs(found["awake_gb"] - found["awake_again_gb"]) < 1, found
         try:
             Sampler("nowhere", policy.settings, {1}, 1)
         except ValueError as error:
@@ -315,22 +310,15 @@ RUN = ["run", "--stream", "single-math", "--method", "fst", "--preset", "smoke"]
 
 
 def command(arguments: list[str], device: str, backend: str) -> list[str]:
-    own = [
-        "--backend",
-        backend,
-        "--set",
-        f"policy.device={device}",
-        "--set",
-        "policy.dtype=bfloat16",
-        "--set",
-        "policy.distributed.cache_gb=1",
-    ]
+    own = ["--backend", backend]
+    for setting in (f"device={device}", "dtype=bfloat16", "distributed.cache_gb=1"):
+        own += ["--set", f"policy.{setting}"]
     return [sys.executable, "-m", "fst_bench", *arguments, *(own if arguments[0] == "run" else [])]
 
 
 def to_its_report(backend: str) -> Callable[[str], Figures]:
     def runs(device: str) -> Figures:
-        """A smoke run from the command line to its report."""
+        """Run a smoke run from the command line to its report."""
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             done = subprocess.run(
@@ -358,7 +346,7 @@ check("run-torch")(to_its_report("torch"))
 
 @check("kill-and-resume")
 def kill_and_resume(device: str) -> Figures:
-    """A run that is killed after its first checkpoint resumes from it and ends with its report; every step is recorded once."""
+    """Check that a run that is killed after its first checkpoint resumes from it, and records every step once."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("w") as out:

@@ -1,4 +1,4 @@
-"""What is in here needs vLLM and DeepSpeed; `make test-backend` runs it on a CPU, `make test-gpu` on a GPU."""
+"""These need vLLM and DeepSpeed: `make test-backend` runs them on a CPU, `make test-gpu` on a GPU."""
 
 import importlib.util
 

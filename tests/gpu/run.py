@@ -1,4 +1,4 @@
-"""All checks of the GPU, or those that are named, each in a process of its own; its figures are printed and written as they come.
+"""Run all checks of the GPU, or those that are named, each in its own process; figures are printed and written at once.
 
     python tests/gpu/run.py --out gpu-checks.jsonl            # under eight minutes on an H100
     python tests/gpu/run.py --device cpu kernels sleep        # the same code on a CPU
@@ -20,19 +20,30 @@ import torch
 
 CHECKS = Path(__file__).with_name("checks.py")
 ORDER = (
-    "kernels", "agreement-zero2", "agreement-zero3", "sync-bfloat16", "run-vllm-deepspeed", "bfloat16-zero3-positions", "torch-float32",
-    "sleep", "broken-syncs", "kill-and-resume", "sync-float32", "torch-bfloat16", "run-torch",
-)  # fmt: skip
-"""What is worth most comes first, in case the machine's time ends."""
+    "kernels",
+    "agreement-zero2",
+    "agreement-zero3",
+    "sync-bfloat16",
+    "run-vllm-deepspeed",
+    "bfloat16-zero3-positions",
+    "torch-float32",
+    "sleep",
+    "broken-syncs",
+    "kill-and-resume",
+    "sync-float32",
+    "torch-bfloat16",
+    "run-torch",
+)
+"""The most valuable checks come first, in case the machine's time ends."""
 LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-"""What a launcher, or another test's policy, leaves in the environment: a check is one rank on its own."""
+"""Variables that a launcher, or another test's policy, leaves in the environment: a check is one rank on its own."""
 LIMIT = 150
 """Seconds for one check."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """A check and what it found."""
+    """A check and its figures."""
 
     check: str
     device: str
@@ -40,11 +51,11 @@ class Result:
     seconds: float
     figures: dict[str, Any]
     error: str
-    """The end of what it said, where it failed."""
+    """The end of its standard error, where it failed."""
 
 
 def alone() -> dict[str, str]:
-    """The environment of a process that belongs to no other ranks."""
+    """Return the environment of a process that belongs to no other ranks."""
     return {name: value for name, value in os.environ.items() if name not in LAUNCHED}
 
 
@@ -53,12 +64,17 @@ def run(name: str, device: str) -> Result:
     try:
         command = [sys.executable, str(CHECKS), name, "--device", device]
         done = subprocess.run(command, env=alone(), capture_output=True, text=True, timeout=LIMIT, check=False)
-        passed, said, error = done.returncode == 0, done.stdout, done.stderr
+        passed, output, error = done.returncode == 0, done.stdout, done.stderr
     except subprocess.TimeoutExpired as late:
-        passed, said, error = False, "", f"more than {LIMIT} s\n{(late.stderr or b'').decode(errors='replace')}"
-    lines = said.strip().splitlines()
-    figures = json.loads(lines[-1]) if passed else {}
-    return Result(name, device, passed, round(time.perf_counter() - start, 1), figures, "" if passed else error[-3000:])
+        passed, output, error = False, "", f"more than {LIMIT} s\n{(late.stderr or b'').decode(errors='replace')}"
+    return Result(
+        check=name,
+        device=device,
+        passed=passed,
+        seconds=round(time.perf_counter() - start, 1),
+        figures=json.loads(output.strip().splitlines()[-1]) if passed else {},
+        error="" if passed else error[-3000:],
+    )
 
 
 def main() -> int:
@@ -74,10 +90,8 @@ def main() -> int:
     for name in arguments.names or ORDER:
         result = run(name, arguments.device)
         failed += not result.passed
-        print(
-            f"{'passed' if result.passed else 'FAILED'} {name} in {result.seconds} s {json.dumps(result.figures) if result.passed else result.error}",
-            flush=True,
-        )
+        outcome, found = ("passed", json.dumps(result.figures)) if result.passed else ("FAILED", result.error)
+        print(f"{outcome} {name} in {result.seconds} s {found}", flush=True)
         if arguments.out:
             with arguments.out.open("a") as out:
                 out.write(json.dumps(asdict(result)) + "\n")

@@ -1,4 +1,4 @@
-"""What `make benchmark-gpu` runs, from end to end on a CPU: that every part works, not how fast it is."""
+"""`make benchmark-gpu`, from end to end on a CPU: that every part works, not how fast it is."""
 
 import json
 import math
@@ -14,7 +14,7 @@ OF_A_GPU = {
     "peak_teraflops",
     "share_of_peak_flops",
     "memory",
-    "rest_s",
+    "sleep_s",
     "sleep_gives_back_gib",
     "wake_s",
 }
@@ -22,14 +22,14 @@ OF_A_GPU = {
 MAY_BE_ZERO = {"canary_gap_nats", "mean_logprob_gap_nats"}
 
 
-def test_every_part_says_what_it_measured(tmp_path: Path) -> None:
+def test_every_part_reports_its_figures(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     environment = {name: value for name, value in alone().items() if name != "FST_TRL_PYTHON"}
     command = [sys.executable, str(SCRIPT), "--out", str(out), "--device", "cpu", "--small"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = json.loads(out.read_text())
-    parts = said["parts"]
+    report = json.loads(out.read_text())
+    parts = report["parts"]
     assert list(parts) == ["make_model", "generate", "load", "sampling", "update", "sync", "step", "trl"]
     for part, found in parts.items():
         for name, value in found.items():
@@ -38,5 +38,5 @@ def test_every_part_says_what_it_measured(tmp_path: Path) -> None:
             elif name not in {"fit_gib", "skipped"}:
                 assert math.isfinite(value) and (value > 0 or name in MAY_BE_ZERO), (part, name, value)
     assert parts["update"]["fit_gib"]["weights"] > 0 and parts["update"]["tokens"] > 2 * 8 * 16
-    assert all(said["versions"].values()) and said["device"] == "cpu" and said["settings"]["answer_tokens"] == 16
-    assert [goal["met"] in (True, False) for goal in said["goals"]] == [True, "skipped" not in parts["trl"]]
+    assert all(report["versions"].values()) and report["device"] == "cpu" and report["settings"]["answer_tokens"] == 16
+    assert [goal["met"] in (True, False) for goal in report["goals"]] == [True, "skipped" not in parts["trl"]]

@@ -1,4 +1,4 @@
-"""The GPU suite. On a GPU each check proves something; on a CPU the same code is run, so that no mistake in it waits for a GPU."""
+"""The GPU suite. On a GPU each check proves something; on a CPU the same code runs: no mistake waits for a GPU."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_on_a_gpu(name: str) -> None:
 
 
 ELSEWHERE = {"agreement-zero2", "agreement-zero3", "run-torch", "sync-float32"}
-"""Whose code tests/distributed or a check beside them runs on a CPU."""
+"""Checks whose code tests/distributed or another check runs on a CPU."""
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if name not in ELSEWHERE])

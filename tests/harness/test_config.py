@@ -2,14 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from fst_bench.harness.config import merge, parse_setting, resolve
+from fst_bench.harness.config import RENAMED, Config, merge, parse_setting, refuse_renamed, resolve
 
 
 def test_layers_go_over_each_other(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
-    path.write_text(
-        "name: s\nversion: 1\ndescription: d\nsettings: {slow: {cap: 3.0}, fast: {cycle: 7}, methods: {fst: {fast: {population: 3}}}}\nstages: [{task: math, problems: 16}]\n"
-    )
+    head, stages = "name: s\nversion: 1\ndescription: d\n", "stages: [{task: math, problems: 16}]\n"
+    own = "methods: {fst: {fast: {population_size: 3}}}"
+    path.write_text(f"{head}settings: {{slow: {{ratio_clip_max: 3.0}}, fast: {{cycle: 7}}, {own}}}\n{stages}")
     config, _ = resolve(str(path), "fst", "tiny", 0, {"fast.cycle": 9})
     other, _ = resolve(str(path), "gepa", "tiny")
     assert config.slow.old_logprobs == "sampler"  # the default
@@ -18,9 +18,7 @@ def test_layers_go_over_each_other(tmp_path: Path) -> None:
     assert config.fast.population_size == 3 and other.fast.population_size == 4  # the stream, for this method
     assert config.fast.cycle == 9  # --set
 
-    path.write_text(
-        "name: s\nversion: 1\ndescription: d\nsettings: {methods: {fts: {}}}\nstages: [{task: math, problems: 16}]\n"
-    )
+    path.write_text(f"{head}settings: {{methods: {{fts: {{}}}}}}\n{stages}")
     with pytest.raises(ValueError, match="did you mean fst"):
         resolve(str(path), "fst", "tiny")
 
@@ -48,8 +46,8 @@ def test_set_values_are_yaml(text: str, expected: tuple[str, object]) -> None:
         (("contnual-4", "fst", "tiny", 0, {}), "did you mean continual-4"),
         (("continual-4", "fts", "tiny", 0, {}), "did you mean fst"),
         (("continual-4", "fst", "tinny", 0, {}), "did you mean tiny"),
-        (("continual-4", "fst", "tiny", 0, {"slwo.cap": 1}), "did you mean slow"),
-        (("continual-4", "fst", "tiny", 0, {"slow.kap": 1}), "did you mean cap"),
+        (("continual-4", "fst", "tiny", 0, {"slwo.group_size": 2}), "did you mean slow"),
+        (("continual-4", "fst", "tiny", 0, {"slow.grp_size": 2}), "did you mean group_size"),
         (("continual-4", "fst", "tiny", 0, {"slow.ratio_clip_max": -1}), "slow.ratio_clip_max"),
         (("continual-4", "fst", "tiny", 0, {"slow.ratio_clip_max": "high"}), "slow.ratio_clip_max"),
         (("continual-4", "fst", "tiny", 0, {"slow": 3}), "slow"),
@@ -65,3 +63,23 @@ def test_a_mistake_is_one_line_that_names_what_exists(arguments: tuple, complain
     with pytest.raises(ValueError, match=complaint) as error:
         resolve(*arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("old", RENAMED)
+def test_an_old_name_is_an_error_that_has_the_new_one(old: str) -> None:
+    section = old.rpartition(".")[0]
+    with pytest.raises(ValueError, match=f"{old} is now {section}.{RENAMED[old]}$"):
+        resolve("continual-4", "fst", "tiny", 0, {old: 1})
+    fields = Config.model_fields[old.split(".")[0]].default.model_dump()
+    for part in section.split(".")[1:]:
+        fields = fields[part]
+    assert RENAMED[old] in fields and old.rpartition(".")[2] not in fields
+
+
+def test_old_prompt_modes_and_settings_that_are_none_at_all() -> None:
+    with pytest.raises(ValueError, match="boundary_modes: recalled is now oracle"):
+        resolve("continual-4", "fst", "tiny", 0, {"evaluation.boundary_modes": ["system", "seed", "recalled"]})
+    for odd in ({}, {"slow": 3}, {"evaluation": []}, {"evaluation": {"small_modes": 3}}):
+        refuse_renamed(odd, "here")
+    with pytest.raises(ValueError, match=r"^runs/x: slow\.cap is now slow\.ratio_clip_max$"):
+        refuse_renamed({"slow": {"cap": 4.0}}, "runs/x")

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fst_bench import doctor
 from fst_bench.cli import main
 from fst_bench.harness.config import resolve
+from fst_bench.harness.planning import doctor
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HERE = doctor.Machine(memory_gb=24, free_gb=20, gpus=[], hub=None, sandbox="rlimits")
 
 
@@ -25,14 +25,21 @@ def test_this_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     monkeypatch.setenv("SOME_API_KEY", "token-that-nobody-may-see")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(["doctor", "--json"]) == 0
-    said = capsys.readouterr().out
-    found = json.loads(said.splitlines()[-1])
+    output = capsys.readouterr().out
+    found = json.loads(output.splitlines()[-1])
     assert found["presets"]["tiny"] == [] and found["presets"]["smoke"] == []
-    assert "SOME_API_KEY" in found["machine"]["reflectors"] and "token-that-nobody" not in said
+    assert "SOME_API_KEY" in found["machine"]["reflectors"] and "token-that-nobody" not in output
     assert found["machine"]["sandbox"] and found["machine"]["torch"].startswith("2.")
 
 
-def test_a_preset_that_wants_gpus() -> None:
+def test_memory_is_the_machines() -> None:
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    machine = doctor.look()
+    assert machine.memory_gb * 2**20 == pytest.approx(int(lines["MemTotal"].split()[0]))
+    assert 0 < machine.free_gb <= machine.memory_gb
+
+
+def test_a_preset_that_requires_gpus() -> None:
     assert "torch sees no GPU" in why("qwen3-0.6b", HERE)
     assert "GB" not in why("qwen3-0.6b", with_gpus(1, 24)) and "GB" not in why("qwen3-8b-paper", with_gpus(8, 80))
     assert "GB a GPU, and of 16 GB" in why("qwen3-0.6b", with_gpus(1, 16))
@@ -40,24 +47,22 @@ def test_a_preset_that_wants_gpus() -> None:
     assert "GB" not in why("qwen3-0.6b", with_gpus(4, 80))  # more than it was made for is no obstacle
 
 
-def test_what_the_doctor_says_is_what_a_run_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_and_a_run_agree(capsys: pytest.CaptureFixture[str]) -> None:
     machine = doctor.look()
     reasons = why("qwen3-0.6b", machine)
     if machine.gpus or "DeepSpeed" not in reasons:
         pytest.skip("for a machine without GPUs and DeepSpeed")
     assert main(["run", "--stream", "single-math", "--method", "rl", "--preset", "qwen3-0.6b"]) == 2
     assert "needs vLLM and DeepSpeed" in capsys.readouterr().err
-    assert (
-        main(["run", "--stream", "single-math", "--method", "rl", "--preset", "qwen3-0.6b", "--backend", "torch"]) == 2
-    )
+    command = ["run", "--stream", "single-math", "--method", "rl", "--preset", "qwen3-0.6b", "--backend", "torch"]
+    assert main(command) == 2
     assert "torch sees no GPU" in capsys.readouterr().err
 
 
 def test_the_hub_and_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = doctor.Machine(24, 20, [], "does not answer", "rlimits")
-    assert "Qwen/Qwen3-0.6B is not in the hub's cache" in why("qwen3-0.6b", silent) and "cache" not in why(
-        "qwen3-0.6b", HERE
-    )
+    assert "Qwen/Qwen3-0.6B is not in the hub's cache" in why("qwen3-0.6b", silent)
+    assert "cache" not in why("qwen3-0.6b", HERE)
     assert "data sets come from the hub" in why("qwen3-8b-paper", silent) and "hub" not in why("tiny", silent)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert "the environment has no OPENAI_API_KEY" in why("qwen3-8b-paper", HERE)
@@ -70,7 +75,7 @@ TESTED = dict(line.split("==") for line in PROJECT["optional-dependencies"]["gpu
 
 
 def install(folder: Path, name: str, version: str, module: str, *needs: str) -> None:
-    """What an installed package looks like to importlib, with a module that can't be imported."""
+    """Make what importlib takes for an installed package, with a module that cannot be imported."""
     (folder / module).mkdir(exist_ok=True)
     (folder / module / "__init__.py").write_text("raise RuntimeError('was imported')\n")
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"

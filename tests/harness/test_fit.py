@@ -9,16 +9,25 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from fst_bench import fit
 from fst_bench.cli import main
-from fst_bench.harness.config import Config, hardware_of, load_preset, preset_files, resolve
+from fst_bench.harness.config import Config, Hardware, hardware_of, load_preset, preset_files, resolve
 from fst_bench.harness.planning.cost import estimate
+from fst_bench.harness.planning.fit import alternatives, fits, seconds
+from fst_bench.harness.planning.memory import (
+    Shape,
+    cache_left,
+    checkpoint_bytes,
+    memory_of,
+    room,
+    shape_of,
+    with_cache,
+)
 from fst_bench.policy import PolicySettings
 from fst_bench.policy.torch.backend import load_policy, ready_to_learn
 
 PAPER = "qwen3-8b-paper"
-CPU = fit.Hardware(gpus=0, memory_gb=4, teraflops=1, bandwidth=1)
-FOUR = fit.Hardware(gpus=4, memory_gb=24, teraflops=1, bandwidth=1)
+CPU = Hardware(gpus=0, memory_gb=4, teraflops=1, bandwidth=1)
+FOUR = Hardware(gpus=4, memory_gb=24, teraflops=1, bandwidth=1)
 
 
 def config(preset: str, **settings: Any) -> Config:
@@ -35,12 +44,12 @@ def config(preset: str, **settings: Any) -> Config:
     ],
 )
 def test_the_listed_shapes_are_the_models(name: str, parameters: int) -> None:
-    assert fit.shape_of(name).parameters == parameters
+    assert shape_of(name).parameters == parameters
 
 
 def test_a_folder_is_counted() -> None:
     model = load_policy("embedded:tiny", PolicySettings()).model
-    shape = fit.shape_of("embedded:tiny")
+    shape = shape_of("embedded:tiny")
     assert shape.parameters == sum(p.numel() for p in model.parameters())
     assert (shape.layers, shape.hidden, shape.vocabulary) == (
         model.config.num_hidden_layers,
@@ -50,7 +59,7 @@ def test_a_folder_is_counted() -> None:
 
 
 def kept_by_autograd(model: torch.nn.Module, rows: int, length: int) -> int:
-    """Bytes of the storages that a forward pass through the layers leaves for the backward pass, weights left out."""
+    """Return the bytes that a forward pass through the layers leaves for the backward pass, weights left out."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -64,7 +73,7 @@ def kept_by_autograd(model: torch.nn.Module, rows: int, length: int) -> int:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
 @pytest.mark.parametrize(("heads", "keys", "size", "feedforward"), [(4, 4, 16, 192), (4, 2, 32, 512), (16, 8, 16, 384)])
 def test_activations_are_what_autograd_keeps(
     tmp_path: Path, dtype: str, gradient_checkpointing: bool, heads: int, keys: int, size: int, feedforward: int
@@ -72,26 +81,28 @@ def test_activations_are_what_autograd_keeps(
     rows, length = 4, 64
     policy = {
         "dtype": dtype,
-        "checkpointing": gradient_checkpointing,
+        "gradient_checkpointing": gradient_checkpointing,
         "micro_batch_tokens": rows * length,
         "max_tokens": length,
     }
     kept, guess = [], []
     for layers in (4, 8):  # the difference: what stands outside of the layers is not in the guess
         made = Qwen3Config(
-            hidden_size=128, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=keys, head_dim=size,
-            intermediate_size=feedforward, vocab_size=300, tie_word_embeddings=True, max_position_embeddings=length,
-        )  # fmt: skip
+            hidden_size=128,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=keys,
+            head_dim=size,
+            intermediate_size=feedforward,
+            vocab_size=300,
+            tie_word_embeddings=True,
+            max_position_embeddings=length,
+        )
         made.save_pretrained(tmp_path)
         settings = config("tiny", model=str(tmp_path), policy=policy)
-        kept.append(
-            kept_by_autograd(
-                ready_to_learn(AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype)), settings.policy),
-                rows,
-                length,
-            )
-        )
-        guess.append(fit.memory(settings, fit.shape_of(str(tmp_path)), CPU).activations)
+        model = AutoModelForCausalLM.from_config(made, dtype=getattr(torch, dtype))
+        kept.append(kept_by_autograd(ready_to_learn(model, settings.policy), rows, length))
+        guess.append(memory_of(settings, shape_of(str(tmp_path)), CPU).activations)
     assert kept[1] - kept[0] == pytest.approx(guess[1] - guess[0], rel=0.1)
 
 
@@ -118,14 +129,14 @@ def test_logits_are_what_a_process_takes_for_them(tokens: int, hidden: int) -> N
     command = [sys.executable, "-c", MEASURED, str(tokens), str(hidden)]
     measured = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     made = config("tiny", **{"policy.micro_batch_tokens": tokens, "policy.max_tokens": tokens})
-    shape = fit.Shape(1, 1, hidden, hidden, hidden, hidden, 151_936, 4096)
-    assert fit.memory(made, shape, CPU).logits == pytest.approx(measured, rel=0.15)
+    shape = Shape(1, 1, hidden, hidden, hidden, hidden, 151_936, 4096)
+    assert memory_of(made, shape, CPU).logits == pytest.approx(measured, rel=0.15)
 
 
 def test_logits_do_not_grow_with_a_pass() -> None:
-    shape = fit.shape_of("Qwen/Qwen3-0.6B")
+    shape = shape_of("Qwen/Qwen3-0.6B")
     few, many = (
-        fit.memory(config("qwen3-0.6b", **{"policy.micro_batch_tokens": tokens}), shape, FOUR)
+        memory_of(config("qwen3-0.6b", **{"policy.micro_batch_tokens": tokens}), shape, FOUR)
         for tokens in (3072, 12_288)
     )
     assert many.logits == few.logits and many.activations == 4 * few.activations
@@ -133,11 +144,11 @@ def test_logits_do_not_grow_with_a_pass() -> None:
 
 def test_memory_by_hand() -> None:
     # 1,000 parameters in bfloat16 on 4 ranks, 250 to each; the largest has 16 x 8 = 128, more than 10 x 8 of the head
-    shape = fit.Shape(1000, 2, 8, 8, 8, 16, 10, 100)
-    two = fit.memory(config("qwen3-0.6b"), shape, FOUR)
+    shape = Shape(1000, 2, 8, 8, 8, 16, 10, 100)
+    two = memory_of(config("qwen3-0.6b"), shape, FOUR)
     # ZeRO-2 shards gradients (4 bytes) and optimizer (4 weights, 4 + 4 moments)
-    assert (two.weights, two.base, two.gradients, two.optimizer, two.sampler) == (2000, 2000, 1000, 3000, 2000)
-    # a bucket of all gradients, flattened once more, the largest twice in bfloat16 and once in float32; its float64 copy
+    assert (two.weights, two.reference, two.gradients, two.optimizer, two.sampler) == (2000, 2000, 1000, 3000, 2000)
+    # a bucket of all gradients, flattened once more, the largest twice in bfloat16, once in float32; its float64 copy
     assert (two.bucket, two.reduction, two.step, two.gathered) == (2000, 2000 + 2 * 2 * 128 + 4 * 128, 8 * 128, 0)
     # a layer's tensors for 4,096 tokens: 4 hidden, 2 of queries and keys each, 3 feed-forward; 128 rows of 10 logits,
     # 2 + 4 x 4 bytes each
@@ -153,79 +164,81 @@ def test_memory_by_hand() -> None:
     assert two.sampling == two.resident + two.sampler + two.forward + two.cache
 
     spread = {"policy.distributed.zero": 3, "policy.distributed.tensor_parallel": 2}
-    three = fit.memory(config("qwen3-0.6b", **spread), shape, FOUR)
-    # ZeRO-3 shards both models too, and holds whole what it needs: here all of the policy, and the base's head
-    assert (three.weights, three.base, three.gradients, three.optimizer, three.sampler) == (500, 500, 1000, 3000, 1000)
+    three = memory_of(config("qwen3-0.6b", **spread), shape, FOUR)
+    # ZeRO-3 shards both models too, and holds whole what it needs: here all of the policy, and the reference's head
+    assert (three.weights, three.reference, three.gradients, three.optimizer, three.sampler) == (
+        500,
+        500,
+        1000,
+        3000,
+        1000,
+    )
     assert three.gathered == 2 * (1000 + 80) and three.standing == 1000 + 2000
     assert three.context == pytest.approx(two.context + 0.7 * 2**30)  # NCCL's buffers for the ranks of an engine
     # of a reduced bucket a rank keeps a quarter in float32; the step flattens its share of gradients in float32
     assert (three.reduction, three.step) == (2000 + 2 * 2 * 128 + 4 * 250, 4 * 250)
     assert three.sampling == three.resident + 3000 + three.sampler + three.forward + three.cache
     in_float32: dict[str, Any] = {"policy.dtype": "float32", "policy.float32_head": False}
-    assert fit.memory(config("qwen3-0.6b", **in_float32), shape, FOUR).optimizer == 3000
+    assert memory_of(config("qwen3-0.6b", **in_float32), shape, FOUR).optimizer == 3000
     in_float32 |= {"policy.distributed.zero": 3}
-    assert fit.memory(config("qwen3-0.6b", **in_float32), shape, FOUR).optimizer == 2000
+    assert memory_of(config("qwen3-0.6b", **in_float32), shape, FOUR).optimizer == 2000
 
-    # in float32 on one process: weights, base, gradients, two moments; a cache of 2 x 2 layers x 8 x 4 bytes a token
-    one = fit.memory(config("tiny", **{"policy.max_tokens": 50, "policy.max_num_seqs": 7}), shape, CPU)
-    assert (one.weights, one.base, one.gradients, one.optimizer, one.sampler) == (4000, 4000, 4000, 8000, 0)
+    # in float32 on one process: weights, reference, gradients, two moments; a cache of 2 x 2 layers x 8 x 4 bytes each
+    one = memory_of(config("tiny", **{"policy.max_tokens": 50, "policy.max_num_seqs": 7}), shape, CPU)
+    assert (one.weights, one.reference, one.gradients, one.optimizer, one.sampler) == (4000, 4000, 4000, 8000, 0)
     assert one.cache == 7 * 100 * 128 and one.standing == 4000 and one.step == 8 * 128
     # in bfloat16 gradients are in float32, and so are masters beside the moments
-    low = fit.memory(config("tiny", **{"policy.dtype": "bfloat16"}), shape, CPU)
-    assert (low.weights, low.base, low.gradients, low.optimizer) == (2000, 2000, 4000, 12_000)
+    low = memory_of(config("tiny", **{"policy.dtype": "bfloat16"}), shape, CPU)
+    assert (low.weights, low.reference, low.gradients, low.optimizer) == (2000, 2000, 4000, 12_000)
 
 
 def test_checkpoints_by_hand() -> None:
-    shape = fit.Shape(1000, 2, 8, 8, 8, 16, 10, 100)
-    assert fit.checkpoint_bytes(config("tiny"), shape) == 4000 + 8000
-    assert fit.checkpoint_bytes(config("tiny", **{"policy.dtype": "bfloat16"}), shape) == 2000 + 12_000
-    assert fit.checkpoint_bytes(config("qwen3-0.6b"), shape) == 2000 + 12_000
+    shape = Shape(1000, 2, 8, 8, 8, 16, 10, 100)
+    assert checkpoint_bytes(config("tiny"), shape) == 4000 + 8000
+    assert checkpoint_bytes(config("tiny", **{"policy.dtype": "bfloat16"}), shape) == 2000 + 12_000
+    assert checkpoint_bytes(config("qwen3-0.6b"), shape) == 2000 + 12_000
 
 
 def test_the_cache_is_what_is_left() -> None:
     made, hardware = config("qwen3-0.6b"), hardware_of("qwen3-0.6b")
-    shape = fit.shape_of(made.model)
-    left = fit.cache_left(made, shape, hardware)
-    assert left % 0.25 == 0 and fit.memory(made, shape, hardware).cache == left * 2**30
-    assert fit.cache_left(made, shape, hardware.model_copy(update={"memory_gb": 23.99})) == left  # some MB less
-    assert fit.memory(made, shape, hardware).sampling <= fit.room(hardware)
+    shape = shape_of(made.model)
+    left = cache_left(made, shape, hardware)
+    assert left % 0.25 == 0 and memory_of(made, shape, hardware).cache == left * 2**30
+    assert cache_left(made, shape, hardware.model_copy(update={"memory_gb": 23.99})) == left  # some MB less
+    assert memory_of(made, shape, hardware).sampling <= room(hardware)
     more = config("qwen3-0.6b", **{"policy.distributed.cache_gb": left + 0.5})
-    assert fit.memory(more, shape, hardware).cache == (left + 0.5) * 2**30
-    assert "GB a GPU" in str(fit.fits(more, shape, hardware))
+    assert memory_of(more, shape, hardware).cache == (left + 0.5) * 2**30
+    assert "GB a GPU" in str(fits(more, shape, hardware))
     # on a GPU that is too small, one sequence: 3,072 tokens of 2 x 28 layers x 1,024 x 2 bytes are 0.33 GiB
-    assert fit.cache_left(made, shape, hardware.model_copy(update={"memory_gb": 8})) == 0.5
-    assert fit.cache_left(made, shape, CPU) == 1.0
+    assert cache_left(made, shape, hardware.model_copy(update={"memory_gb": 8})) == 0.5
+    assert cache_left(made, shape, CPU) == 1.0
 
 
 def test_a_run_gets_the_cache_of_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     made = config("qwen3-0.6b")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert fit.with_cache(made) is made.policy  # refused where the policy is loaded
+    assert with_cache(made) is made.policy  # refused where the policy is loaded
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     gpus = [SimpleNamespace(total_memory=gb * 2**30) for gb in (16, 24)]
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gpus[index])
     monkeypatch.setenv("WORLD_SIZE", "4")
     for rank, gigabytes in ((0, 16), (1, 24)):
         monkeypatch.setenv("LOCAL_RANK", str(rank))
-        here = fit.Hardware(gpus=4, memory_gb=gigabytes, teraflops=1, bandwidth=1)
-        assert fit.with_cache(made).distributed.cache_gb == fit.cache_left(made, fit.shape_of(made.model), here)
+        here = Hardware(gpus=4, memory_gb=gigabytes, teraflops=1, bandwidth=1)
+        assert with_cache(made).distributed.cache_gb == cache_left(made, shape_of(made.model), here)
     assert made.policy.distributed.cache_gb == "fit"  # the run's config is as it was
-    assert fit.with_cache(config("qwen3-0.6b", **{"policy.distributed.cache_gb": 3.0})).distributed.cache_gb == 3.0
-    assert (
-        fit.with_cache(
-            config("tiny", backend="vllm-deepspeed", **{"policy.distributed.cache_gb": "fit"})
-        ).distributed.cache_gb
-        == 1.0
-    )
+    assert with_cache(config("qwen3-0.6b", **{"policy.distributed.cache_gb": 3.0})).distributed.cache_gb == 3.0
+    on_cpu = config("tiny", backend="vllm-deepspeed", **{"policy.distributed.cache_gb": "fit"})
+    assert with_cache(on_cpu).distributed.cache_gb == 1.0
 
 
 @pytest.mark.parametrize("preset", preset_files())
 def test_every_preset_fits_what_it_is_made_for(preset: str) -> None:
-    shape, hardware = fit.shape_of(config(preset).model), hardware_of(preset)
-    assert fit.fits(config(preset), shape, hardware) is None
+    shape, hardware = shape_of(config(preset).model), hardware_of(preset)
+    assert fits(config(preset), shape, hardware) is None
     if hardware.gpus:  # a GPU of "24 GB" has 23.5 GiB, one of "80 GB" 79.1
         smaller = hardware.model_copy(update={"memory_gb": 0.979 * hardware.memory_gb})
-        assert fit.fits(config(preset), shape, smaller) is None
+        assert fits(config(preset), shape, smaller) is None
 
 
 @pytest.mark.parametrize(
@@ -244,9 +257,9 @@ def test_every_preset_fits_what_it_is_made_for(preset: str) -> None:
 )
 def test_what_does_not_fit_is_refused(preset: str, settings: dict[str, Any], reason: str) -> None:
     made, hardware = config(preset, **settings), hardware_of(preset)
-    shape = fit.shape_of(made.model)
-    assert reason in str(fit.fits(made, shape, hardware))
-    for text in fit.alternatives(made, shape, hardware):  # what is said to fit does
+    shape = shape_of(made.model)
+    assert reason in str(fits(made, shape, hardware))
+    for text in alternatives(made, shape, hardware):  # what is said to fit does
         where, _, changes = text.partition(" with ")
         there = hardware
         if found := re.match(r"(\d+) x (\d+) GB", where):
@@ -256,44 +269,36 @@ def test_what_does_not_fit_is_refused(preset: str, settings: dict[str, Any], rea
         asked = dict(change.split("=") for change in changes.split())
         values = {key: {"true": True}.get(value) or int(value) for key, value in asked.items()}
         again = config(preset, **settings | values)
-        assert fit.fits(again, shape, there) is None, text
+        assert fits(again, shape, there) is None, text
 
 
-def test_there_is_an_alternative_where_there_can_be_one() -> None:
+def test_an_alternative_exists_where_one_can() -> None:
     made = config("qwen3-0.6b", model="Qwen/Qwen3-8B")
-    larger, *_ = fit.alternatives(made, fit.shape_of(made.model), hardware_of("qwen3-0.6b"))
+    larger, *_ = alternatives(made, shape_of(made.model), hardware_of("qwen3-0.6b"))
     assert larger.startswith("16 x 24 GB with") and "zero=3" in larger
     made = config("qwen3-0.6b", **{"policy.micro_batch_tokens": 65_536})
-    assert "policy.micro_batch_tokens=32768" in fit.alternatives(
-        made, fit.shape_of(made.model), hardware_of("qwen3-0.6b")
-    )
+    assert "policy.micro_batch_tokens=32768" in alternatives(made, shape_of(made.model), hardware_of("qwen3-0.6b"))
 
 
 def test_longer_answers_more_parameters_and_fewer_gpus_take_longer() -> None:
     made, hardware = config(PAPER), hardware_of(PAPER)
-    shape = fit.shape_of(made.model)
+    shape = shape_of(made.model)
 
-    def total(settings: Config, there: fit.Hardware) -> float:
-        return sum(fit.seconds(settings, shape, there, 500, 1000, 1000, 100).values())
+    def total(settings: Config, there: Hardware) -> float:
+        return sum(seconds(settings, shape, there, 500, 1000, 1000, 100).values())
 
     usual = total(made, hardware)
-    assert (
-        total(config(PAPER, **{"policy.max_tokens": 4096}), hardware)
-        < usual
-        < total(made, hardware.model_copy(update={"gpus": 4}))
-    )
-    assert (
-        fit.seconds(made, shape, hardware, 500, 2000, 0, 0)["sampling"]
-        == 2 * fit.seconds(made, shape, hardware, 500, 1000, 0, 0)["sampling"]
-    )
+    shorter = config(PAPER, **{"policy.max_tokens": 4096})
+    fewer = hardware.model_copy(update={"gpus": 4})
+    assert total(shorter, hardware) < usual < total(made, fewer)
+    one, two = (seconds(made, shape, hardware, 500, rollouts, 0, 0)["sampling"] for rollouts in (1000, 2000))
+    assert two == 2 * one
     # 8 operations a parameter and token with gradient_checkpointing, at 0.35 of 8 x 312e12 a second
     a_token = 8 * 8_190_735_360 / (0.35 * 8 * 312e12)
-    assert fit.seconds(made, shape, hardware, 808, 0, 10, 0)["training"] == pytest.approx(10 * 9000 * a_token)
+    assert seconds(made, shape, hardware, 808, 0, 10, 0)["training"] == pytest.approx(10 * 9000 * a_token)
     # of answers of 2,048 tokens four go into a pass of 10,240 with their prompt, which stands there once
     shorter = config(PAPER, **{"policy.max_tokens": 2048})
-    assert fit.seconds(shorter, shape, hardware, 808, 0, 10, 0)["training"] == pytest.approx(
-        10 * (202 + 2048) * a_token
-    )
+    assert seconds(shorter, shape, hardware, 808, 0, 10, 0)["training"] == pytest.approx(10 * (202 + 2048) * a_token)
 
 
 def test_the_papers_preset_states_what_the_paper_gives() -> None:
@@ -326,13 +331,13 @@ def test_an_evaluation_at_8b_costs_less_than_five_rl_steps(stream: str) -> None:
 
 
 def test_a_dry_run_says_it_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
-    ask = ["run", "--stream", "continual-4", "--method", "fst", "--preset", "qwen3-0.6b", "--dry-run"]
-    assert main(ask) == 0
-    said = capsys.readouterr().out
-    assert "596,049,920 parameters, on 1 x 24 GB: GB of memory weights 1.11, base 1.11, optimizer 6.66" in said
-    assert "context 2.2, gradients 2.22" in said
-    assert "cache 10\n" in said and "standing" not in said and "hours" in said
-    assert main([*ask, "--model", "Qwen/Qwen3-8B"]) == 2
+    command = ["run", "--stream", "continual-4", "--method", "fst", "--preset", "qwen3-0.6b", "--dry-run"]
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    assert "596,049,920 parameters, on 1 x 24 GB: GB of memory weights 1.11, reference 1.11, optimizer 6.66" in output
+    assert "context 2.2, gradients 2.22" in output
+    assert "cache 10\n" in output and "standing" not in output and "hours" in output
+    assert main([*command, "--model", "Qwen/Qwen3-8B"]) == 2
     complaint = capsys.readouterr().err
     assert "does not fit" in complaint and "Would fit: 16 x 24 GB" in complaint and complaint.count("\n") == 1
 
@@ -356,6 +361,6 @@ def test_a_preset_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_a_model_that_is_nowhere_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # or it would try five times
     with pytest.raises(ValueError, match="neither here nor to be had from the hub"):
-        fit.shape_of("nobody/no-such-model")
+        shape_of("nobody/no-such-model")
     with pytest.raises(ValueError, match=r"no config\.json"):
-        fit.shape_of(str(tmp_path))
+        shape_of(str(tmp_path))

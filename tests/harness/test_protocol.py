@@ -6,24 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from fst_bench import protocol
-from fst_bench.harness.loop import run_parts
+from fst_bench.harness import protocol
+from fst_bench.harness.collection import Collection
 from fst_bench.harness.config import resolve
+from fst_bench.harness.loop import run_parts
 from fst_bench.harness.protocol import changes, check, current, freeze
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def test_the_code_runs_the_frozen_protocol() -> None:
-    """When this fails, a number that is published would come out differently: undo the change, or freeze a new version."""
+    """When this fails, a published number would come out differently: undo the change, or freeze a new version."""
     assert [complaint for _, complaint in check() if complaint] == []
 
 
 def test_published_runs_keep_their_ids() -> None:
-    """By them a sweep knows what is there already."""
-    published = sorted((Path(__file__).parent.parent / "results" / "continual-4@2").glob("*/tiny-*"))
-    assert len(published) >= 20
-    for path in published:
-        seed = int(path.name.split("-")[1].removeprefix("s"))
-        assert run_parts(*resolve("continual-4", path.parent.name, "tiny", seed, {"threads": 1}))[1:] == path.parts[-2:]
+    """By them a sweep knows which runs exist already."""
+    published = Collection(RESULTS / "continual-4@2").runs()
+    of_the_methods = [run for run in published if run.saved["preset"] == "tiny" and not run.saved["config"]["init"]]
+    assert len(of_the_methods) >= 20
+    for run in of_the_methods:
+        parts = run_parts(*resolve("continual-4", run.method, "tiny", run.seed, {"threads": 1}))
+        assert parts[1:] == run.path.parts[-2:]
 
 
 def test_every_kind_of_change_is_seen() -> None:

@@ -103,14 +103,23 @@ def test_the_manifest_notices_a_change(tmp_path: Path) -> None:
 def test_the_manifest_leaves_out_its_own_folders_only(tmp_path: Path) -> None:
     """A run may lie below a folder of such a name."""
     store = Store.create(tmp_path / "wandb" / "checkpoints", ("s@1", "m", "r"))
-    for name in (
-        "metrics.json",
-        "probes/drift.jsonl",
-        "checkpoints/step-000001/state.json",
-        "tensorboard/events",
-        "wandb/latest/log",
-    ):
+    kept = ("metrics.json", "probes/drift.jsonl")
+    for name in (*kept, "checkpoints/step-000001/state.json", "tensorboard/events", "wandb/latest/log"):
         (store.path / name).parent.mkdir(parents=True, exist_ok=True)
         (store.path / name).write_text("{}")
     store.seal()
-    assert list(store.read("manifest")) == ["metrics.json", "probes/drift.jsonl"]
+    assert tuple(store.read("manifest")) == kept
+
+
+def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with pytest.raises(ValueError, match=r"is not a run: config\.json: No such file"):
+        store.read("config")
+    with pytest.raises(ValueError, match=r"is not a finished run: metrics\.json: No such file"):
+        store.read("metrics")
+    store.write("config", [])
+    with pytest.raises(ValueError, match=r"config\.json does not hold a mapping"):
+        store.read("config")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json: not JSON"):
+        store.read("config")

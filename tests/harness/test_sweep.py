@@ -14,21 +14,22 @@ from typing import Any
 import pytest
 import torch
 
-from fst_bench.cli import main
 from fst_bench.analysis import load
+from fst_bench.cli import main
 from fst_bench.harness.sweep import State, SweepCallback, parse_seeds, sweep
 
+SMOKE = ["sweep", "--stream", "single-math", "--preset", "smoke"]
 SMALL = {"stage_problems": 8, "threads": 1}
 
 
-class Heard(SweepCallback):
-    """What a sweep told."""
+class States(SweepCallback):
+    """The states of a sweep's runs, in the order of the calls."""
 
     def __init__(self) -> None:
-        self.said: list[State] = []
+        self.states: list[State] = []
 
-    def state(self, path: Path, state: State, why: str | None = None) -> None:
-        self.said.append(state)
+    def on_state(self, path: Path, state: State, why: str | None = None) -> None:
+        self.states.append(state)
 
 
 def test_seeds() -> None:
@@ -39,38 +40,26 @@ def test_seeds() -> None:
             parse_seeds(text)
 
 
-def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    heard = Heard()
-    first = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, heard)
-    assert list(first.values()) == [None] * 4 and sorted(heard.said) == ["done"] * 4 + ["run"] * 4
+def test_a_sweep_continues_where_it_stopped(tmp_path: Path) -> None:
+    observer = States()
+    first = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, observer)
+    assert list(first.values()) == [None] * 4 and sorted(observer.states) == ["done"] * 4 + ["run"] * 4
     paths = list(first)
     numbers = [(path / "metrics.json").read_text() for path in paths]
     before = [(path / "manifest.json").stat().st_mtime_ns for path in paths]
 
     shutil.rmtree(paths[0])  # one was lost, one was killed before its end
     (paths[1] / "manifest.json").unlink()
-    heard = Heard()
-    again = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, heard)
+    observer = States()
+    again = sweep("single-math", ["base", "rl"], [0, 1], tmp_path, "smoke", SMALL, 2, observer)
     assert list(again.values()) == [None] * 4
-    assert sorted(heard.said) == ["done", "done", "resume", "run", "there", "there"]
+    assert sorted(observer.states) == ["done", "done", "resume", "run", "there", "there"]
     assert [(path / "metrics.json").read_text() for path in paths] == numbers
     assert [(path / "manifest.json").stat().st_mtime_ns for path in paths[2:]] == before[2:]
 
 
 def test_a_killed_sweep_gives_the_same_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [
-        "sweep",
-        "--stream",
-        "single-math",
-        "--methods",
-        "rl,fst",
-        "--seeds",
-        "0",
-        "--preset",
-        "smoke",
-        "--jobs",
-        "2",
-    ]
+    command = [*SMOKE, "--methods", "rl,fst", "--seeds", "0", "--jobs", "2"]
     command += ["--set", "stage_problems=16", "--set", "threads=1", "--out"]
 
     def tables(out: Path) -> list[str]:
@@ -80,8 +69,10 @@ def test_a_killed_sweep_gives_the_same_tables(tmp_path: Path, capsys: pytest.Cap
 
     assert main([*command, str(tmp_path / "whole")]) == 0
     sweeping = subprocess.Popen(
-        [sys.executable, "-m", "fst_bench", *command, str(tmp_path / "killed")], start_new_session=True, stdout=subprocess.DEVNULL
-    )  # fmt: skip
+        [sys.executable, "-m", "fst_bench", *command, str(tmp_path / "killed")],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+    )
     while not list((tmp_path / "killed").glob("*/rl/*/evals.jsonl")):
         assert sweeping.poll() is None
         time.sleep(0.02)
@@ -93,20 +84,7 @@ def test_a_killed_sweep_gives_the_same_tables(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_one_failure_stops_nothing_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [
-        "sweep",
-        "--stream",
-        "single-math",
-        "--methods",
-        "base",
-        "--seeds",
-        "0-1",
-        "--preset",
-        "smoke",
-        "--out",
-        str(tmp_path),
-        "--json",
-    ]
+    arguments = [*SMOKE, "--methods", "base", "--seeds", "0-1", "--out", str(tmp_path), "--json"]
     arguments += ["--set", "stage_problems=8"]
     assert main(arguments) == 0
     broken = next(tmp_path.glob("single-math@*/base/smoke-s0-*"))
@@ -120,59 +98,50 @@ def test_one_failure_stops_nothing_and_is_named(tmp_path: Path, capsys: pytest.C
 
 
 def test_a_setting_for_one_method_of_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [
-        "sweep",
-        "--stream",
-        "single-math",
-        "--methods",
-        "base,rl-replay",
-        "--seeds",
-        "0",
-        "--preset",
-        "smoke",
-        "--out",
-        str(tmp_path),
-    ]
+    command = [*SMOKE, "--methods", "base,rl-replay", "--seeds", "0", "--out", str(tmp_path)]
     command += ["--set", "stage_problems=8", "--set"]
     assert main([*command, "methods.rl-replay.settings.share=0.5"]) == 0
-    found = {run.method: run.settings for run in load([tmp_path])}
+    found = {run.method: run.saved["config"] for run in load([tmp_path])}
     assert found["rl-replay"]["settings"] == {"share": 0.5, "memory": 256} and found["base"]["settings"] == {}
     capsys.readouterr()
-    for wrong, told in (
+    for wrong, complaint in (
         ("rl-reply.settings.share", "did you mean rl-replay? There are base, rl-replay"),
         ("rl-replay.settings.shore", "did you mean share"),
     ):
-        assert main([*command, f"methods.{wrong}=0.5"]) == 2 and told in capsys.readouterr().err
+        assert main([*command, f"methods.{wrong}=0.5"]) == 2 and complaint in capsys.readouterr().err
 
 
-def test_wrong_settings_are_said_before_the_first_run(tmp_path: Path) -> None:
+def test_wrong_settings_are_an_error_before_the_first_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="did you mean fst"):
         sweep("single-math", ["base", "fts"], [0], tmp_path, "smoke", SMALL)
     assert not list(tmp_path.iterdir())
 
 
 class Children:
-    """In place of `subprocess.run`: runs that take no time, of which those with an odd seed fail. `together` of them meet, or it is an error."""
+    """A stand-in for `subprocess.run`: runs that take no time, of which those with an odd seed fail.
+
+    `together` of them meet, or it is an error.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, together: int) -> None:
         self.meeting = threading.Barrier(together, timeout=20)
-        self.going: list[str] = []
-        self.told: list[dict[str, str]] = []
+        self.running: list[str] = []
+        self.environments: list[dict[str, str]] = []
         self.shared: set[str] = set()
         monkeypatch.setattr("fst_bench.harness.sweep.subprocess.run", self.run)
 
     def run(self, command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
         gpu = env["CUDA_VISIBLE_DEVICES"]
-        self.going.append(gpu)
-        self.told.append(env)
+        self.running.append(gpu)
+        self.environments.append(env)
         self.meeting.wait()
-        if self.going.count(gpu) > 1:
+        if self.running.count(gpu) > 1:
             self.shared.add(gpu)
-        self.going.remove(gpu)
+        self.running.remove(gpu)
         return subprocess.CompletedProcess(command, int(command[command.index("--seed") + 1]) % 2, "", "went wrong")
 
     def gpus(self) -> list[str]:
-        return sorted(env["CUDA_VISIBLE_DEVICES"] for env in self.told)
+        return sorted(env["CUDA_VISIBLE_DEVICES"] for env in self.environments)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +161,7 @@ def test_each_run_has_a_gpu_of_its_own(
     done = sweep("single-math", ["base", "rl"], [0, 1, 2], tmp_path, "smoke", SMALL | {"policy.device": "cuda"}, jobs)
     assert list(done.values()) == [None, None, "went wrong", "went wrong", None, None]
     assert len(children.gpus()) == 6 and sorted(set(children.gpus())) == used and not children.shared
-    assert all(env["OMP_NUM_THREADS"] == "1" for env in children.told)
+    assert all(env["OMP_NUM_THREADS"] == "1" for env in children.environments)
 
 
 def test_runs_on_the_cpu_share_its_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,29 +170,17 @@ def test_runs_on_the_cpu_share_its_cores(tmp_path: Path, monkeypatch: pytest.Mon
     children = Children(monkeypatch, 3)
     done = sweep("single-math", ["base"], range(6), tmp_path, "smoke", SMALL | {"threads": 2})
     assert list(done.values()) == [None, "went wrong"] * 3
-    wanted = os.environ | {"OMP_NUM_THREADS": "2"}
-    assert all(env == wanted for env in children.told)  # not compared as lists: a failure would print keys
+    expected = os.environ | {"OMP_NUM_THREADS": "2"}
+    assert all(env == expected for env in children.environments)  # not compared as lists: a failure would print keys
 
 
-def test_too_few_gpus_are_said_before_the_first_run(
+def test_too_few_gpus_are_an_error_before_the_first_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = [
-        "sweep",
-        "--stream",
-        "single-math",
-        "--methods",
-        "base,rl",
-        "--seeds",
-        "0-3",
-        "--preset",
-        "smoke",
-        "--out",
-        str(tmp_path),
-    ]
+    command = [*SMOKE, "--methods", "base,rl", "--seeds", "0-3", "--out", str(tmp_path)]
     children = Children(monkeypatch, 1)
     everywhere = "policy.device=cuda"
-    for visible, setting, jobs, told in (
+    for visible, setting, jobs, complaint in (
         ("GPU-a,3", everywhere, "3", "--jobs can be at most 2 here, one for each GPU, got 3"),
         ("", everywhere, "1", "policy.device is cuda, and torch sees no GPU here"),
         ("-1", everywhere, "1", "policy.device is cuda, and torch sees no GPU here"),
@@ -236,6 +193,6 @@ def test_too_few_gpus_are_said_before_the_first_run(
     ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert main([*command, "--set", setting, "--jobs", jobs]) == 2
-        said = capsys.readouterr()
-        assert told in said.err and said.err.count("\n") == 1 and not said.out
+        output = capsys.readouterr()
+        assert complaint in output.err and output.err.count("\n") == 1 and not output.out
     assert not children.gpus() and not list(tmp_path.iterdir())

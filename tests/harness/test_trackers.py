@@ -1,4 +1,4 @@
-"""Trackers: what each of them shows, read back with its own reader, is what the run recorded; and a run never depends on one."""
+"""Trackers: each shows what the run recorded, by its own reader; and a run never depends on one."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto.wandb_internal_pb2 import Record
 
 import fst_bench
-from fst_bench.harness.loop import Callback
 from fst_bench.cli import main
+from fst_bench.harness.loop import Callback
+from fst_bench.harness.rows import EvaluationRow
 from fst_bench.harness.store import Store
 from fst_bench.harness.trackers import Tracked, flat, load, title
 
@@ -55,7 +57,7 @@ def runs_of(out: Path, method: str) -> list[Path]:
 
 
 def recorded(run: Path) -> tuple[Points, list[tuple[int, str]]]:
-    """(points, best prompts) that the run's own files hold; one point a tag and x."""
+    """Return the points and best prompts that the run's own files hold; one point a tag and x."""
     store, points = Store(run), defaultdict[str, list[tuple[int, Any]]](list)
     for row in store.rows("evals"):
         for key in ("accuracy", "kl"):
@@ -86,7 +88,7 @@ def in_tensorboard(run: Path) -> tuple[Points, list[tuple[int, str]]]:
 
 
 def in_wandb(run: Path) -> tuple[Points, list[tuple[int, str]]]:
-    """From the one offline file, which is a LevelDB log of its messages: blocks of 32 KiB, records cut at their ends."""
+    """Read the one offline file, a LevelDB log of its messages: blocks of 32 KiB, records cut at their ends."""
     (file,) = (run / "wandb").glob("offline-run-*/run-*.wandb")
     data, at, whole = file.read_bytes(), 7, b""
     points = defaultdict[str, list[tuple[int, Any]]](list)
@@ -166,24 +168,10 @@ def test_the_run_is_the_same_without_and_stays_valid(
 def test_a_killed_and_resumed_run_is_one_curve(out: Path) -> None:
     """Killed between checkpoints: steps are done twice, and all that the kill cut off is there."""
     settings = ["--set", "stage_problems=32", "--set", "checkpoint.every=4"]
-    command = [
-        sys.executable,
-        "-m",
-        "fst_bench",
-        "run",
-        *SMOKE,
-        "--method",
-        "fst",
-        "--seed",
-        "1",
-        *settings,
-        *ALL,
-        "--out",
-        str(out),
-    ]
-    shell = {
-        k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"
-    }  # of this process, where the killed run would live on
+    arguments = [*SMOKE, "--method", "fst", "--seed", "1", *settings, *ALL, "--out", str(out)]
+    command = [sys.executable, "-m", "fst_bench", "run", *arguments]
+    # without the service of this process, where the killed run would live on
+    shell = {k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"}
     process = subprocess.Popen(command, env=shell, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not [path for path in out.glob("*/fst/smoke-s1-*") if len(Store(path).rows("events")) >= 2]:
         assert process.poll() is None
@@ -198,36 +186,34 @@ def test_a_killed_and_resumed_run_is_one_curve(out: Path) -> None:
     assert in_wandb(run) == (points, prompts)
     assert in_tensorboard(run) == (singles(points), prompts)
     shown, texts = in_mlflow(run)
-    assert [x for x, _ in shown.pop("train/seconds")] == [
-        x for x, _ in points.pop("train/seconds")
-    ]  # of a step done twice: the first time's
+    # of a step done twice it holds the first time's seconds
+    assert [x for x, _ in shown.pop("train/seconds")] == [x for x, _ in points.pop("train/seconds")]
     assert (shown, texts) == (points, prompts) and mlflow_run(run).info.status == "FINISHED"
 
 
 class Breaks(Callback):
-    """Drops a table of MLflow's store once the run has begun; keeps what it is told."""
+    """A callback that drops a table of MLflow's store once the run has begun, and keeps notes."""
 
     def __init__(self, database: Path):
         self.database, self.notes = database, list[str]()
 
-    def evaluation(self, rows: list[dict[str, Any]]) -> None:
+    def on_evaluation(self, rows: Sequence[EvaluationRow]) -> None:
         with sqlite3.connect(self.database) as connection:
             connection.execute("DROP TABLE IF EXISTS metrics")
 
-    def note(self, text: str) -> None:
+    def on_note(self, text: str) -> None:
         self.notes.append(text)
 
 
-def test_a_tracker_that_breaks_is_told_of_once_and_the_run_goes_on(tracked: Path, tmp_path: Path) -> None:
+def test_a_tracker_that_breaks_is_reported_once_and_the_run_continues(tracked: Path, tmp_path: Path) -> None:
     shutil.copyfile(tracked.parents[2] / "mlflow.db", tmp_path / "mlflow.db")
-    watcher = Breaks(tmp_path / "mlflow.db")
-    run = fst_bench.run(
-        "single-math", "fst", tmp_path, preset="smoke", watcher=Tracked(load(["mlflow", "tensorboard"]), watcher), stage_problems=8, threads=1
-    )  # fmt: skip
-    assert len(watcher.notes) == 1 and watcher.notes[0].startswith(
-        "tracker mlflow failed and is dropped, the run goes on: "
-    )
-    assert "no such table: metrics" in watcher.notes[0]
+    callback = Breaks(tmp_path / "mlflow.db")
+    trackers = Tracked(load(["mlflow", "tensorboard"]), callback)
+    settings = {"stage_problems": 8, "threads": 1}
+    run = fst_bench.run("single-math", "fst", tmp_path, preset="smoke", callback=trackers, **settings)
+    (note,) = callback.notes
+    assert note.startswith("tracker mlflow failed and is dropped, the run continues: ")
+    assert "no such table: metrics" in note
     assert [name for name in COMPARED if (run.path / name).read_bytes() != (tracked / name).read_bytes()] == []
     assert len(in_tensorboard(run.path)[0]["train/loss"]) == 2
 
@@ -257,20 +243,8 @@ def test_nothing_leaves_the_machine_and_no_key_is_written(out: Path) -> None:
             for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "WANDB_BASE_URL")
         }
         environment |= {"WANDB_API_KEY": key, "NO_PROXY": "", "no_proxy": ""}
-        command = [
-            sys.executable,
-            "-m",
-            "fst_bench",
-            "run",
-            *SMOKE,
-            "--method",
-            "base",
-            "--set",
-            "stage_problems=4",
-            *ALL,
-            "--out",
-            str(out),
-        ]
+        arguments = [*SMOKE, "--method", "base", "--set", "stage_problems=4", *ALL, "--out", str(out)]
+        command = [sys.executable, "-m", "fst_bench", "run", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert "dropped" not in done.stdout + done.stderr
         server.settimeout(0)
@@ -282,20 +256,8 @@ def test_nothing_leaves_the_machine_and_no_key_is_written(out: Path) -> None:
 
 
 def test_a_sweep_tracks_its_runs_in_one_store(tmp_path: Path) -> None:
-    command = [
-        "sweep",
-        *SMOKE,
-        "--methods",
-        "base",
-        "--seeds",
-        "0-1",
-        "--set",
-        "stage_problems=4",
-        "--jobs",
-        "2",
-        "--out",
-        str(tmp_path),
-    ]
+    command = ["sweep", *SMOKE, "--methods", "base", "--seeds", "0-1", "--set", "stage_problems=4", "--jobs", "2"]
+    command += ["--out", str(tmp_path)]
     assert main([*command, "--track", "mlflow"]) == 0
     runs = mlflow_runs(tmp_path)
     assert sorted(r.info.run_name for r in runs) == sorted(map(title, runs_of(tmp_path, "base"))) and len(runs) == 2
@@ -304,7 +266,7 @@ def test_a_sweep_tracks_its_runs_in_one_store(tmp_path: Path) -> None:
         assert in_mlflow(path)[0] == recorded(path)[0]
 
 
-def test_bad_names_and_missing_packages_are_said_first(
+def test_bad_names_and_missing_packages_come_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = ["sweep", *SMOKE, "--methods", "base", "--seeds", "0"]
@@ -317,5 +279,5 @@ def test_bad_names_and_missing_packages_are_said_first(
     monkeypatch.setitem(sys.modules, "wandb", None)  # as Python marks what cannot be imported
     for command in ([*FST], sweep):
         assert main([*command, "--out", str(tmp_path), "--track", "wandb"]) == 2
-        assert capsys.readouterr().err == "fst-bench: tracker wandb needs wandb: pip install 'fst-bench[track]'\n"
+        assert capsys.readouterr().err == "fst-bench: tracker wandb requires wandb: pip install 'fst-bench[track]'\n"
     assert not list(tmp_path.iterdir())

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tampering import written
 
 from fst_bench.cli import main
 from fst_bench.leaderboard.adjudications import append
+from fst_bench.leaderboard.answers import with_answers
 from fst_bench.leaderboard.build import build
 from fst_bench.leaderboard.bundle import read_bundle
-from fst_bench.leaderboard.check import accuracies, summed_up
 
 
 def board_of(path: Path, *bundles: Path) -> Path:
@@ -34,7 +35,7 @@ def test_submissions_become_entries_with_the_numbers_of_their_runs(honest: Path,
     (entry,) = entries(board)
     ends = [json.loads(p.read_text())["final_average"]["system"] for p in sorted(made.rglob("metrics.json"))]
     assert entry["values"]["end"]["value"] == round(sum(ends) / 2, 3)
-    assert entry["unranked"] == "incomplete: seeds 0, 1, a place wants 0 to 4" and not entry["places"]
+    assert entry["unranked"] == "incomplete: seeds 0, 1, a place requires 0 to 4" and not entry["places"]
     assert entry["command"] == "fst-bench sweep --stream single-math --methods fst --preset smoke --seeds 0-4"
     assert entry["bundle"] == read_bundle(honest).sha256
     assert (board / "entries" / f"{entry['id']}.html").exists()
@@ -72,7 +73,7 @@ def test_decisions_remove_restore_and_dispute(honest: Path, tmp_path: Path) -> N
     build(board, tmp_path / "nothing")
     assert entries(board)[0]["unranked"] == "disputed: seed 1 run again: another world"
     append(decisions, "f" * 64, "removed", "Nobody.")
-    with pytest.raises(ValueError, match=r"is about ffff.*, which is no submission here"):
+    with pytest.raises(ValueError, match=r"is about ffff.*, which is not a submission here"):
         build(board, tmp_path / "nothing")
 
 
@@ -83,14 +84,9 @@ def test_a_mended_verifier_scores_a_submission_again_once_that_was_decided(
 
     def of_old(files: dict[str, bytes]) -> None:
         run = next(run for run in read_bundle(untouched).runs if run.seed == 0)
-        wrong = next(record for record in run.answers if record["reward"] == 0.0)
-        wrong.update(reward=1.0, status="correct")
-        found = accuracies(run.answers)
-        for row in run.evals:
-            row["accuracy"] = found[row["step"], row["task"], row["prompt_mode"]]
-        files["runs/s0/metrics.json"] = json.dumps(summed_up(run, run.evals)).encode()
-        for name, rows in (("evals", run.evals), ("answers", run.answers)):
-            files[f"runs/s0/{name}.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        wrong = next(answer for answer in run.answers if answer.reward == 0.0)
+        right = wrong.model_copy(update={"reward": 1.0, "status": "ok"})
+        files.update(written(with_answers(run, [right if answer is wrong else answer for answer in run.answers])))
 
     untouched = tmp_path / "untouched.zip"
     shutil.copyfile(tampered(lambda files: None), untouched)

@@ -1,4 +1,4 @@
-"""The committed board is what the committed submissions make of it, and each of them is consistent, with the committed runs too."""
+"""The committed board is built from the committed submissions; each is consistent, with the committed runs too."""
 
 import json
 import shutil
@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from fst_bench.analysis import load
+from fst_bench.core.errors import explain
+from fst_bench.harness.config import Config
 from fst_bench.leaderboard.adjudications import DECISIONS
 from fst_bench.leaderboard.build import build
 from fst_bench.leaderboard.bundle import read_bundle
-from fst_bench.harness.store import records
 
-HOUSE = Path(__file__).parents[2]
-BOARD, RESULTS = HOUSE / "leaderboard", HOUSE / "results"
+ROOT = Path(__file__).parents[2]
+BOARD, RESULTS = ROOT / "leaderboard", ROOT / "results"
 STREAMS, METHODS = ("continual-4@2", "continual-4-formats-given@1", "paper-3@2"), ("base", "gepa", "rl", "fst")
 
 
@@ -52,10 +54,7 @@ def test_the_reference_submissions_hold_the_rows_of_the_committed_runs(stream: s
     for method in METHODS:
         bundle = read_bundle(RESULTS / "submissions" / f"{stream.partition('@')[0]}-{method}.zip")
         for run in bundle.runs:
-            (folder,) = (RESULTS / stream / method).glob(f"tiny-s{run.seed}-*")
-            assert run.evals == records(folder / "evals.jsonl")
-            assert run.metrics == json.loads((folder / "metrics.json").read_text())
-
-
-def test_the_readmes_table_is_the_boards() -> None:
-    assert (BOARD / "tables" / "summary.md").read_text() in (HOUSE / "README.md").read_text()
+            (committed,) = (other for other in load([RESULTS / stream / method]) if other.seed == run.seed)
+            assert run.evaluations == committed.typed("evals") and run.populations == committed.populations
+            assert run.metrics == committed.metrics and run.saved["stages"] == committed.saved["stages"]
+            assert run.config == explain(Config, committed.saved["config"], "config.json")

@@ -1,4 +1,4 @@
-"""The site's files: the same bytes anywhere, rounded numbers, and strangers' texts that stay texts in every format."""
+"""The site's files: the same bytes anywhere, rounded numbers, and untrusted texts that stay texts in every format."""
 
 import base64
 import csv
@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board_entries import GONE, HARM, board, entry, harmful
+from board_entries import GONE, HARM, Other, board, entry, harmful
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import fst_bench.leaderboard
+from fst_bench.analysis.writers import escape_csv, escape_latex, escape_markdown
+from fst_bench.harness.run import Run
 from fst_bench.leaderboard.site import Removed, asset, build_site, line, plain, rounded
 from fst_bench.leaderboard.standings import COLUMNS, standings
-from fst_bench.leaderboard.tables import cut, in_csv, in_latex, in_markdown, tabled
+from fst_bench.leaderboard.tables import cut, league_files
 
 LEAGUE = "continual-4-2-embedded-tiny-tiny-open"
 
@@ -66,10 +68,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adversarial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     entries = [entry("continual-4@2", "gepa", seeds=2), *map(harmful, range(len(HARM)))]
     gone = [Removed(text, text, text, text, text) for text in HARM]
-    return build_site(standings(entries), gone, tmp_path_factory.mktemp("hostile")).parent
+    return build_site(standings(entries), gone, tmp_path_factory.mktemp("adversarial")).parent
 
 
 def data(out: Path) -> dict[str, Any]:
@@ -142,7 +144,8 @@ time.tzset()
 from board_entries import GONE, entry, harmful
 from fst_bench.leaderboard.site import build_site
 from fst_bench.leaderboard.standings import standings
-build_site(standings([entry("continual-4@2", "fst", 2), entry("continual-4@2", "rl", 2), harmful(4)]), GONE, Path(sys.argv[1]))
+entries = [entry("continual-4@2", "fst", 2), entry("continual-4@2", "rl", 2), harmful(4)]
+build_site(standings(entries), GONE, Path(sys.argv[1]))
 """
 
 
@@ -195,9 +198,11 @@ def test_a_board_without_entries(tmp_path: Path) -> None:
 
 def test_data(out: Path) -> None:
     made = data(out)
-    assert list(made) == ["columns", "entries", "format", "removed"] and made["format"] == 1
+    assert list(made) == ["columns", "entries", "format", "removed"] and made["format"] == 2
     assert [c["key"] for c in made["columns"]] == [c.key for c in COLUMNS] and made["columns"][0]["ranked"] is True
-    assert made["removed"] == [{"name": "Too good", "organisation": "Somebody", "stream": "paper-3@2", "date": "2026-05-01", "reason": "its runs could not be made again"}]  # fmt: skip
+    (gone,) = made["removed"]
+    assert (gone["name"], gone["organisation"], gone["stream"]) == ("Too good", "Somebody", "paper-3@2")
+    assert (gone["date"], gone["reason"]) == ("2026-05-01", "its runs could not be made again")
     assert [e["id"] for e in made["entries"]] == [s.entry.id for s in board()]
     fst = next(e for e in made["entries"] if e["id"] == "continual-4-2-fst")
     runs = entry("continual-4@2", "fst").runs
@@ -210,7 +215,7 @@ def test_data(out: Path) -> None:
         4,
     ]
     assert end["value"] == pytest.approx(sum(end["seeds"]) / 5, abs=0.001) and end["low"] < end["value"] < end["high"]
-    assert (fst["places"]["end"], fst["places"]["within"]) == ({"first": 1, "last": 2}, {"first": 1, "last": 1})
+    assert (fst["places"]["end"], fst["places"]["online"]) == ({"first": 1, "last": 2}, {"first": 1, "last": 1})
     assert (
         fst["differences"]["end"]["continual-4-2-rl"]["low"] < 0 < fst["differences"]["end"]["continual-4-2-rl"]["high"]
     )
@@ -267,21 +272,25 @@ def test_rounded() -> None:
     assert math.copysign(1, rounded(-0.0001, 3) or 0.0) == 1
 
 
+class WithoutOracle(Other):
+    """A run without evaluations under the oracle prompt."""
+
+    def read(self, name: str) -> dict[str, Any]:
+        return self.source.read(name) | ({"final_average": {"system": 0.5}} if name == "metrics" else {})
+
+
 def test_no_number_is_null_in_data_and_a_dash_on_pages(tmp_path: Path) -> None:
-    runs = tuple(
-        replace(run, metrics=run.metrics | {"final_average": {"system": 0.5}}) for run in entry("continual-4@2", "rl", 1).runs
-    )  # fmt: skip
-    build_site(
-        standings([replace(entry("continual-4@2", "rl", 1), runs=runs), entry("continual-4@2", "fst", 1)]), [], tmp_path
-    )
-    rl = next(e for e in data(tmp_path)["entries"] if e["method"] == "rl")
-    assert rl["values"]["recalled"] == {"value": None, "low": None, "high": None, "half": None, "seeds": [None]}
-    assert rl["values"]["end"] == {"value": 0.5, "low": None, "high": None, "half": None, "seeds": [0.5]}
-    for name in ("index.html", rl["page"]):
+    rl = entry("continual-4@2", "rl", 1)
+    rl = replace(rl, runs=tuple(Run(WithoutOracle(run.source)) for run in rl.runs))
+    build_site(standings([rl, entry("continual-4@2", "fst", 1)]), [], tmp_path)
+    shown = next(e for e in data(tmp_path)["entries"] if e["method"] == "rl")
+    assert shown["values"]["oracle"] == {"value": None, "low": None, "high": None, "half": None, "seeds": [None]}
+    assert shown["values"]["end"] == {"value": 0.5, "low": None, "high": None, "half": None, "seeds": [0.5]}
+    for name in ("index.html", shown["page"]):
         text = Parsed(tmp_path / name).text
         assert "–" in text and not re.search(r"\bnan\b|\bNone\b", text)
     (row,) = [row for row in csv.DictReader((tmp_path / f"tables/{LEAGUE}.csv").open()) if row["method"] == "rl"]
-    assert (row["recalled"], row["end"], row["end_low"]) == ("", "0.5", "")
+    assert (row["oracle"], row["end"], row["end_low"]) == ("", "0.5", "")
     assert (
         "| – |" in (tmp_path / f"tables/{LEAGUE}.md").read_text()
         and "nan" not in (tmp_path / f"tables/{LEAGUE}.tex").read_text()
@@ -291,10 +300,10 @@ def test_no_number_is_null_in_data_and_a_dash_on_pages(tmp_path: Path) -> None:
 def test_an_entrys_page(out: Path) -> None:
     page = Parsed(out / "entries/continual-4-2-fst.html")
     text = " ".join(page.text.split())
-    assert "Place 1–2 by “end of stream” and 1 by “while learning”, of 3 ranked in its league." in text
+    assert "Place 1–2 by “end of stream” and 1 by “online accuracy”, of 3 ranked in its league." in text
     assert "Reference runs of the paper's method." in text and "the same numbers, bit for bit" in text
     assert "fst-bench run --stream continual-4 --method fst --seed 0" in text and "ab" * 32 in text
-    assert "slow.cap5" in text.replace(" ", "") and "AMD EPYC" in text and "rollouts: train" in text
+    assert "slow.ratio_clip_max5" in text.replace(" ", "") and "AMD EPYC" in text and "rollouts: train" in text
     for run in entry("continual-4@2", "fst").runs:
         assert f"{run.metrics['final_average']['system']:.3f}" in text and f"{run.ledger['sampled_tokens']:,}" in text
     assert {"continual-4-2-rl.html", "continual-4-2-base.html"} <= set(
@@ -309,7 +318,7 @@ def test_an_entrys_page(out: Path) -> None:
     assert "This method evolves no prompts." in base and "no seed of it was run again" in base
 
 
-# --- texts of strangers
+# --- untrusted texts
 
 
 @given(st.text())
@@ -327,9 +336,9 @@ def test_plain_keeps_what_is_said() -> None:
 
 
 @pytest.mark.parametrize("i", range(len(HARM)))
-def test_harm_is_only_text_on_pages(hostile: Path, i: int) -> None:
-    plain_tags = Parsed(hostile / "entries/continual-4-2-gepa.html").tags
-    page = Parsed(hostile / f"entries/harm-{i}.html")
+def test_harm_is_only_text_on_pages(adversarial: Path, i: int) -> None:
+    plain_tags = Parsed(adversarial / "entries/continual-4-2-gepa.html").tags
+    page = Parsed(adversarial / f"entries/harm-{i}.html")
     assert page.tags.keys() <= plain_tags.keys() | {
         "details",
         "summary",
@@ -350,22 +359,22 @@ def test_harm_is_only_text_on_pages(hostile: Path, i: int) -> None:
     )
 
 
-def test_harm_is_only_text_on_the_index(hostile: Path, out: Path) -> None:
-    page = Parsed(hostile / "index.html")
+def test_harm_is_only_text_on_the_index(adversarial: Path, out: Path) -> None:
+    page = Parsed(adversarial / "index.html")
     assert (
         page.tags.keys() <= Parsed(out / "index.html").tags.keys()
         and page.tags["script"] == 2
         and page.tags["tr"] == 2 + 1 + 2 * len(HARM)
     )
     assert not any(name.startswith("on") for name, _ in page.attributes)
-    cells = re.findall(r"<t[dh](?: [^>]*)?>", (hostile / "index.html").read_text().split("<tbody>")[1])
+    cells = re.findall(r"<t[dh](?: [^>]*)?>", (adversarial / "index.html").read_text().split("<tbody>")[1])
     assert all(re.fullmatch(r'<t[dh]( (class|data-order|scope)="[\w .-]*")*>', cell) for cell in cells), (
         "no text of theirs in a cell's attribute"
     )
 
 
-def test_harm_is_data(hostile: Path) -> None:
-    made = {e["id"]: e for e in data(hostile)["entries"]}
+def test_harm_is_data(adversarial: Path) -> None:
+    made = {e["id"]: e for e in data(adversarial)["entries"]}
     for i, text in enumerate(HARM):
         entry = made[f"harm-{i}"]
         assert (
@@ -375,16 +384,16 @@ def test_harm_is_data(hostile: Path) -> None:
         )
 
 
-def test_harm_is_only_text_in_markdown(hostile: Path) -> None:
-    written = (hostile / f"tables/{LEAGUE}.md").read_text()
+def test_harm_is_only_text_escape_markdown(adversarial: Path) -> None:
+    written = (adversarial / f"tables/{LEAGUE}.md").read_text()
     html = MarkdownIt("commonmark").enable("table").render(written)
-    (hostile / "rendered.html").write_text(html)
-    page = Parsed(hostile / "rendered.html")
+    (adversarial / "rendered.html").write_text(html)
+    page = Parsed(adversarial / "rendered.html")
     assert (
         set(page.tags) == {"p", "strong", "table", "thead", "tbody", "tr", "th", "td", "a"} and page.tags["strong"] == 1
     )
     assert page.tags["tr"] == 1 + 1 + len(HARM) and page.tags["td"] == page.tags["th"] * (1 + len(HARM))
-    assert page.values("href") == [f"../{e['page']}" for e in data(hostile)["entries"]]
+    assert page.values("href") == [f"../{e['page']}" for e in data(adversarial)["entries"]]
     for text in HARM:
         assert cut(line(text)) in page.text
     assert not re.search(r"https?://|www\.|(?<!\\)@\w", written), "GitHub makes links of these by itself"
@@ -392,13 +401,13 @@ def test_harm_is_only_text_in_markdown(hostile: Path) -> None:
 
 @given(st.text())
 def test_markdown_shows_any_text_as_it_is(text: str) -> None:
-    made = MarkdownIt("commonmark").enable("table").renderInline(in_markdown(line("x" + text + "x")))
+    made = MarkdownIt("commonmark").enable("table").renderInline(escape_markdown(line("x" + text + "x")))
     assert "<" not in made, "no element"
 
 
 @given(st.text(st.sampled_from('\\{}%#^~$&_[]*|<>"ab 1é–\n'), max_size=30))
 def test_latex_has_no_sign_of_its_own_left(text: str) -> None:
-    written = in_latex(line(text))
+    written = escape_latex(line(text))
     words = re.sub(
         r"\\(text(backslash|asciicircum|asciitilde|less|greater|bar|quotedbl|periodcentered)|dots)\{\}|\\[&%$#_{}]",
         "",
@@ -407,8 +416,8 @@ def test_latex_has_no_sign_of_its_own_left(text: str) -> None:
     assert not set(re.sub(r"\{[\[\]*]\}", "", words)) & set('\\{}%#^~$&_[]*|<>"')
 
 
-def test_harm_is_only_text_in_latex(hostile: Path) -> None:
-    lines = (hostile / f"tables/{LEAGUE}.tex").read_text().splitlines()
+def test_harm_is_only_text_escape_latex(adversarial: Path) -> None:
+    lines = (adversarial / f"tables/{LEAGUE}.tex").read_text().splitlines()
     body = lines[lines.index(r"\midrule") + 1 : lines.index(r"\bottomrule")]
     assert len(body) == 1 + len(HARM) and all(row.endswith(r" \\") for row in body)
     assert {len(re.findall(r"(?<!\\)&", row)) for row in body} == {
@@ -425,17 +434,17 @@ def test_harm_is_only_text_in_latex(hostile: Path) -> None:
         "textquotedbl",
         "dots",
     }
-    assert in_latex("[1cm]*") == "{[}1cm{]}{*}", "neither is an option of the line break before it"
+    assert escape_latex("[1cm]*") == "{[}1cm{]}{*}", "neither is an option of the line break before it"
 
 
-def test_harm_is_only_text_in_a_spreadsheet(hostile: Path) -> None:
-    rows = {row["id"]: row for row in csv.DictReader((hostile / f"tables/{LEAGUE}.csv").open(newline=""))}
+def test_harm_is_only_text_in_a_spreadsheet(adversarial: Path) -> None:
+    rows = {row["id"]: row for row in csv.DictReader((adversarial / f"tables/{LEAGUE}.csv").open(newline=""))}
     assert len(rows) == 1 + len(HARM)
     for i, text in enumerate(HARM):
         for name in ("name", "organisation", "method", "unranked"):
             cell = rows[f"harm-{i}"][name]
             assert cell.removeprefix("'") == line(text) and cell[0] not in "=+-@"
-    assert [in_csv(text) for text in ("=1", "+1", "-1", "@a", "＝1", "a=1", "")] == [
+    assert [escape_csv(text) for text in ("=1", "+1", "-1", "@a", "＝1", "a=1", "")] == [
         "'=1",
         "'+1",
         "'-1",
@@ -444,7 +453,7 @@ def test_harm_is_only_text_in_a_spreadsheet(hostile: Path) -> None:
         "a=1",
         "",
     ]
-    first = (hostile / f"tables/{LEAGUE}.csv").read_text().splitlines()[1]
+    first = (adversarial / f"tables/{LEAGUE}.csv").read_text().splitlines()[1]
     assert re.match(r'("[^"]*",){8}\d+,', first), "texts in quotes, numbers not"
 
 
@@ -452,7 +461,7 @@ def test_names_of_files_are_safe_and_each_its_own() -> None:
     def of(**league: str) -> dict[str, Any]:
         return {"league": {"stream": "s@1", "model": "m", "preset": "p", "division": "d"} | league}
 
-    names = tabled(
+    names = league_files(
         [of(model="Org/Model"), of(model="org-model"), of(model="../../x"), of(model="Org/Model"), of(stream="." * 300)]
     )
     assert len(names) == 4 and all(re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name) and len(name) < 110 for name in names)
@@ -473,5 +482,5 @@ def test_the_short_table_has_every_entry_with_its_places(out: Path) -> None:
     assert len(lines) == 2 + len(board()) and len({line.count("|") - line.count("\\|") for line in lines}) == 1
     (fst,) = (line for line in lines if "fst as shipped" in line and "continual-4" in line)
     values = entry("continual-4@2", "fst").values
-    for key in ("end", "within", "weights", "kl"):
+    for key in ("end", "online", "seed", "kl"):
         assert f"| {values[key].value:.3f} ± {(values[key].high - values[key].low) / 2:.3f} |" in fst

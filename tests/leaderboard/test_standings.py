@@ -1,47 +1,75 @@
 """Numbers of an entry by hand; places are intervals, and ties are ties."""
 
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fst_bench.analysis.runs import Finished
+from fst_bench.harness.run import Run
 from fst_bench.leaderboard.standings import COLUMNS, Entry, League, Place, difference, standings
 from fst_bench.metrics import paired_difference
 
 LEAGUE = League("continual-4@2", "embedded:tiny", "tiny", "closed")
 
 
-def finished(seed: int, end: float, within: tuple[float, float] = (0.5, 0.7)) -> Finished:
+@dataclass(frozen=True)
+class Written:
+    """A run's source whose files are given."""
+
+    files: dict[str, Any]
+    path: Path = field(default=Path("runs"))
+    finished: bool = True
+
+    def read(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.files[name]
+        return found
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        return []
+
+
+def finished(end: float, online: tuple[float, float] = (0.5, 0.7)) -> Run:
     metrics = {
-        "stages": [{"within": w, "kl": {"system": k}} for w, k in zip(within, (0.1, 0.3), strict=True)],
+        "stages": [{"online": o, "kl": {"system": k}} for o, k in zip(online, (0.1, 0.3), strict=True)],
         "final_average": {"system": end, "seed": 0.25},
         "transfer": {"system": {"anytime": 0.5, "forgetting": None}},
     }
     ledger = {
-        "rollouts": {"train": 80, "anchor": 20},
+        "rollouts": {"train": 80, "valset": 20},
         "sampled_tokens": 1_000,
         "seconds": {"sample": 1.5, "update": 2.5},
     }
-    return Finished(Path(f"runs/s{seed}"), "m", seed, {}, {}, [], metrics, ledger)
+    return Run(Written({"metrics": metrics, "ledger": ledger}))
 
 
 def entry(
     name: str,
     ends: list[float],
-    withins: list[float] | None = None,
+    onlines: list[float] | None = None,
     unranked: str | None = None,
     league: League = LEAGUE,
 ) -> Entry:
-    """An entry whose seeds got `ends`, on one problem each, and `withins`."""
-    scores = {"end": {"math": np.array(ends)[:, None]}, "within": {"within": np.array(withins or ends)}}
+    """Return an entry whose seeds got `ends`, on one problem each, and `onlines`."""
     return Entry(
-        id=name, league=league, name=name, organisation="o", method="m", seeds=list(range(len(ends))), runs=tuple(map(finished, range(len(ends)), ends)),
-        prompts={}, environment={}, settings={}, code="shipped", note="", command="", bundle="0" * 64, scores=scores, unranked=unranked,
-    )  # fmt: skip
+        id=name,
+        league=league,
+        name=name,
+        organisation="o",
+        method="m",
+        runs=tuple(map(finished, ends)),
+        settings={},
+        code="shipped",
+        note="",
+        command="",
+        bundle="0" * 64,
+        scores={"end": {"math": np.array(ends)[:, None]}, "online": {"online": np.array(onlines or ends)}},
+        unranked=unranked,
+    )
 
 
 def places(*entries: Entry, column: str = "end") -> dict[str, str]:
@@ -49,12 +77,19 @@ def places(*entries: Entry, column: str = "end") -> dict[str, str]:
 
 
 def test_columns_of_a_run_by_hand() -> None:
-    run = finished(0, 0.8)
+    run = finished(0.8)
     found = {column.key: column.of(run) for column in COLUMNS}
     assert {key: value for key, value in found.items() if not math.isnan(value)} == {
-        "end": 0.8, "within": 0.6, "weights": 0.25, "anytime": 0.5, "kl": 0.2, "rollouts": 100, "tokens": 1_000, "seconds": 4.0,
-    }  # fmt: skip
-    assert [key for key, value in found.items() if math.isnan(value)] == ["recalled", "forgetting"]
+        "end": 0.8,
+        "online": 0.6,
+        "seed": 0.25,
+        "anytime": 0.5,
+        "kl": 0.2,
+        "rollouts": 100,
+        "tokens": 1_000,
+        "seconds": 4.0,
+    }
+    assert [key for key, value in found.items() if math.isnan(value)] == ["oracle", "forgetting"]
 
 
 def test_a_number_is_a_mean_over_seeds_with_its_t_interval() -> None:
@@ -85,16 +120,18 @@ def test_pairing_by_seed_tells_apart_what_overlaps() -> None:
 def test_the_two_rankings_are_apart_and_the_first_one_orders_the_rows() -> None:
     high, low = [0.8, 0.81, 0.82, 0.8, 0.79], [0.2, 0.21, 0.22, 0.2, 0.19]
     a, b = entry("a", high, low), entry("b", low, high)
-    assert places(a, b) == {"a": "1", "b": "2"} and places(a, b, column="within") == {"a": "2", "b": "1"}
+    assert places(a, b) == {"a": "1", "b": "2"} and places(a, b, column="online") == {"a": "2", "b": "1"}
     assert [s.entry.id for s in standings([b, a])] == ["a", "b"]
 
 
 def test_unranked_entries_come_last_and_take_no_place() -> None:
-    best = entry("best", [0.99] * 3, unranked="incomplete: seeds 0, 1, 2, a place wants 0 to 4")
+    best = entry("best", [0.99] * 3, unranked="incomplete: seeds 0, 1, 2, a place requires 0 to 4")
     found = standings([best, entry("b", [0.1, 0.2, 0.3, 0.2, 0.1]), entry("a", [0.5, 0.6, 0.5, 0.6, 0.5])])
     assert [(s.entry.id, {k: str(p) for k, p in s.places.items()}) for s in found] == [
-        ("a", {"end": "1", "within": "1"}), ("b", {"end": "2", "within": "2"}), ("best", {}),
-    ]  # fmt: skip
+        ("a", {"end": "1", "online": "1"}),
+        ("b", {"end": "2", "online": "2"}),
+        ("best", {}),
+    ]
 
 
 def test_leagues_are_apart() -> None:
@@ -117,8 +154,8 @@ def test_places_hold_together_whatever_the_scores(scores: list[list[float]]) -> 
 
 
 def test_a_difference_has_the_wider_of_the_t_interval_and_the_paired_bootstrap() -> None:
-    dice = np.random.default_rng(0)
-    a, b = ({task: (dice.random((5, 40)) < p).astype(float) for task in ("math", "hover")} for p in (0.6, 0.5))
+    rng = np.random.default_rng(0)
+    a, b = ({task: (rng.random((5, 40)) < p).astype(float) for task in ("math", "hover")} for p in (0.6, 0.5))
     found, bootstrap = difference(a, b), paired_difference(a, b)
     seeds = [np.mean([a[task][i].mean() - b[task][i].mean() for task in a]) for i in range(5)]
     half = 2.776445 * np.std(seeds, ddof=1) / math.sqrt(5)  # t of 4 degrees of freedom at 97.5 %
@@ -129,7 +166,7 @@ def test_a_difference_has_the_wider_of_the_t_interval_and_the_paired_bootstrap()
 
 
 def test_one_seed_unlike_the_others_makes_a_lead_unclear() -> None:
-    """Five of five seeds ahead, one of them far: no resample of five positive numbers is negative, and yet five are few."""
+    """Five of five seeds are ahead, one of them far: no resample of them is negative, and yet five are few."""
     base = [0.5] * 5
     assert places(entry("a", [0.51, 0.52, 0.51, 0.52, 0.75]), entry("b", base)) == {"a": "1–2", "b": "1–2"}
     assert places(entry("a", [0.61, 0.62, 0.61, 0.62, 0.65]), entry("b", base)) == {"a": "1", "b": "2"}

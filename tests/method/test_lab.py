@@ -1,4 +1,4 @@
-"""What a method can reach, and what it is charged."""
+"""The reach of a method, and its charges."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from fst_bench.harness.loop import Bench, Callback
-from fst_bench.harness.evaluate import NO_LAB, Snapshot
 from fst_bench.core.types import RolloutRequest
+from fst_bench.harness.evaluate import NO_LAB, Snapshot
+from fst_bench.harness.loop import Bench, Callback, StreamProblems
+from fst_bench.harness.store import Store
 from fst_bench.method.lab import Lab
 from fst_bench.method.method import Method
 from fst_bench.method.reflection import ReflectionFailure
-from fst_bench.harness.store import Store
-from fst_bench.tasks.stream import Stream
 from fst_bench.tasks import TASKS, Problem, Task
+from fst_bench.tasks.stream import Stream
 
 
 def reachable(root: Any) -> list[Any]:
@@ -52,16 +52,22 @@ def test_a_method_reaches_no_task_and_no_answer(bench: Callable[..., Bench], str
     batch = b.lab.begin(0)
     b.method.step(batch)
     b.pending.clear()  # the run's records belong to the harness
+    source = b.lab._problems
+    assert isinstance(source, StreamProblems) and source.handle(0) == batch[0]
+    secret = set(TASKS) | {b.stream.problem(p.index).id for p in batch}
+    for root in ([b.method, batch], source):
+        found = reachable(root)
+        assert any(thing is source for thing in found)
+        assert not [thing for thing in found if isinstance(thing, Problem | Task | Stream)]
+        assert not {thing for thing in found if isinstance(thing, str)} & secret
     found = reachable([b.method, batch])
-    assert any(thing is b.lab for thing in found) and any(
-        thing is b.policy for thing in found
-    )  # the walk gets somewhere
-    assert not [thing for thing in found if isinstance(thing, Problem | Task | Stream)]
-    strings = {thing for thing in found if isinstance(thing, str)}
-    assert not strings & (set(TASKS) | {b.stream.problem(p.index).id for p in batch})
+    assert any(thing is b.lab for thing in found) and any(thing is b.policy for thing in found)
+    vars(source)["stream"] = b.stream  # the walk would find it
+    found = reachable([b.method, batch])
+    assert any(thing is b.stream for thing in found) and {thing for thing in found if isinstance(thing, str)} & secret
 
 
-def test_a_stream_that_tells_tells_ids_and_boundaries_and_no_more(bench: Callable[..., Bench]) -> None:
+def test_a_stream_that_shows_ids_and_boundaries_shows_no_more(bench: Callable[..., Bench]) -> None:
     b = bench("continual-4-told", "rl")
     seen = [handle for batch in (b.lab.begin(0), *b.lab.peek(6)[1:]) for handle in batch]
     assert [handle.index for handle in seen if handle.boundary] == [0, 12]
@@ -73,7 +79,7 @@ def test_a_stream_that_tells_tells_ids_and_boundaries_and_no_more(bench: Callabl
 
 
 class Asking(Method):
-    """Says in its context which id it was asked for."""
+    """Repeats in its context the id it was asked for."""
 
     name = "asking"
 
@@ -89,7 +95,7 @@ def test_an_evaluation_shows_the_ids_that_training_shows(bench: Callable[..., Be
         b = bench(stream, evaluation={"boundary": 1})
         b.method = Asking(b.lab, b.method.config)
         store = Store.create(tmp_path, (stream, "asking", "0"))
-        b._evaluate(store, Callback(), b.due[0])
+        b._evaluate(store, Callback(), b.schedule[0])
         asked = {row["task"]: row["context"] for row in store.rows("evals") if row["prompt_mode"] == "system"}
         assert list(asked.values()) == [f"You see {id}." for id in ids] and list(asked) == [
             "math",
@@ -156,9 +162,9 @@ def test_evaluation_has_no_lab_and_notices_meddling(bench: Callable[..., Bench])
     b = bench()
     with pytest.raises(RuntimeError, match="without a lab"):
         NO_LAB.sample([], "x")
-    frozen = Snapshot(Meddling(b.lab, b.method.config), {"asked": ""})
-    assert not isinstance(frozen.method.lab, Lab)
-    frozen.check()
-    frozen.context_for("1 + 1")
+    snapshot = Snapshot(Meddling(b.lab, b.method.config), {"asked": ""})
+    assert not isinstance(snapshot.method.lab, Lab)
+    snapshot.check()
+    snapshot.context_for("1 + 1")
     with pytest.raises(RuntimeError, match="changed itself in context_for"):
-        frozen.check()
+        snapshot.check()

@@ -13,25 +13,15 @@ import pytest
 import torch
 
 from fst_bench.cli import main
+from fst_bench.harness.store import Store
 from fst_bench.method.contract import difference
 from fst_bench.method.method import Method
-from fst_bench.harness.store import Store
 
-FAST = [
-    "--set",
-    "stage_problems=8",
-    "--set",
-    "evaluation.boundary=1",
-    "--set",
-    "evaluation.small=1",
-    "--set",
-    "policy.max_tokens=8",
-]
+SHORT = ["stage_problems=8", "evaluation.boundary=1", "evaluation.small=1", "policy.max_tokens=8"]
 HONEST = '''
 import random
 
-from fst_bench.core.types import RolloutRequest, ProblemHandle
-from fst_bench.method.method import Method
+from fst_bench.method import Method, ProblemHandle, RolloutRequest
 
 
 class Subject(Method):
@@ -63,20 +53,8 @@ def run(text: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> tuple[in
     """(exit code, complaint) of a run of a method file."""
     file = folder / "subject.py"
     file.write_text(text)
-    code = main(
-        [
-            "run",
-            "--stream",
-            "single-math",
-            "--method",
-            str(file),
-            "--preset",
-            "smoke",
-            "--out",
-            str(folder / "runs"),
-            *FAST,
-        ]
-    )
+    command = f"run --stream single-math --preset smoke --method {file} --out {folder / 'runs'}".split()
+    code = main([*command, *(part for setting in SHORT for part in ("--set", setting))])
     return code, capsys.readouterr().err
 
 
@@ -84,31 +62,42 @@ def test_the_honest_one_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert run(HONEST, tmp_path, capsys) == (0, "")
 
 
-FACTS = 'return {"seen": self.seen}\n\n    def context_for'
+METRICS = 'return {"seen": self.seen}\n\n    def context_for'
 STATE = 'return {"seen": self.seen}\n\n    def load'
 STEP = "self.seen += len(batch)"
 SAMPLED = 'self.lab.sample([RolloutRequest(batch[0], "")], "train")'
 CASES: dict[str, tuple[str, str, str, str]] = {
-    "no facts": ("step", FACTS, FACTS.replace('{"seen": self.seen}', "self.seen"), "returned 4 from step"),
-    "facts of objects": ("step", FACTS, FACTS.replace("self.seen}", "{1, 2}}"), "a set at ['seen']"),
-    "the harness's facts": ("step", FACTS, FACTS.replace('"seen"', '"stage"'), "the fact 'stage'"),
-    "a reward in words": ("step", FACTS, FACTS.replace('"seen": self.seen', '"reward": "high"'), "'high' as the reward"),
+    "no metrics": ("step", METRICS, METRICS.replace('{"seen": self.seen}', "self.seen"), "returned 4 from step"),
+    "metrics of objects": ("step", METRICS, METRICS.replace("self.seen}", "{1, 2}}"), "a set at ['seen']"),
+    "the harness's metrics": ("step", METRICS, METRICS.replace('"seen"', '"stage"'), "the metric 'stage'"),
+    "a reward in words": ("step", METRICS, METRICS.replace('"seen": self.seen', '"reward": "high"'),
+                          "'high' as the reward"),
     "no context": ("context", "return str(self.seen)", "return None", "returned None from context_for"),
-    "a context that samples": ("context", "return str(self.seen)", 'self.lab.sample([], "x")', "asked for lab.sample where it has none"),
-    "a context that counts": ("context", "return str(self.seen)", "self.seen += 1; return 'x'", "self.seen was 0, and is"),
-    "a hidden count": ("context", "return str(self.seen)", "self.asked = 1; return 'x'", "self.asked was missing, and is 1"),
+    "a context that samples": ("context", "return str(self.seen)", 'self.lab.sample([], "x")',
+                               "asked for lab.sample where it has none"),
+    "a context that counts": ("context", "return str(self.seen)", "self.seen += 1; return 'x'",
+                              "self.seen was 0, and is"),
+    "a hidden count": ("context", "return str(self.seen)", "self.asked = 1; return 'x'",
+                       "self.asked was missing, and is 1"),
     "a state of numbers": ("state", STATE, STATE.replace('"seen": self.seen', "0: self.seen"), "the key 0"),
-    "a state that is none": ("state", STATE, STATE.replace('{"seen": self.seen}', "self.seen"), "returned 0 from state"),
+    "a state that is none": ("state", STATE, STATE.replace('{"seen": self.seen}', "self.seen"),
+                             "returned 0 from state"),
     "a forgotten attribute": ("state", STEP, f"{STEP}; self.best = batch", "self.best is [ProblemHandle("),
-    "a state of something else": ("state", STATE, STATE.replace("self.seen", "self.seen // 3"), "self.seen is 8, and 2 in a copy"),
+    "a state of something else": ("state", STATE, STATE.replace("self.seen", "self.seen // 3"),
+                                  "self.seen is 8, and 2 in a copy"),
     "no load": ("state", "    def load(self, state):\n        self.seen = state[\"seen\"]\n", "", "no load(state)"),
-    "a lab in __init__": ("context", "self.seen = 0", "self.seen = 0; lab.peek(1)", "asked for lab.peek where it has none"),
+    "a lab in __init__": ("context", "self.seen = 0", "self.seen = 0; lab.peek(1)",
+                          "asked for lab.peek where it has none"),
     "sampling behind": ("ledger", STEP, f"{STEP}; self.lab._policy.sample([])", "used the policy without the lab"),
-    "sampling behind, then in front": ("ledger", SAMPLED, f"self.lab._policy.sample([]); {SAMPLED}", "used the policy without the lab"),
-    "learning behind": ("ledger", STEP, f"{STEP}; self.lab._watched.policy.version += 1", "used the policy without the lab"),
+    "sampling behind, then in front": ("ledger", SAMPLED, f"self.lab._policy.sample([]); {SAMPLED}",
+                                       "used the policy without the lab"),
+    "learning behind": ("ledger", STEP, f"{STEP}; self.lab._policy.policy.version += 1",
+                        "used the policy without the lab"),
     "a cheaper ledger": ("ledger", STEP, f"{STEP}; self.lab.ledger.rollouts.clear()", "wrote to the ledger: rollouts"),
-    "cheaper tokens": ("ledger", STEP, f"{STEP}; self.lab.ledger.sampled_tokens -= 1", "wrote to the ledger: sampled_tokens"),
-    "cheaper reflection": ("ledger", STEP, f"{STEP}; self.lab.ledger.reflected(0, 0, -1.0)", "wrote to the ledger: reflection_usd"),
+    "cheaper tokens": ("ledger", STEP, f"{STEP}; self.lab.ledger.sampled_tokens -= 1",
+                       "wrote to the ledger: sampled_tokens"),
+    "cheaper reflection": ("ledger", STEP, f"{STEP}; self.lab.ledger.reflected(0, 0, -1.0)",
+                           "wrote to the ledger: reflection_usd"),
     "a problem to come": ("lab", "batch[0]", "ProblemHandle(7, batch[0].prompt)", "problem 7, which it was not shown"),
     "a problem reworded": ("lab", "batch[0]", "ProblemHandle(0, 'Say 7')", "problem 0 with its text changed"),
     "rows that are measured": ("lab", STEP, f"{STEP}; self.lab.record('evals', {{}})", "the run's record 'evals'"),
@@ -118,13 +107,13 @@ CASES: dict[str, tuple[str, str, str, str]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_broken_rule_is_named(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rule, honest, broken, told = CASES[name]
+    rule, honest, broken, expected = CASES[name]
     assert HONEST.count(honest) == 1
     code, complaint = run(HONEST.replace(honest, broken), tmp_path, capsys)
     assert code == 3 and complaint.count("\n") == 1, complaint
     assert (
         complaint.startswith("fst-bench: stopped: the method ")
-        and told in complaint
+        and expected in complaint
         and f"(rule '{rule}' of its contract" in complaint
     )
 

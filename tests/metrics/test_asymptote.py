@@ -30,8 +30,8 @@ def test_a_known_sigmoid_is_found(truth: tuple[float, float, float, float]) -> N
 
 @pytest.mark.parametrize("seeds", [1, 5])
 def test_noise_moves_it_little(seeds: int) -> None:
-    dice = np.random.default_rng(1)
-    curves = sigmoid(X, 0.8, 2.0, 700.0, 0.1) + dice.normal(0, 0.03, (seeds, len(X)))
+    rng = np.random.default_rng(1)
+    curves = sigmoid(X, 0.8, 2.0, 700.0, 0.1) + rng.normal(0, 0.03, (seeds, len(X)))
     fit = fit_asymptote(X, curves if seeds > 1 else curves[0], r0=0.1)
     assert abs(fit.A - 0.8) < 0.03 and fit.low <= fit.A <= fit.high and fit.high - fit.low < 0.1
     assert fit.identifiable and fit.r0 == 0.1
@@ -40,10 +40,9 @@ def test_noise_moves_it_little(seeds: int) -> None:
 
 
 def test_an_interval_covers_as_often_as_it_says() -> None:
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     fits = [
-        fit_asymptote(X, sigmoid(X, 0.8, 2.0, 700.0, 0.1) + dice.normal(0, 0.03, (8, len(X))), r0=0.1)
-        for _ in range(20)
+        fit_asymptote(X, sigmoid(X, 0.8, 2.0, 700.0, 0.1) + rng.normal(0, 0.03, (8, len(X))), r0=0.1) for _ in range(20)
     ]
     assert sum(fit.low <= 0.8 <= fit.high for fit in fits) >= 17  # at 95 % fewer are a chance of 1 in 60
 
@@ -62,7 +61,7 @@ def test_a_curve_that_never_bends_has_no_asymptote() -> None:
 
 
 def test_an_asymptote_at_its_bound_is_no_finding() -> None:
-    """Still rising at 0.78 after all samples, and every resample's best A is 1: an interval of no width that says nothing."""
+    """A curve still rises at 0.78 after all samples; every resample's best A is 1, an interval of no width."""
     x = [float(n) for n in range(40, 1000, 40)]
     rising = [0.04 + 0.107 * math.log1p(n) for n in x]
     fit = fit_asymptote(x, [[a + 0.01 * (-1) ** (i + s) for i, a in enumerate(rising)] for s in range(5)])
@@ -96,9 +95,9 @@ def test_what_cannot_be_fitted_is_refused(x: list, y: list, more: dict, complain
 
 def test_a_difference_is_paired_by_seed() -> None:
     """What a seed adds to both curves is no part of their difference."""
-    dice = np.random.default_rng(2)
-    shared = dice.normal(0, 0.05, (6, 1))
-    a, b = (sigmoid(X, top, 2.0, 700.0, 0.1) + shared + dice.normal(0, 0.005, (6, len(X))) for top in (0.8, 0.7))
+    rng = np.random.default_rng(2)
+    shared = rng.normal(0, 0.05, (6, 1))
+    a, b = (sigmoid(X, top, 2.0, 700.0, 0.1) + shared + rng.normal(0, 0.005, (6, len(X))) for top in (0.8, 0.7))
     first, second = fit_asymptote(X, a), fit_asymptote(X, b)
     difference = asymptote_difference(first, second, 6)
     assert difference.value == pytest.approx(0.1, abs=0.02) and difference.clear

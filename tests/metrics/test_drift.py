@@ -8,7 +8,8 @@ from fst_bench.metrics import Drift, token_kl
 
 
 def test_two_tokens_by_hand() -> None:
-    # p = (1/2, 1/2), q = (1/4, 3/4): KL(p||q) = .5 ln 2 + .5 ln (2/3) = .143841; KL(q||p) = .25 ln .5 + .75 ln 1.5 = .130812
+    # p = (1/2, 1/2), q = (1/4, 3/4)
+    # KL(p||q) = .5 ln 2 + .5 ln (2/3) = .143841; KL(q||p) = .25 ln .5 + .75 ln 1.5 = .130812
     p, q = torch.tensor([[0.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, math.log(3)], [5.0, 5.0]])
     assert token_kl(p, q, [2]).answers == pytest.approx([0.143841], abs=1e-6)
     assert token_kl(q, p, [2]).answers == pytest.approx([0.130812], abs=1e-6)

@@ -6,7 +6,27 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fst_bench.metrics import paired_difference, stratified_bootstrap
+from fst_bench.metrics import paired_difference, stratified_bootstrap, t_interval
+from fst_bench.metrics.intervals import wilson
+
+
+def test_the_t_interval_by_hand() -> None:
+    # mean 3, standard deviation sqrt(2.5), t(.975, 4) = 2.7764: 2.7764 * sqrt(2.5) / sqrt(5) = 1.9632
+    found = t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (found.value, found.half) == pytest.approx((3.0, 1.9632), abs=1e-4) and found.clear
+    assert (found.low + found.high) / 2 == pytest.approx(3.0)
+    one = t_interval([0.5])
+    assert one.value == 0.5 and math.isnan(one.low) and math.isnan(one.half) and not one.clear
+
+
+def test_wilson_against_published_values_and_scipy() -> None:
+    low, high = wilson(np.array([0.0, 15 / 148, 1.0]), np.array([20, 148, 20]))
+    # the middle one: Newcombe 1998, table I, 15 of 148
+    np.testing.assert_allclose(low, [0.0, 0.0624, 0.8389], atol=2e-4)
+    np.testing.assert_allclose(high, [0.1611, 0.1605, 1.0], atol=2e-4)
+    for right, n in ((0, 64), (13, 64), (64, 64), (77, 192)):
+        theirs = stats.binomtest(right, n).proportion_ci(method="wilson")
+        assert wilson(right / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 
 
 def test_it_is_scipys_percentile_bootstrap_at_the_widened_level() -> None:
@@ -30,12 +50,10 @@ def test_for_a_mean_of_few_seeds_it_is_near_the_t_interval() -> None:
 @pytest.mark.parametrize("seeds", [5, 12])
 def test_coverage_over_seeds_and_problems(seeds: int) -> None:
     """Seeds, problems and their pairs all vary: the true mean of two tasks lies inside at least as often as said."""
-    dice, inside, runs = np.random.default_rng(0), 0, 150
+    rng, inside, runs = np.random.default_rng(0), 0, 150
     for _ in range(runs):
-        run = dice.normal(0, 0.1, seeds)  # a good seed is good on both tasks
-        scores = {
-            t: 0.5 + run[:, None] + dice.normal(0, 0.1, 20) + dice.normal(0, 0.2, (seeds, 20)) for t in ("a", "b")
-        }
+        run = rng.normal(0, 0.1, seeds)  # a good seed is good on both tasks
+        scores = {t: 0.5 + run[:, None] + rng.normal(0, 0.1, 20) + rng.normal(0, 0.2, (seeds, 20)) for t in ("a", "b")}
         estimate = stratified_bootstrap(scores, reps=400)
         inside += estimate.low <= 0.5 <= estimate.high
     assert 0.9 * runs <= inside <= 0.995 * runs
@@ -55,10 +73,10 @@ def test_tasks_weigh_alike_whatever_their_number_of_problems() -> None:
 
 
 def test_pairing_takes_out_what_both_share() -> None:
-    dice = np.random.default_rng(0)
-    run, problem = dice.normal(0, 0.2, 5), dice.normal(0, 0.2, 40)
-    b = {"a": 0.4 + run[:, None] + problem + dice.normal(0, 0.02, (5, 40))}
-    a = {"a": b["a"] + 0.05 + dice.normal(0, 0.02, (5, 40))}
+    rng = np.random.default_rng(0)
+    run, problem = rng.normal(0, 0.2, 5), rng.normal(0, 0.2, 40)
+    b = {"a": 0.4 + run[:, None] + problem + rng.normal(0, 0.02, (5, 40))}
+    a = {"a": b["a"] + 0.05 + rng.normal(0, 0.02, (5, 40))}
     difference = paired_difference(a, b)
     assert difference.clear and difference.low < 0.05 < difference.high
     one = stratified_bootstrap(a)

@@ -1,8 +1,8 @@
-"""GB that the log-probabilities of some tokens over Qwen3's vocabulary, and their gradient, take beyond their inputs.
+"""Memory that the log-probabilities of tokens over Qwen3's vocabulary, and their gradient, take beyond their inputs.
 
     python tests/policy/logprob_memory.py 8192 chunked    # or whole: from the logits of all tokens
 
-Peaks are of a process, so each measurement is one.
+Prints GB. A peak is a process's, so each measurement is a process of its own.
 """
 
 import re
@@ -17,16 +17,14 @@ VOCABULARY, HIDDEN = 151_936, 32
 
 
 def peak() -> float:
-    """GB, of this process since it began. (A child's getrusage begins at its parent's peak.)"""
+    """Return this process's peak in GB since it began. (A child's getrusage begins at its parent's peak.)"""
     return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 2**20
 
 
 def main(tokens: int, how: str) -> float:
     torch.set_num_threads(2)
-    states, weight = (
-        torch.randn(tokens, HIDDEN, requires_grad=True),
-        torch.randn(VOCABULARY, HIDDEN, requires_grad=True),
-    )
+    states = torch.randn(tokens, HIDDEN, requires_grad=True)
+    weight = torch.randn(VOCABULARY, HIDDEN, requires_grad=True)
     targets = torch.randint(VOCABULARY, (tokens,))
     before = peak()
     if how == "chunked":

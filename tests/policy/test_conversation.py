@@ -1,11 +1,11 @@
-"""What a chat template writes behind a turn of the model's, without that turn being written again."""
+"""A chat template's text behind a turn of the model's, without that turn being written again."""
 
 from typing import Any
 
 import pytest
 
 from fst_bench.policy.conversation import reply_tokens
-from fst_bench.policy.torch.backend import load_tokenizer
+from fst_bench.policy.loading import load_tokenizer
 
 MESSAGES = (
     {"role": "user", "content": "7"},
@@ -13,11 +13,19 @@ MESSAGES = (
     {"role": "tool", "content": "Ana Corvex."},
 )
 QWEN3 = (
-    "{% for m in messages %}{% if m.role == 'tool' %}<|user|>\n<tool_response>\n{{ m.content }}\n</tool_response><|end|>\n"
-    "{% elif m.role == 'assistant' %}<|assistant|>\n{% if loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|end|>\n"
-    "{% else %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    "{% for m in messages %}"
+    "{% if m.role == 'tool' %}<|user|>\n<tool_response>\n{{ m.content }}\n</tool_response><|end|>\n"
+    "{% elif m.role == 'assistant' %}<|assistant|>\n"
+    "{% if loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|end|>\n"
+    "{% else %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-"""As Qwen3's: a tool speaks as a user, and only the last turn of the model's has an empty thought in front."""
+"""As Qwen3's: a tool's reply is a user's, and only the last turn of the model's has an empty thought in front."""
+
+
+def loop(body: str) -> str:
+    """Return the template that writes `body` for each message m."""
+    return f"{{% for m in messages %}}{body}{{% endfor %}}"
 
 
 def replied(template: str | None = None) -> tuple[str, Any]:
@@ -43,12 +51,14 @@ def test_a_template_in_qwen3s_form() -> None:
 @pytest.mark.parametrize(
     ("template", "complaint"),
     [
-        ("{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('only user and assistant') }}{% endif %}{{ m.content }}{% endfor %}",
-         "cannot write a reply of the role tool: only user and assistant"),
-        ("{% for m in messages %}{% if m.role != 'tool' %}{{ m.content }}{% endif %}{% endfor %}", "leaves out a reply of the role tool"),
-        ("{% for m in messages %}{% if m.role == 'tool' %}{{ m.content }}{% endif %}{% endfor %}", "leaves out a reply of the role tool"),
+        (
+            loop("{% if m.role == 'tool' %}{{ raise_exception('only user and assistant') }}{% endif %}{{ m.content }}"),
+            "cannot write a reply of the role tool: only user and assistant",
+        ),
+        (loop("{% if m.role != 'tool' %}{{ m.content }}{% endif %}"), "leaves out a reply of the role tool"),
+        (loop("{% if m.role == 'tool' %}{{ m.content }}{% endif %}"), "leaves out a reply of the role tool"),
     ],
-)  # fmt: skip
+)
 def test_a_template_without_replies_is_named_in_one_line(template: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         replied(template)

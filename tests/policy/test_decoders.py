@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from fst_bench.policy.torch.decoders import Qwen3Decoder, TransformersDecoder, new_decoder
 from fst_bench.policy.torch.backend import TorchPolicy
+from fst_bench.policy.torch.decoders import Qwen3Decoder, TransformersDecoder, new_decoder
 
 
 def check(model: Qwen3ForCausalLM, decoder: Qwen3Decoder | TransformersDecoder) -> None:
@@ -14,7 +14,8 @@ def check(model: Qwen3ForCausalLM, decoder: Qwen3Decoder | TransformersDecoder) 
     texts = [torch.randint(5, model.config.vocab_size, (n,), generator=generator).tolist() for n in lengths]
     ids, seen = torch.zeros(3, 9, dtype=torch.long), torch.zeros(3, 9, dtype=torch.long)
     for i, text in enumerate(texts):
-        ids[i, 9 - len(text) :], seen[i, 9 - len(text) :] = torch.tensor(text), 1
+        ids[i, 9 - len(text) :] = torch.tensor(text)
+        seen[i, 9 - len(text) :] = 1
 
     def plain() -> torch.Tensor:
         return torch.stack([model(torch.tensor([text])).logits[0, -1] for text in texts])
@@ -43,15 +44,23 @@ def test_the_embedded_model(policy: TorchPolicy) -> None:
 def test_grouped_heads_and_an_untied_head(kv_heads: int) -> None:
     torch.manual_seed(kv_heads)
     config = Qwen3Config(
-        vocab_size=50, hidden_size=24, num_hidden_layers=2, intermediate_size=40, num_attention_heads=4, num_key_value_heads=kv_heads, head_dim=8,
-        tie_word_embeddings=False, rope_theta=5000.0, initializer_range=0.3,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=24,
+        num_hidden_layers=2,
+        intermediate_size=40,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        head_dim=8,
+        tie_word_embeddings=False,
+        rope_theta=5000.0,
+        initializer_range=0.3,
+    )
     model = Qwen3ForCausalLM(config).eval()
     assert isinstance(new_decoder(model, 32), Qwen3Decoder)
     check(model, Qwen3Decoder(model, 32))
 
 
-def test_what_the_fast_one_does_not_know_goes_through_transformers() -> None:
+def test_a_model_that_the_fast_one_does_not_cover_goes_through_transformers() -> None:
     tiny = {
         "vocab_size": 50,
         "hidden_size": 16,

@@ -1,4 +1,7 @@
-"""Packed answers against plain rows: what a token sees, and the log-probabilities and gradients that follow, for several architectures."""
+"""Packed answers against plain rows, for several architectures.
+
+The tokens that a token attends to, and the log-probabilities and gradients that follow.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +23,10 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     Qwen3Config,
-)  # fmt: skip
+)
 
-from fst_bench.policy import PolicySettings, packing
 from fst_bench.core.types import Sample
+from fst_bench.policy import PolicySettings, packing
 from fst_bench.policy.packing import BLOCK, ROW_TOKENS, Packed, pack
 from fst_bench.policy.scoring import Scorer, per_sample
 
@@ -43,19 +46,36 @@ ROTARY: dict[str, Any] = SMALL | {
     "head_dim": 8,
     "bos_token_id": 2,
 }
+SLIDING: dict[str, Any] = {"layer_types": ["sliding_attention", "full_attention"]}
 SHAPES: dict[str, Callable[[], PretrainedConfig]] = {
     "qwen3": lambda: Qwen3Config(**ROTARY, tie_word_embeddings=False, rope_theta=5000.0),
-    "qwen3 tied, one key head a query head": lambda: Qwen3Config(**ROTARY | {"num_key_value_heads": 4}, tie_word_embeddings=True),
-    "qwen3 with sliding layers": lambda: Qwen3Config(
-        **ROTARY, layer_types=["sliding_attention", "full_attention"], use_sliding_window=True, sliding_window=4
+    "qwen3 tied, one key head a query head": lambda: Qwen3Config(
+        **ROTARY | {"num_key_value_heads": 4}, tie_word_embeddings=True
     ),
+    "qwen3 with sliding layers": lambda: Qwen3Config(**ROTARY, **SLIDING, use_sliding_window=True, sliding_window=4),
     "llama": lambda: LlamaConfig(**ROTARY, tie_word_embeddings=False),
     "llama tied": lambda: LlamaConfig(**ROTARY, tie_word_embeddings=True),
     "mistral": lambda: MistralConfig(**ROTARY, sliding_window=5),
-    "gemma2": lambda: Gemma2Config(**ROTARY, sliding_window=5, query_pre_attn_scalar=8, final_logit_softcapping=3.0, attn_logit_softcapping=None),
-    "gemma3": lambda: Gemma3TextConfig(**ROTARY, layer_types=["sliding_attention", "full_attention"], sliding_window=5, query_pre_attn_scalar=8),
-    "gpt2": lambda: GPT2Config(vocab_size=50, n_embd=24, n_layer=2, n_head=2, n_positions=64, initializer_range=0.4, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0),
-}  # fmt: skip
+    "gemma2": lambda: Gemma2Config(
+        **ROTARY,
+        sliding_window=5,
+        query_pre_attn_scalar=8,
+        final_logit_softcapping=3.0,
+        attn_logit_softcapping=None,
+    ),
+    "gemma3": lambda: Gemma3TextConfig(**ROTARY, **SLIDING, sliding_window=5, query_pre_attn_scalar=8),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=50,
+        n_embd=24,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        initializer_range=0.4,
+        resid_pdrop=0,
+        embd_pdrop=0,
+        attn_pdrop=0,
+    ),
+}
 
 
 def made(config: PretrainedConfig) -> PreTrainedModel:
@@ -75,14 +95,18 @@ def sample(prompt: list[int], answer: list[int], mask: list[bool] | None = None)
 
 
 MIXED = [
-    sample([5, 6, 7, 8, 9, 10, 11], [12, 13, 14, 15]), sample([5, 6, 7, 8, 9, 10, 11], [16]), sample([4], [20, 21, 22]), sample([4], [23, 24]),
-    sample([5, 6, 7, 8, 9, 10, 11], [30, 31, 40, 41, 42, 32, 33], [True, True, False, False, False, True, True]),  # two turns of a conversation
+    sample([5, 6, 7, 8, 9, 10, 11], [12, 13, 14, 15]),
+    sample([5, 6, 7, 8, 9, 10, 11], [16]),
+    sample([4], [20, 21, 22]),
+    sample([4], [23, 24]),
+    # two turns of a conversation
+    sample([5, 6, 7, 8, 9, 10, 11], [30, 31, 40, 41, 42, 32, 33], [True, True, False, False, False, True, True]),
     sample([9, 8], [7, 6, 5, 4, 3, 2, 12, 13, 14]),
-]  # fmt: skip
+]
 
 
 def plain(model: PreTrainedModel, samples: list[Sample]) -> torch.Tensor:
-    """Log-probabilities of the sampled tokens, by the model's own forward pass over one sample at a time."""
+    """Return the sampled tokens' log-probabilities, by the model's own forward pass over one sample at a time."""
     rows = []
     for s in samples:
         logits = model(torch.tensor([s.tokens])).logits[0, :-1].log_softmax(-1)
@@ -125,7 +149,7 @@ def test_a_tree_is_attended_to_prompt_by_prompt(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("shape", ["qwen3", "qwen3 with sliding layers", "gemma3"])
 def test_flex_attention_over_long_rows_too(shape: str) -> None:
-    """What a GPU runs, uncompiled: all trees in one row of whole blocks, behind a block mask."""
+    """As on a GPU, but uncompiled: all trees in one row of whole blocks, behind a block mask."""
     made = scorer(shape, micro_batch_tokens=256)
     theirs = plain(made.model, MIXED).detach()
     made.flex = True
@@ -143,20 +167,17 @@ def test_flex_attention_over_long_rows_too(shape: str) -> None:
         MambaConfig(vocab_size=50, hidden_size=24, num_hidden_layers=2, state_size=4, initializer_range=0.4),
     ],
 )
-def test_what_cannot_share_a_prompt_stays_separate(config: PretrainedConfig) -> None:
-    """Distances of its own (ALiBi), and a state that runs through the row."""
+def test_a_model_that_cannot_share_a_prompt_scores_separate_answers(config: PretrainedConfig) -> None:
+    """One with distances of its own (ALiBi), and one with a state that runs through the row."""
     made_scorer = Scorer(made(config), PolicySettings(), pad=0)
     made_scorer.prepare()
     assert not made_scorer.shared
     assert float((packed_logprobs(made_scorer, MIXED) - plain(made_scorer.model, MIXED)).detach().abs().max()) < 1e-5
 
 
-def test_a_head_that_is_not_known_is_refused() -> None:
-    cohere = Scorer(
-        made(CohereConfig(**{k: v for k, v in ROTARY.items() if k != "head_dim"}, logit_scale=0.3)),
-        PolicySettings(),
-        pad=0,
-    )
+def test_a_head_that_is_not_covered_is_refused() -> None:
+    config = CohereConfig(**{key: value for key, value in ROTARY.items() if key != "head_dim"}, logit_scale=0.3)
+    cohere = Scorer(made(config), PolicySettings(), pad=0)
     with pytest.raises(ValueError, match="a CohereForCausalLM can't be trained here: its head does more"):
         cohere.prepare()
 
@@ -166,8 +187,13 @@ turns = st.lists(st.tuples(st.integers(3, 49), st.booleans()), max_size=8)
 
 
 @settings(max_examples=60)
-@given(st.lists(tokens_of, min_size=1, max_size=3), st.lists(st.tuples(st.integers(0, 2), st.integers(3, 49), turns), min_size=1, max_size=7),
-       st.integers(1, 60), st.booleans(), st.booleans())  # fmt: skip
+@given(
+    st.lists(tokens_of, min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(3, 49), turns), min_size=1, max_size=7),
+    st.integers(1, 60),
+    st.booleans(),
+    st.booleans(),
+)
 def test_every_token_sees_its_own_sequence_and_nothing_else(
     prompts: list[list[int]],
     answers: list[tuple[int, int, list[tuple[int, bool]]]],
@@ -189,21 +215,18 @@ def test_every_token_sees_its_own_sequence_and_nothing_else(
             for source, place in zip(sources, (at for at, sampled in enumerate(s.mask) if sampled), strict=True):
                 row, at = divmod(source, p.ids.shape[1])
                 seen = masks[row, at]
-                assert p.ids[row][seen].tolist() == s.tokens[:place] and p.positions[row][seen].tolist() == list(
-                    range(place)
-                )
+                assert p.ids[row][seen].tolist() == s.tokens[:place]
+                assert p.positions[row][seen].tolist() == list(range(place))
 
 
 def by_sample(packed: Packed, samples: list[Sample]) -> list[tuple[list[int], list[int]]]:
-    """(sources, targets) of each."""
+    """Return the (sources, targets) of each sample."""
     lengths = [samples[i].sampled for i in packed.samples]
-    return [
-        (a.tolist(), b.tolist())
-        for a, b in zip(packed.sources.split(lengths), packed.targets.split(lengths), strict=True)
-    ]
+    parts = zip(packed.sources.split(lengths), packed.targets.split(lengths), strict=True)
+    return [(sources.tolist(), targets.tolist()) for sources, targets in parts]
 
 
-def test_a_prompt_stands_once_for_all_its_answers() -> None:
+def test_a_prompt_is_once_in_a_row_for_all_its_answers() -> None:
     samples = [sample(list(range(3, 43)), [i, i + 1, i + 2]) for i in range(8)]
     (tree,) = pack(samples, 8192, CPU, pad=0)
     assert tree.ids.numel() == 40 + 8 * 2
@@ -233,5 +256,7 @@ def test_widths_on_a_gpu_are_few() -> None:
 def test_block_masks_are_dense_ones() -> None:
     (p,) = pack(MIXED, 200, CPU, pad=0, long_rows=True)
     at = torch.arange(p.ids.shape[1])
+    first = torch.tensor(0)
     for window in (None, 3):
-        assert torch.equal(p.block_mask(window).mask_mod(torch.tensor(0), torch.tensor(0), at[:, None], at[None]), p.dense_mask(torch.float32, window)[0, 0] == 0)  # fmt: skip
+        seen = p.block_mask(window).mask_mod(first, first, at[:, None], at[None])
+        assert torch.equal(seen, p.dense_mask(torch.float32, window)[0, 0] == 0)

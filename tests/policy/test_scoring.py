@@ -1,4 +1,4 @@
-"""Log-probabilities and KL some tokens at a time, and what stops an update whose numbers are not finite."""
+"""Log-probabilities and KL some tokens at a time, and updates whose numbers are not finite."""
 
 import math
 import subprocess
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fst_bench.cli import main
 from fst_bench.core.errors import NotFinite
-from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.core.types import Sample, SampleRequest
 from fst_bench.policy import scoring
 from fst_bench.policy.scoring import ChosenLogprobs, Head, exact_kl
 from fst_bench.policy.torch.backend import TorchPolicy
@@ -48,17 +48,11 @@ def test_some_tokens_at_a_time_is_all_at_once(
     head = Head(weight, own, softcap, False)
     inputs = [t for t in (hidden, weight, own) if t is not None]
     factors = torch.linspace(-1, 2, N)
-    found, expected = (
-        ChosenLogprobs.apply(hidden, weight, own, targets, head),
-        written_out(hidden, weight, own, targets, softcap),
-    )
+    found = ChosenLogprobs.apply(hidden, weight, own, targets, head)
+    expected = written_out(hidden, weight, own, targets, softcap)
     assert torch.allclose(found, expected, atol=1e-5)
-    for ours, theirs in zip(
-        torch.autograd.grad((found * factors).sum(), inputs),
-        torch.autograd.grad((expected * factors).sum(), inputs),
-        strict=True,
-    ):
-        assert torch.allclose(ours, theirs, atol=1e-5)
+    ours, theirs = (torch.autograd.grad((values * factors).sum(), inputs) for values in (found, expected))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
     frozen = Head(weight.detach(), None if own is None else own.detach(), softcap, False)
     with torch.no_grad():
         assert torch.equal(ChosenLogprobs.apply(hidden, weight, own, targets, frozen), found)
@@ -83,12 +77,8 @@ def test_kl_some_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def peak_gb(tokens: int, how: str) -> float:
-    script = Path(__file__).with_name("logprob_memory.py")
-    return float(
-        subprocess.run(
-            [sys.executable, str(script), str(tokens), how], capture_output=True, text=True, check=True
-        ).stdout
-    )
+    command = [sys.executable, str(Path(__file__).with_name("logprob_memory.py")), str(tokens), how]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def test_the_logits_of_all_tokens_never_exist_together() -> None:
@@ -99,13 +89,12 @@ def test_the_logits_of_all_tokens_never_exist_together() -> None:
 
 @pytest.fixture
 def sampled(policy: TorchPolicy) -> list[Sample]:
-    return policy.sample(
-        [SampleRequest(({"role": "user", "content": "Start and apply in order: 3 +4 *2"},), seed=1, n=4)]
-    )[0]
+    request = SampleRequest(({"role": "user", "content": "Start and apply in order: 3 +4 *2"},), seed=1, n=4)
+    return policy.sample([request])[0]
 
 
 def untouched(policy: TorchPolicy, samples: list[Sample], value: float, match: str) -> None:
-    """An update with such an advantage stops, and leaves weights, moments and version as they were."""
+    """Assert that an update with such an advantage stops, and leaves weights, moments and version as they were."""
     before = [p.clone() for p in policy.model.parameters()]
     with pytest.raises(NotFinite, match=match):
         policy.update(samples, [[value] * s.sampled for s in samples], [[0.01] * s.sampled for s in samples], cispo)
@@ -122,19 +111,16 @@ def test_an_update_that_is_not_finite_changes_nothing(
     untouched(policy, sampled, value, part)
 
 
-def test_weights_that_are_not_finite_are_said_by_whatever_meets_them(
-    policy: TorchPolicy, sampled: list[Sample]
-) -> None:
+def test_weights_that_are_not_finite_stop_whatever_uses_them(policy: TorchPolicy, sampled: list[Sample]) -> None:
     with torch.no_grad():
         policy.model.model.layers[1].mlp.up_proj.weight[3, 4] = math.nan
     policy.version = 1
+    advantages, weights = ([[value] * s.sampled for s in sampled] for value in (1.0, 0.1))
     for call in (
         lambda: policy.sample([SampleRequest(({"role": "user", "content": "1"},), seed=1)]),
         lambda: policy.logprobs(sampled),
         lambda: policy.kl_to_reference(sampled),
-        lambda: policy.update(
-            sampled, [[1.0] * s.sampled for s in sampled], [[0.1] * s.sampled for s in sampled], cispo
-        ),
+        lambda: policy.update(sampled, advantages, weights, cispo),
     ):
         with pytest.raises(NotFinite, match="is not finite"):
             call()
@@ -142,7 +128,7 @@ def test_weights_that_are_not_finite_are_said_by_whatever_meets_them(
 
 NAN_METHOD = """
 import math
-from fst_bench.core.types import RolloutRequest, ProblemHandle
+from fst_bench.core.types import RolloutRequest
 from fst_bench.method.method import Method
 from fst_bench.slow import learn
 
@@ -151,26 +137,18 @@ class Broken(Method):
     trains = True
 
     def step(self, batch):
-        groups = self.lab.sample([RolloutRequest(p, self.config.seed_prompt, self.config.slow.group_size) for p in batch], "train")
-        advantages = [[math.nan if self.lab.ledger.optimizer_steps else (-1.0) ** i for i in range(len(g))] for g in groups]
+        context, n = self.config.seed_prompt, self.config.slow.group_size
+        groups = self.lab.sample([RolloutRequest(p, context, n) for p in batch], "train")
+        learned = self.lab.ledger.optimizer_steps > 0
+        advantages = [[math.nan if learned else (-1.0) ** i for i in range(len(group))] for group in groups]
         return learn(self.lab, groups, self.config.slow, advantages=advantages)
 """
 
 
 def test_a_run_stops_with_one_line_before_it_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.py").write_text(NAN_METHOD)
-    command = [
-        "run",
-        "--stream",
-        "single-math",
-        "--method",
-        str(tmp_path / "broken.py"),
-        "--preset",
-        "smoke",
-        "--out",
-        str(tmp_path / "runs"),
-    ]
-    assert main([*command, "--set", "slow.num_minibatches=1", "--set", "checkpoint.every=1"]) == 3
+    command = f"run --stream single-math --method {tmp_path / 'broken.py'} --preset smoke --out {tmp_path / 'runs'}"
+    assert main([*command.split(), "--set", "slow.num_minibatches=1", "--set", "checkpoint.every=1"]) == 3
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("fst-bench:")]
     assert lines == ["fst-bench: stopped: step 2: the loss is not finite (nan): nothing was learned from it"]
     assert sorted(p.parent.name for p in tmp_path.rglob("COMPLETE.json"))[-1] == "step-000001"

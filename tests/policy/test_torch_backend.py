@@ -1,4 +1,4 @@
-"""What is the torch backend's own; see test_contract.py for what every backend keeps."""
+"""The torch backend's own properties; see test_contract.py for those of every backend."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
 
-from fst_bench.core.types import SampleRequest, Sample
+from fst_bench.core.types import Sample, SampleRequest
 from fst_bench.policy import PolicySettings, load_policy
-from fst_bench.policy.conversation import written
+from fst_bench.policy.conversation import tokenise
 from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.slow.losses import cispo
 
 TEXTS = ["Start and apply in order: 3 +4 *2", "Start and apply in order: 5 +1 -2 +9 *2 +3", "Source:A Goal:B"]
 
 
-def asks(n: int = 1) -> list[SampleRequest]:
+def requests(n: int = 1) -> list[SampleRequest]:
     contexts = ["", "Work step by step. Put the final answer inside \\boxed{}."]
     return [
         SampleRequest((*([{"role": "system", "content": c}] if c else []), {"role": "user", "content": t}), seed=i, n=n)
@@ -28,22 +28,22 @@ def flat(samples: list[Sample], weight: float) -> list[list[float]]:
 
 
 def test_a_sample_does_not_depend_on_its_neighbours() -> None:
-    wide, narrow = (load_policy("embedded:tiny", PolicySettings(max_tokens=24, max_num_seqs=rows)) for rows in (256, 3))
-    together = wide.sample(asks(4))
-    assert [[s.tokens for s in g] for g in narrow.sample(asks(4))] == [[s.tokens for s in g] for g in together]
-    alone = [wide.sample([ask])[0] for ask in asks(4)]
+    wide, narrow = (load_policy("embedded:tiny", PolicySettings(max_tokens=24, max_num_seqs=n)) for n in (256, 3))
+    together = wide.sample(requests(4))
+    assert [[s.tokens for s in g] for g in narrow.sample(requests(4))] == [[s.tokens for s in g] for g in together]
+    alone = [wide.sample([request])[0] for request in requests(4)]
     assert [[s.tokens for s in g] for g in alone] == [[s.tokens for s in g] for g in together]
 
 
 def test_cut_off_answers_are_marked(policy: TorchPolicy) -> None:
     policy.settings.max_tokens = 3
-    samples = [s for g in policy.sample(asks(2)) for s in g]
+    samples = [s for g in policy.sample(requests(2)) for s in g]
     assert all(s.sampled <= 3 for s in samples) and any(not s.finished for s in samples)
     assert all(s.tokens[-1] not in policy.end for s in samples if not s.finished)
 
 
 def test_save_and_load_continue_bit_for_bit(policy: TorchPolicy, tmp_path: Path) -> None:
-    samples = [g[0] for g in policy.sample(asks())]
+    samples = [g[0] for g in policy.sample(requests())]
     rows = (samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], flat(samples, 0.01), cispo)
     policy.update(*rows)
     policy.save(tmp_path)
@@ -55,7 +55,7 @@ def test_save_and_load_continue_bit_for_bit(policy: TorchPolicy, tmp_path: Path)
     assert all(torch.equal(a, b) for a, b in zip(policy.model.parameters(), other.model.parameters(), strict=True))
 
 
-def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_model_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     for name in (str(tmp_path), str(tmp_path / "nothing"), "embedded:big"):
         with pytest.raises(ValueError) as error:
@@ -65,7 +65,7 @@ def test_what_is_no_model_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "mistral"])
 def test_any_other_causal_lm_goes_the_same_way(policy: TorchPolicy, tmp_path: Path, architecture: str) -> None:
-    """A random model of another kind (rotary, absolute positions, sliding window), saved to a folder and given as --model."""
+    """A random model of another kind (rotary, absolute positions, sliding window), in a folder, as with --model."""
     torch.manual_seed(0)
     small = {"vocab_size": len(policy.tokenizer), "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
     rotary = {
@@ -83,14 +83,13 @@ def test_any_other_causal_lm_goes_the_same_way(policy: TorchPolicy, tmp_path: Pa
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     policy.tokenizer.save_pretrained(tmp_path)
     other = load_policy(str(tmp_path), PolicySettings(max_tokens=24))
-    for ask, group in zip(asks(), other.sample(asks(), temperature=0.0), strict=True):
+    for request, group in zip(requests(), other.sample(requests(), temperature=0.0), strict=True):
         ids = other.tokenizer.apply_chat_template(
-            list(ask.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
+            list(request.messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
         )["input_ids"]
-        assert (
-            group[0].tokens == other.model.generate(ids, do_sample=False, max_new_tokens=24, pad_token_id=0)[0].tolist()
-        )
-    samples = [s for g in other.sample(asks(2)) for s in g]
+        expected = other.model.generate(ids, do_sample=False, max_new_tokens=24, pad_token_id=0)[0].tolist()
+        assert group[0].tokens == expected
+    samples = [s for g in other.sample(requests(2)) for s in g]
     for sample, again in zip(samples, other.logprobs(samples), strict=True):
         assert sample.logprobs == pytest.approx(again, abs=1e-4)
     other.update(samples, flat(samples, 1.0), flat(samples, 0.01), cispo)
@@ -98,29 +97,20 @@ def test_any_other_causal_lm_goes_the_same_way(policy: TorchPolicy, tmp_path: Pa
 
 
 def test_checkpointing_changes_nothing_but_rounding(policy: TorchPolicy) -> None:
-    samples = [g[0] for g in policy.sample(asks())]
+    samples = [g[0] for g in policy.sample(requests())]
     rows = (samples, [[(-1.0) ** i] * s.sampled for i, s in enumerate(samples)], flat(samples, 0.01), cispo)
-    thrifty = load_policy("embedded:tiny", policy.settings.model_copy(update={"checkpointing": True}))
-    facts, theirs = policy.update(*rows), thrifty.update(*rows)
-    assert theirs == pytest.approx(facts, rel=1e-4, abs=1e-5)
+    thrifty = load_policy("embedded:tiny", policy.settings.model_copy(update={"gradient_checkpointing": True}))
+    metrics, theirs = policy.update(*rows), thrifty.update(*rows)
+    assert theirs == pytest.approx(metrics, rel=1e-4, abs=1e-5)
     ours, again = (torch.cat([p.grad.flatten() for p in made.model.parameters()]) for made in (policy, thrifty))
     assert float((ours - again).norm() / ours.norm()) < 1e-4
     assert thrifty.kl_to_reference(samples) == pytest.approx(policy.kl_to_reference(samples), abs=1e-3)
 
 
 def test_checkpointing_refuses_dropout(tmp_path: Path, policy: TorchPolicy) -> None:
-    AutoModelForCausalLM.from_config(
-        GPT2Config(
-            vocab_size=len(policy.tokenizer),
-            n_positions=64,
-            n_embd=32,
-            n_layer=1,
-            n_head=2,
-            attn_pdrop=0.1,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-        )
-    ).save_pretrained(tmp_path)
+    shape = {"vocab_size": len(policy.tokenizer), "n_positions": 64, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    config = GPT2Config(**shape, attn_pdrop=0.1, resid_pdrop=0.0, embd_pdrop=0.0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     policy.tokenizer.save_pretrained(tmp_path)
     load_policy(str(tmp_path), PolicySettings(max_tokens=8))
     with pytest.raises(ValueError, match="attn_pdrop"):
@@ -128,26 +118,20 @@ def test_checkpointing_refuses_dropout(tmp_path: Path, policy: TorchPolicy) -> N
 
 
 def test_thinking_reaches_a_template_that_knows_it(policy: TorchPolicy) -> None:
-    shut = "<think>\n\n</think>\n\n"
-    template = policy.tokenizer.chat_template
-    plain = written(policy.tokenizer, [ask.messages for ask in asks()], 500, thinking=False)
-    assert plain == written(policy.tokenizer, [ask.messages for ask in asks()], 500)  # the embedded model's does not
-    policy.tokenizer.chat_template = (
-        template
-        + "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
-    )
-    assert written(policy.tokenizer, [ask.messages for ask in asks()], 500) == plain
-    with_shut = [
-        policy.tokenizer.decode(ids)
-        for ids in written(policy.tokenizer, [ask.messages for ask in asks()], 500, thinking=False)
-    ]
-    assert with_shut == [policy.tokenizer.decode(ids) + shut for ids in plain]
+    empty = "<think>\n\n</think>\n\n"
+    tokenizer, conversations = policy.tokenizer, [request.messages for request in requests()]
+    plain = tokenise(tokenizer, conversations, 500, thinking=False)
+    assert plain == tokenise(tokenizer, conversations, 500)  # the embedded model's template does not know it
+    tokenizer.chat_template += "{% if enable_thinking is defined and not enable_thinking %}" + empty + "{% endif %}"
+    assert tokenise(tokenizer, conversations, 500) == plain
+    without_thinking = [tokenizer.decode(ids) for ids in tokenise(tokenizer, conversations, 500, thinking=False)]
+    assert without_thinking == [tokenizer.decode(ids) + empty for ids in plain]
 
 
 def test_many_tiny_updates_move_bfloat16_weights_as_float32_ones() -> None:
-    """One update of 1e-5 is less than half the spacing of bfloat16 numbers from 0.005 on; a hundred of them are more up to 0.5."""
+    """One update of 1e-5 is less than half the spacing of bfloat16 from 0.005 on; a hundred are more up to 0.5."""
     moved = []
-    samples = load_policy("embedded:tiny", PolicySettings(max_tokens=16)).sample(asks()[:1])[0]
+    samples = load_policy("embedded:tiny", PolicySettings(max_tokens=16)).sample(requests()[:1])[0]
     for dtype in ("float32", "bfloat16"):
         policy = load_policy("embedded:tiny", PolicySettings(dtype=dtype, learning_rate=1e-5))
         before = torch.cat([p.detach().double().flatten() for p in policy.model.parameters()])
@@ -155,13 +139,14 @@ def test_many_tiny_updates_move_bfloat16_weights_as_float32_ones() -> None:
             policy.update(samples, flat(samples, 1.0), flat(samples, 0.1), cispo)
         moved.append(torch.cat([p.detach().double().flatten() for p in policy.model.parameters()]) - before)
     expected, found = moved
-    print(f"{float((found * expected).sum() / (expected * expected).sum()):.3f} of the way")
-    assert float((found * expected).sum() / (expected * expected).sum()) == pytest.approx(1, abs=0.1)
+    share = float((found * expected).sum() / (expected * expected).sum())
+    print(f"{share:.3f} of the way")
+    assert share == pytest.approx(1, abs=0.1)
 
 
 def test_bfloat16_continues_bit_for_bit(tmp_path: Path) -> None:
     policy = load_policy("embedded:tiny", PolicySettings(max_tokens=16, dtype="bfloat16", learning_rate=1e-6))
-    samples = policy.sample(asks(2)[:1])[0]
+    samples = policy.sample(requests(2)[:1])[0]
     rows = (samples, flat(samples, 1.0), flat(samples, 0.1), cispo)
     for _ in range(3):
         policy.update(*rows)
@@ -177,7 +162,7 @@ def test_bfloat16_continues_bit_for_bit(tmp_path: Path) -> None:
 def test_gradients_of_bfloat16_weights_add_up_in_float32() -> None:
     """Each pass's own gradient is in bfloat16; a sum in bfloat16 would lose what is smaller than a 256th of it."""
     policy = load_policy("embedded:tiny", PolicySettings(max_tokens=16, dtype="bfloat16"))
-    samples = [s for group in policy.sample(asks(1)) for s in group]
+    samples = [s for group in policy.sample(requests(1)) for s in group]
     expected: dict[str, torch.Tensor] = {}
     for sample in samples:
         (packed,) = policy.scorer.passes([sample])
@@ -190,6 +175,5 @@ def test_gradients_of_bfloat16_weights_add_up_in_float32() -> None:
     for sample in samples:
         policy.scorer(policy.scorer.passes([sample])[0]).sum().backward()
     for name, master in policy.optimizer.masters.items():
-        assert (
-            master.grad is not None and master.grad.dtype == torch.float32 and torch.equal(master.grad, expected[name])
-        )
+        assert master.grad is not None and master.grad.dtype == torch.float32
+        assert torch.equal(master.grad, expected[name])

@@ -44,8 +44,8 @@ def test_weights_by_hand() -> None:
     st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=5), min_size=1, max_size=5),
     st.sampled_from(["problem", "token", "sequence"]),
 )
-def test_weights_of_all_tokens_sum_to_one(lengths: list[list[int]], normaliser: str) -> None:
-    weights = token_weights(lengths, normaliser)
+def test_weights_of_all_tokens_sum_to_one(lengths: list[list[int]], loss_aggregation: str) -> None:
+    weights = token_weights(lengths, loss_aggregation)
     assert sum(
         w * n for ws, ns in zip(weights, lengths, strict=True) for w, n in zip(ws, ns, strict=True)
     ) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""One learning step on the embedded model, against the formula of DESIGN section 6 written out."""
+"""One learning step on the embedded model, against the formula written out."""
 
 import math
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fst_bench.core.types import Rollout, RolloutRequest
 from fst_bench.harness.loop import Bench
-from fst_bench.core.types import RolloutRequest, Rollout
 from fst_bench.method.settings import SlowSettings
 from fst_bench.slow import learn
 from fst_bench.tasks import Score
@@ -29,7 +29,7 @@ def groups_with_rewards(bench: Bench, rewards: list[list[float]]) -> list[list[R
 def test_the_loss_is_the_formula(bench: Callable[..., Bench]) -> None:
     b = bench()
     groups = groups_with_rewards(b, [[1, 0, 0], [1, 1, 1], [0, 1, 1]])
-    facts = learn(b.lab, groups, SlowSettings(updates=1))
+    metrics = learn(b.lab, groups, SlowSettings(num_minibatches=1))
     expected = 0.0
     for group in groups:  # sampled by the very weights that learn, so every ratio is 1
         rewards = torch.tensor([float(r.score.reward) for r in group])
@@ -40,50 +40,54 @@ def test_the_loss_is_the_formula(bench: Callable[..., Bench]) -> None:
             / tokens
             / len(groups)
         )
-    assert facts["loss"] == pytest.approx(
+    assert metrics["loss"] == pytest.approx(
         expected, rel=1e-4, abs=1e-6
     )  # terms of either sign: what is left of them is small
-    assert facts["max_logprob_gap"] < 1e-5
-    assert facts["reward"] == pytest.approx(6 / 9)
+    assert metrics["max_logprob_gap"] < 1e-5
+    assert metrics["reward"] == pytest.approx(6 / 9)
     assert b.policy.version == b.ledger.optimizer_steps == 1
 
 
 def test_no_step_without_variance(bench: Callable[..., Bench]) -> None:
     b = bench()
     before = [p.clone() for p in b.policy.model.parameters()]
-    facts = learn(b.lab, groups_with_rewards(b, [[0, 0, 0], [1, 1, 1]]), SlowSettings())
-    assert facts["groups_with_variance"] == 0 and "loss" not in facts
+    metrics = learn(b.lab, groups_with_rewards(b, [[0, 0, 0], [1, 1, 1]]), SlowSettings())
+    assert metrics["groups_with_variance"] == 0 and "loss" not in metrics
     assert b.policy.version == b.ledger.optimizer_steps == 0
     assert all(torch.equal(x, y) for x, y in zip(before, b.policy.model.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("normaliser", ["problem", "token", "sequence"])
-def test_micro_batches_change_nothing(bench: Callable[..., Bench], normaliser: str) -> None:
+@pytest.mark.parametrize("loss_aggregation", ["problem", "token", "sequence"])
+def test_micro_batches_change_nothing(bench: Callable[..., Bench], loss_aggregation: str) -> None:
     gradients = []
     for tokens in (100_000, 150):
         b = bench(policy={"micro_batch_tokens": tokens})
         learn(
             b.lab,
             groups_with_rewards(b, [[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 1, 1]]),
-            SlowSettings(updates=1, normaliser=normaliser),
+            SlowSettings(num_minibatches=1, loss_aggregation=loss_aggregation),
         )
         gradients.append(torch.cat([p.grad.flatten() for p in b.policy.model.parameters()]))
     assert torch.linalg.vector_norm(gradients[0] - gradients[1]) < 1e-5 * torch.linalg.vector_norm(gradients[0])
 
 
-def test_recomputed_anchor_is_the_samplers_at_the_first_update(bench: Callable[..., Bench]) -> None:
+def test_recomputed_logprobs_are_the_samplers_at_the_first_update(bench: Callable[..., Bench]) -> None:
     losses = []
-    for anchor in ("sampler", "recomputed"):
+    for old_logprobs in ("sampler", "recomputed"):
         b = bench()
         losses.append(
-            learn(b.lab, groups_with_rewards(b, [[1, 0], [0, 1]]), SlowSettings(updates=1, anchor=anchor))["loss"]
+            learn(
+                b.lab,
+                groups_with_rewards(b, [[1, 0], [0, 1]]),
+                SlowSettings(num_minibatches=1, old_logprobs=old_logprobs),
+            )["loss"]
         )
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_updates_share_the_problems(bench: Callable[..., Bench]) -> None:
     b = bench()
-    learn(b.lab, groups_with_rewards(b, [[1, 0], [0, 1], [1, 1]]), SlowSettings(updates=2))
+    learn(b.lab, groups_with_rewards(b, [[1, 0], [0, 1], [1, 1]]), SlowSettings(num_minibatches=2))
     assert b.ledger.optimizer_steps == 2  # problems 0 and 2, then problem 1
 
 
@@ -102,34 +106,34 @@ def shifted(groups: list[list[Rollout]], by: list[float]) -> list[list[Rollout]]
 
 
 def test_truncated_importance_sampling_by_hand(bench: Callable[..., Bench]) -> None:
-    """The sampler's probabilities are half and three times the learner's in turn: ratios 2 and 1/3, cut to 1.5 and 1/3."""
+    """The sampler's probabilities are half and three times the learner's in turn: ratios 2 and 1/3, capped at 1.5."""
     b = bench()
     groups = groups_with_rewards(b, [[1, 0]])
     wrong = shifted(groups, [-math.log(2), math.log(3)])
-    facts = learn(b.lab, wrong, SlowSettings(updates=1, group=2, anchor="recomputed", truncate=1.5))
+    metrics = learn(b.lab, wrong, SlowSettings(num_minibatches=1, group_size=2, old_logprobs="recomputed", tis_cap=1.5))
     tokens = sum(r.sample.sampled for r in groups[0])
     right, left = ([(1.5, 1 / 3)[t % 2] * lp for t, lp in enumerate(r.sample.logprobs)] for r in groups[0])
-    assert facts["loss"] == pytest.approx(-(sum(right) - sum(left)) / tokens, rel=1e-4)
-    assert facts["max_logprob_gap"] < 1e-5  # the loss's own ratio is against the learner
-    with pytest.raises(ValueError, match="truncate wants anchor: recomputed"):
-        SlowSettings(truncate=2.0)
+    assert metrics["loss"] == pytest.approx(-(sum(right) - sum(left)) / tokens, rel=1e-4)
+    assert metrics["max_logprob_gap"] < 1e-5  # the loss's own ratio is against the learner
+    with pytest.raises(ValueError, match="tis_cap requires old_logprobs: recomputed"):
+        SlowSettings(tis_cap=2.0)
 
 
 def test_the_mismatch_by_hand(bench: Callable[..., Bench]) -> None:
     b = bench()
     groups = groups_with_rewards(b, [[1, 0]])
-    facts = learn(b.lab, shifted(groups, [-math.log(2)]), SlowSettings(updates=1, group=2))
-    assert facts["max_logprob_gap"] == pytest.approx(math.log(2), rel=1e-4) and facts[
+    metrics = learn(b.lab, shifted(groups, [-math.log(2)]), SlowSettings(num_minibatches=1, group_size=2))
+    assert metrics["max_logprob_gap"] == pytest.approx(math.log(2), rel=1e-4) and metrics[
         "mean_logprob_gap"
     ] == pytest.approx(math.log(2), rel=1e-4)
-    assert facts["effective_sample_size"] == pytest.approx(1.0)  # every weight is 2
+    assert metrics["effective_sample_size"] == pytest.approx(1.0)  # every weight is 2
     b = bench()
     groups = [[replace(r, sample=r.sample) for r in g] for g in groups_with_rewards(b, [[1, 0]])]
     lengths = [r.sample.sampled for r in groups[0]]
     off = [shifted([[groups[0][0]]], [math.log(3)])[0][0], groups[0][1]]
-    facts = learn(b.lab, [off], SlowSettings(updates=1, group=2))
+    metrics = learn(b.lab, [off], SlowSettings(num_minibatches=1, group_size=2))
     w, squares = lengths[0] / 3 + lengths[1], lengths[0] / 9 + lengths[1]
-    assert facts["effective_sample_size"] == pytest.approx(w * w / (sum(lengths) * squares), rel=1e-4)
+    assert metrics["effective_sample_size"] == pytest.approx(w * w / (sum(lengths) * squares), rel=1e-4)
 
 
 def test_overlong_answers(bench: Callable[..., Bench]) -> None:
@@ -142,9 +146,9 @@ def test_overlong_answers(bench: Callable[..., Bench]) -> None:
     for mode in ("verify", "zero", "mask"):
         b = bench()
         groups = groups_with_rewards(b, [[1, 1, 0, 0]])
-        facts = learn(b.lab, cut(groups), SlowSettings(updates=1, group=4, overlong=mode))
-        assert facts["unfinished"] == 1 and facts["reward"] == 0.5
-        losses[mode] = facts["loss"]
+        metrics = learn(b.lab, cut(groups), SlowSettings(num_minibatches=1, group_size=4, overlong=mode))
+        assert metrics["unfinished"] == 1 and metrics["reward"] == 0.5
+        losses[mode] = metrics["loss"]
     tokens = sum(r.sample.sampled for r in groups[0])
     sums = [sum(r.sample.logprobs) for r in groups[0]]
 

@@ -1,4 +1,4 @@
-"""Hostile texts: whatever a model writes, a verifier answers with a verdict, and no reward.
+"""Adversarial texts: whatever a model writes, a verifier answers with a verdict, and no reward.
 
 A 2 MB text that made a verifier slower than linear would not finish here; nothing is timed.
 """
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fst_bench.tasks import TASKS, Problem, Task, Score, load_task
+from fst_bench.tasks import TASKS, Problem, Score, Task, load_task
 from fst_bench.tasks.base import Status
 from fst_bench.tasks.formats import WRAPPERS, AnswerFormat, Wrapped
 
@@ -24,12 +24,18 @@ def nested(opening: str, closing: str, depth: int, inside: str = "1") -> str:
 
 
 SMALL = [
-    "", " ", "\n", "\0", "\ud800", "\udfff\ud800", "\u202e\u200f\ufeff", "\x1b[31m", "null", "NaN", "Infinity", "-0", "1e999", "٤٢", "４２", "½", "𝟜𝟚", "IV", "10!",
-    "9^{9^{9}}", "9**9**9", "9^9^9^9", "\\frac{1}{0}", "\\frac", "\\sqrt[0.0000001]{9}", "9E99999999", "9^{9*9999999}", "9^9\\mathrm{th}9999999", "0x2a", "1_000",
-    "(a+b+c+d)^{99}", "\\operatorname{eye}(99999)", "\\lfloor\\exp(\\exp(99))\\rfloor", "\\Gamma(99999999)", "|a" * 50, "\\sqrt{\\infty}", "$" * 99, "\\",
-    "9" * 30, "9" * 5_000, "1e" + "9" * 30, "%s%n{0}{x}", CODE, f"{{{CODE}}}", f"\\text{{{CODE}}}", f"1 + {CODE}", "<script>", "'; DROP TABLE", "${HOME}", "`id`",
-    "{}", "[]", "{" * 500, "}" * 500, "->" * 100, ";" * 100, "N^9", "N" * 100, "m" + "*m" * 50, "m/" * 50, "km", "m^-9", "kg*m/s", "True", '"\\ud800"', '{"a":1,"a":2}',
-    nested("[", "]", 500), nested('{"output":', "}", 500), nested("\\boxed{", "}", 500), nested("\\frac{1}{", "}", 30), nested("(", ")", 50), nested("\\sqrt{", "}", 20),
+    "", " ", "\n", "\0", "\ud800", "\udfff\ud800", "\u202e\u200f\ufeff", "\x1b[31m", "null", "NaN", "Infinity", "-0",
+    "1e999", "٤٢", "４２", "½", "𝟜𝟚", "IV", "10!",
+    "9^{9^{9}}", "9**9**9", "9^9^9^9", "\\frac{1}{0}", "\\frac", "\\sqrt[0.0000001]{9}", "9E99999999", "9^{9*9999999}",
+    "9^9\\mathrm{th}9999999", "0x2a", "1_000",
+    "(a+b+c+d)^{99}", "\\operatorname{eye}(99999)", "\\lfloor\\exp(\\exp(99))\\rfloor", "\\Gamma(99999999)", "|a" * 50,
+    "\\sqrt{\\infty}", "$" * 99, "\\",
+    "9" * 30, "9" * 5_000, "1e" + "9" * 30, "%s%n{0}{x}", CODE, f"{{{CODE}}}", f"\\text{{{CODE}}}", f"1 + {CODE}",
+    "<script>", "'; DROP TABLE", "${HOME}", "`id`",
+    "{}", "[]", "{" * 500, "}" * 500, "->" * 100, ";" * 100, "N^9", "N" * 100, "m" + "*m" * 50, "m/" * 50, "km", "m^-9",
+    "kg*m/s", "True", '"\\ud800"', '{"a":1,"a":2}',
+    nested("[", "]", 500), nested('{"output":', "}", 500), nested("\\boxed{", "}", 500), nested("\\frac{1}{", "}", 30),
+    nested("(", ")", 50), nested("\\sqrt{", "}", 20),
 ]  # fmt: skip
 
 LARGE = {
@@ -152,8 +158,8 @@ def test_two_megabytes(name: str, kind: str) -> None:
 def test_any_text(name: str, text: str, after: str) -> None:
     task, problem = hard(name)
     assume(problem.answer not in text)
-    for hostile in (text, frame(name, text) + after, frame(name, problem.answer + "1") + after):
-        check(task, problem, hostile)
+    for adversarial in (text, frame(name, text) + after, frame(name, problem.answer + "1") + after):
+        check(task, problem, adversarial)
 
 
 PIECES = st.sampled_from(

@@ -23,13 +23,13 @@ def call(query: str) -> str:
     return f"<tool_call>\n{json.dumps({'name': 'search', 'arguments': {'query': query}})}\n</tool_call>"
 
 
-def made(**knobs: Any) -> tuple[Task, Problem]:
-    task = load_task("hover-search", **({"chains": 3, "hops": 2, "style": "bare"} | knobs))
+def made(**difficulty: Any) -> tuple[Task, Problem]:
+    task = load_task("hover-search", **({"chains": 3, "hops": 2, "style": "bare"} | difficulty))
     return task, task.problem("test", 0, 0)
 
 
 def solve(task: Task, problem: Problem) -> list[str]:
-    """The turns of someone who reads the claim, follows it from search to search, and answers: it knows the prompt and the tool's replies."""
+    """Return the turns of a solver that follows the claim from search to search: it reads prompt and replies only."""
     found, claimed = re.search(r"Claim: (\w+) works (?:at|in|under the) (\w+)\.$", problem.prompt).groups()  # type: ignore[union-attr]
     turns, titles = [], []
     while True:
@@ -47,9 +47,13 @@ def solve(task: Task, problem: Problem) -> list[str]:
 
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(
-    chains=st.integers(1, 15), hops=st.integers(1, 4), style=st.sampled_from(["prose", "bare"]), results=st.integers(2, 5),
-    split=st.sampled_from(SPLITS), index=st.integers(0, 1000),
-)  # fmt: skip
+    chains=st.integers(1, 15),
+    hops=st.integers(1, 4),
+    style=st.sampled_from(["prose", "bare"]),
+    results=st.integers(2, 5),
+    split=st.sampled_from(SPLITS),
+    index=st.integers(0, 1000),
+)
 def test_whoever_searches_finds_the_answer(
     chains: int, hops: int, style: str, results: int, split: Split, index: int
 ) -> None:
@@ -62,9 +66,9 @@ def test_whoever_searches_finds_the_answer(
     assert task.respond(problem, [*before, answer]) is None
 
 
-@pytest.mark.parametrize("knobs", [{"chains": 3, "hops": 2, "style": "bare"}, {}, {"chains": 15, "hops": 4}])
-def test_its_problems_are_hovers_and_so_are_its_splits(knobs: dict[str, Any]) -> None:
-    hover, search = load_task("hover", **knobs), load_task("hover-search", **knobs)
+@pytest.mark.parametrize("difficulty", [{"chains": 3, "hops": 2, "style": "bare"}, {}, {"chains": 15, "hops": 4}])
+def test_its_problems_are_hovers_and_so_are_its_splits(difficulty: dict[str, Any]) -> None:
+    hover, search = load_task("hover", **difficulty), load_task("hover-search", **difficulty)
     for split in SPLITS:
         for index in range(5):
             one, other = hover.problem(split, 3, index), search.problem(split, 3, index)
@@ -130,8 +134,8 @@ def test_a_conversation_by_hand() -> None:
         (call("\ud800"), 4),
         (call("Ana" * MAX_QUERY), 4),
     ],
-)  # fmt: skip
-def test_what_cannot_be_answered_is_told_in_one_line(turn: str, error: int) -> None:
+)
+def test_a_call_that_cannot_be_answered_gets_one_line(turn: str, error: int) -> None:
     task, problem = made()
     said, feedback = list(ERRORS.items())[error]
     assert task.respond(problem, [turn]) == f"Error: {said}"

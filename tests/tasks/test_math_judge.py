@@ -1,4 +1,4 @@
-"""The child process that judges LaTeX: it can be killed, stuck, forked or asked from threads, and the next answer is right."""
+"""The child process that judges LaTeX: killed, stuck, forked or asked from threads, its next answer is right."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""What the generators draw: the right answers (worked out here a second way), disjoint splits, determinism, clear errors."""
+"""Problems that the generators draw: right answers (derived a second way), disjoint splits, determinism, errors."""
 
 import hashlib
 import json
@@ -101,7 +101,7 @@ SOLVERS = {
 
 
 @st.composite
-def knobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
+def difficulties(draw: st.DrawFn, name: str) -> dict[str, Any]:
     """Any difficulty with enough problems for three splits."""
     match name:
         case "math":
@@ -144,7 +144,7 @@ def knobs(draw: st.DrawFn, name: str) -> dict[str, Any]:
 def test_a_second_solver_finds_the_same_answer_at_every_difficulty(
     name: str, data: st.DataObject, split: Split, seed: int, index: int
 ) -> None:
-    task = load_task(name, **data.draw(knobs(name)))
+    task = load_task(name, **data.draw(difficulties(name)))
     problem = task.problem(split, seed, index)
     assert SOLVERS[name](problem.prompt) == problem.answer
     assert task.problem(split, seed, index) == problem
@@ -161,7 +161,8 @@ def test_answers_worked_out_by_hand() -> None:
             "[3,8,0,2,0]",
         ),
         "hover": (
-            "Facts: Hana Nimbo. Astra Dakar. Tycho Cairo. Kim Astra. Nora Tycho. Nimbo Seoul.\nClaim: Hana works in Seoul.",
+            "Facts: Hana Nimbo. Astra Dakar. Tycho Cairo. Kim Astra. Nora Tycho. Nimbo Seoul.\n"
+            "Claim: Hana works in Seoul.",
             "SUPPORTED: Hana; Nimbo",
         ),
         "star-graph": (
@@ -277,7 +278,9 @@ def test_format_given_states_the_protocol_and_changes_nothing_else(name: str) ->
         ),
     ],
 )
-def test_a_wrong_name_or_knob_gets_one_line_that_helps(name: str, difficulty: dict[str, Any], parts: list[str]) -> None:
+def test_a_wrong_name_or_parameter_gets_one_line_that_helps(
+    name: str, difficulty: dict[str, Any], parts: list[str]
+) -> None:
     with pytest.raises(ValueError) as raised:
         load_task(name, **difficulty)
     message = str(raised.value)

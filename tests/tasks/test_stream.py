@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fst_bench.cli import main
+from fst_bench.cli.validate import streams as validate
 from fst_bench.harness.config import preset_files, resolve
 from fst_bench.tasks.stream import GRANULE, Stream, StreamSpec, load_spec, schedule, shares, stream_files
-from fst_bench.cli.validate import streams as validate
 
 DIFFICULTY = resolve("continual-4", "base", "tiny")[0].difficulty
 
@@ -56,8 +56,9 @@ def test_seeds_differ_and_switches_fall_inside_cycles() -> None:
     assert any(end % (5 * 16) for ends in lengths for end in ends)
 
 
-SHIPPED = """continual-4 continual-4-reversed continual-4-blend continual-4-cycle continual-4-drift continual-4-formats-given continual-4-mixed continual-4-told
-continual-5 paper-3 protocol-drift single-math single-codeio single-hover single-hover-search single-star-graph single-physics""".split()
+SHIPPED = """continual-4 continual-4-reversed continual-4-blend continual-4-cycle continual-4-drift
+continual-4-formats-given continual-4-mixed continual-4-told continual-5 paper-3 protocol-drift
+single-math single-codeio single-hover single-hover-search single-star-graph single-physics""".split()
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -250,15 +251,15 @@ def test_formats_given_is_continual_4_with_the_protocol_in_every_problem() -> No
     tasks = [(s["task"], s["problems"]) for s in load_spec("continual-4").model_dump()["stages"]]
     spec = load_spec("continual-4-formats-given")
     assert [(s.task, s.problems) for s in spec.stages] == tasks and spec.jitter == load_spec("continual-4").jitter
-    knob_by_knob = spec.model_copy(
+    by_stage = spec.model_copy(
         update={
             "format_given": False,
             "stages": [s.model_copy(update={"difficulty": {"format_given": True}}) for s in spec.stages],
         }
     )
-    given, knobs = Stream(spec, 3, DIFFICULTY), Stream(knob_by_knob, 3, DIFFICULTY)
+    given, repeated = Stream(spec, 3, DIFFICULTY), Stream(by_stage, 3, DIFFICULTY)
     for i in range(0, given.total, 25):
-        assert given.problem(i) == knobs.problem(i)
+        assert given.problem(i) == repeated.problem(i)
         assert given.problem(i).prompt.endswith(given.verifier_of(i).protocol)
 
 
@@ -306,17 +307,18 @@ HEAD = "name: x\nversion: 1\ndescription: d\n"
         ),
         # both ends fit into 12 nodes, the middle does not
         (
-            "stages: [{task: star-graph, problems: 64, difficulty: {pool: 12}, drift: {degree: [2, 6], path_length: [6, 2]}}]",
+            "stages: [{task: star-graph, problems: 64, difficulty: {pool: 12}, drift: {degree: [2, 6], "
+            "path_length: [6, 2]}}]",
             "nodes, pool has 12",
         ),
         ("stages: [{task: math, problems: 64, drift: {operation: [1, 2]}}]", "did you mean operations"),
-        ("stages: [{task: math, problems: 64, drift: {operation: [1, null]}}]", "operation of math is no number"),
+        ("stages: [{task: math, problems: 64, drift: {operation: [1, null]}}]", "operation of math is not a number"),
         (
             "stages: [{task: math, problems: 64, drift: {answer_format: [null, 2]}}]",
-            "answer_format of math is no number",
+            "answer_format of math is not a number",
         ),
         ("stages: [{task: math, problems: 64, difficulty: {operations: 2}, drift: {operations: [1, 2]}}]", "not both"),
-        ("stages: [{task: math, problems: 64, blend: 8}]", "none after it to blend into"),
+        ("stages: [{task: math, problems: 64, blend: 8}]", "no stage after it to blend into"),
         (
             "stages: [{task: math, problems: 64, blend: 60}, {task: hover, problems: 64}]\njitter: 16",
             "too few for a blend over 60",
@@ -385,10 +387,8 @@ def test_validate_finds_a_stream_that_a_preset_cannot_run(
 
 
 def test_show_draws_the_mixture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "x.yaml").write_text(
-        HEAD
-        + "stages: [{task: math, problems: 36, blend: 18}, {mixture: {hover: 0.75, math: 0.25}, problems: 36}]\nannounced: true"
-    )
+    stages = "[{task: math, problems: 36, blend: 18}, {mixture: {hover: 0.75, math: 0.25}, problems: 36}]"
+    (tmp_path / "x.yaml").write_text(f"{HEAD}stages: {stages}\nannounced: true")
     assert main(["show", "stream", str(tmp_path / "x.yaml"), "--out", str(tmp_path / "out"), "--json"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     rows = {line.split(" ")[0]: line.split("|")[1] for line in lines if "|" in line}

@@ -1,4 +1,4 @@
-"""What the verifiers call right and wrong: at every difficulty of the levels, and at the edges of each answer syntax."""
+"""Right and wrong by the verifiers: at every level of difficulty, and at the edges of each answer syntax."""
 
 import json
 from fractions import Fraction
@@ -12,7 +12,7 @@ from fst_bench.tasks.physics import SYMBOLS, base_unit, read_quantity
 
 
 def verdict(name: str, answer: str, text: str) -> Score:
-    """The verdict on `text` where `answer` is right; hover, math, codeio and physics need no more of a problem than that."""
+    """Score `text` where `answer` is right; hover, math, codeio and physics need nothing else of a problem."""
     return load_task(name).verify(Problem(f"{name}-0", "", answer, {}), text)
 
 
@@ -278,7 +278,7 @@ def test_codeio_reads_the_last_outermost_object(text: str, status: str) -> None:
         ("VERDICT: SUPPORTED EVIDENCE: Bob EVIDENCE: Ana; Corvex", "wrong"),
     ],
 )
-def test_hover_wants_the_verdict_and_exactly_the_titles(text: str, status: str) -> None:
+def test_hover_requires_the_verdict_and_exactly_the_titles(text: str, status: str) -> None:
     assert verdict("hover", "SUPPORTED: Ana; Corvex", text).status == status
 
 

@@ -1,7 +1,7 @@
-"""Probes: what else a finished run tells, measured from its checkpoints. Rows go beside the run, in RUN/probes/.
+"""Probes: further measurements of a finished run, from its checkpoints. Rows go into RUN/probes/.
 
 A probe lists its work; each piece has a key and becomes one row. What has a row already is not done again, so a probe
-that was stopped goes on by the same command. Nothing in the run itself is changed.
+that was stopped continues by the same command. Nothing in the run itself is changed.
 """
 
 import json
@@ -31,7 +31,10 @@ PROBES: dict[str, Callable[..., list[Work]]] = {
 def probe(
     name: str, run: str | Path, tell: Callable[[str], None] = lambda line: None, **options: Any
 ) -> list[dict[str, Any]]:
-    """The rows of a probe of a finished run, those already there included. ValueError for an unknown probe or no finished run."""
+    """Run a probe of a finished run; return its rows, those already there included.
+
+    `tell` is called with a line a row. Raises ValueError for an unknown probe or a run that is not finished.
+    """
     if name not in PROBES:
         raise ValueError(unknown("probe", name, PROBES))
     opened = Opened(Path(run))
@@ -53,10 +56,11 @@ def probe(
 
 
 def drop_torn_line(path: Path) -> None:
-    """What a kill left half written is work owed."""
+    """Cut off what a kill left half written: it is measured again."""
     if path.exists() and (whole := path.read_bytes().rfind(b"\n") + 1) < path.stat().st_size:
         os.truncate(path, whole)
 
 
 def key_of(key: dict[str, Any]) -> str:
+    """Return a row's key as text, to compare by."""
     return json.dumps(key, sort_keys=True)

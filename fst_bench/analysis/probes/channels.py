@@ -1,4 +1,4 @@
-"""Which channel carries what was learned: base or trained weights, times seed or evolved prompt."""
+"""The channels that carry what was learned: base or trained weights, times seed or evolved prompt."""
 
 from functools import partial
 from typing import Any
@@ -7,7 +7,7 @@ from fst_bench.analysis.probes.opened import Opened, Work
 
 
 def channels(run: Opened, n: int = 192) -> list[Work]:
-    """Each of a stage's own tasks at its end, in four cells."""
+    """Return the work: each of a stage's own tasks at its end, in four cells."""
     return [
         (
             {"stage": stage.number, "task": task, "weights": weights, "prompt": prompt, "n": n},

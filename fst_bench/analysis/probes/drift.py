@@ -8,9 +8,10 @@ from fst_bench.metrics import Drift
 
 
 def drift(run: Opened, n: int = 192) -> list[Work]:
-    """At every checkpoint that is there (each stage's end, and what `checkpoint.keep` left), for every task, under the method's own context then and under the seed prompt.
+    """Return the work: every task at every checkpoint, under the method's own context then and under the seed prompt.
 
-    Direction "policy||base" is on the trained policy's own answers (the paper's), "base||policy" on the base's.
+    Checkpoints are those at the ends of stages, and what `checkpoint.keep` left. Direction "policy||base", the paper's,
+    is on the trained policy's own answers, "base||policy" on the base's.
     """
     return [
         (

@@ -16,17 +16,15 @@ from fst_bench.analysis.probes.opened import Opened, Work
 from fst_bench.policy.models import EMBEDDED
 
 GENERAL = Path(str(resources.files("fst_bench.embedded.general")))
-
-
 HUB = ("mmlu", "arc_challenge", "hellaswag", "truthfulqa_mc2", "ifeval")
 """For models that know the world: knowledge, common sense, truthfulness and instructions, which no stream trains."""
 
 
 def forgetting(run: Opened, tasks: Sequence[str] | None = None, n: int | None = None) -> list[Work]:
-    """A row for the base and one for the weights at the stream's end, for each lm-eval task; `n` limits its documents.
+    """Return the work: the base and the weights at the stream's end, on each lm-eval task; `n` limits its documents.
 
-    Without `tasks` the group `fst_general` for an embedded model, and `HUB` for any other. A group is taken apart into its tasks.
-    ValueError for a name that lm-eval does not know, or without lm-eval.
+    Without `tasks` it is the group `fst_general` for an embedded model, and `HUB` for any other. A group is taken apart
+    into its tasks. Raises ValueError for a name that lm-eval does not know, or without lm-eval.
     """
     names = leaves(tasks or (("fst_general",) if run.config.model.startswith(EMBEDDED) else HUB))
     return [
@@ -38,7 +36,7 @@ def forgetting(run: Opened, tasks: Sequence[str] | None = None, n: int | None = 
 
 @cache
 def task_manager(shipped: bool) -> Any:
-    """Of the shipped group alone, or of all that lm-eval has too, whose index takes many seconds to read."""
+    """Return lm-eval's index of the shipped group alone, or of all its tasks too, which takes many seconds."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from lm_eval.tasks import TaskManager
@@ -49,12 +47,13 @@ def task_manager(shipped: bool) -> Any:
 
 
 def task_manager_for(names: Sequence[str]) -> Any:
+    """Return the smallest index that has some tasks."""
     shipped = task_manager(True)
     return shipped if set(names) <= set(shipped.all_tasks) else task_manager(False)
 
 
 def leaves(names: Sequence[str]) -> list[str]:
-    """Task names, groups taken apart, in order."""
+    """Return task names in order, groups taken apart."""
     manager = task_manager_for(names)
     found: list[str] = []
     for name in names:
@@ -72,12 +71,17 @@ def measure(run: Opened, task: str, weights: str, n: int | None) -> dict[str, An
     run.load(max(run.ends.values()))
     with tempfile.TemporaryDirectory() as folder:
         run.model(weights).export(Path(folder))
-        model = HFLM(
-            pretrained=folder, backend="causal", device=run.config.policy.device, dtype=run.config.policy.dtype, batch_size=32
-        )  # fmt: skip
+        place = {"device": run.config.policy.device, "dtype": run.config.policy.dtype}
+        model = HFLM(pretrained=folder, backend="causal", batch_size=32, **place)
         done = lm_eval.simple_evaluate(
-            model, tasks=[task], task_manager=task_manager_for([task]), apply_chat_template=True, bootstrap_iters=0, limit=n, verbosity="ERROR"
-        )  # fmt: skip
+            model,
+            tasks=[task],
+            task_manager=task_manager_for([task]),
+            apply_chat_template=True,
+            bootstrap_iters=0,
+            limit=n,
+            verbosity="ERROR",
+        )
     assert done is not None
     samples = sorted(done["samples"][task], key=lambda sample: sample["doc_id"])
     metric = samples[0]["metrics"][0]

@@ -1,4 +1,4 @@
-"""What the weights alone do elsewhere: other tasks and other difficulties, no prompt, base against trained."""
+"""The weights on other tasks and at other difficulties, without a prompt: base against trained."""
 
 from functools import partial
 from typing import Any
@@ -9,33 +9,32 @@ from fst_bench.tasks.data import task_from, tasks_in
 
 
 def ood(run: Opened, n: int = 192) -> list[Work]:
-    """At the stream's end: tasks the stream does not hold, at the preset's difficulty, and its own at their ladders' other rungs.
+    """Return the work, at the stream's end: tasks that the stream does not hold, and its own at other difficulties.
 
-    A rung whose problems leave the model no room for an answer is left out.
+    The former are at the preset's difficulty, the latter at each of the task's other levels. A level whose problems
+    leave the model no room for an answer is left out.
     """
     own = {task.name: task for task in run.stream.held_out().values()}
     cases = [(name, run.config.difficulty.get(name, {})) for name in tasks_in(run.config.data) if name not in own]
     cases += [
-        (name, rung)
+        (name, level)
         for name, task in own.items()
-        for rung in task.levels
-        if task_from(run.config.data, name, rung).difficulty != task.difficulty
+        for level in task.levels
+        if task_from(run.config.data, name, level).difficulty != task.difficulty
     ]
     work: list[Work] = []
-    for name, knobs in cases:
-        task = task_from(run.config.data, name, knobs)
-        if fits(run, task, n):
-            work += [
-                (
-                    {"task": name, "difficulty": knobs, "weights": weights, "n": n},
-                    partial(measure, run, task, weights, n),
-                )
-                for weights in ("base", "trained")
-            ]
+    for name, difficulty in cases:
+        task = task_from(run.config.data, name, difficulty)
+        if not fits(run, task, n):
+            continue
+        for weights in ("base", "trained"):
+            key = {"task": name, "difficulty": difficulty, "weights": weights, "n": n}
+            work.append((key, partial(measure, run, task, weights, n)))
     return work
 
 
 def fits(run: Opened, task: Task, n: int) -> bool:
+    """Return whether the model has room for an answer to the longest of the problems."""
     try:
         longest = max(task.problems("test", 0, n), key=lambda p: len(p.prompt))
         run.policy.sample([run.request("", longest.prompt)])

@@ -12,7 +12,7 @@ from fst_bench.core.seeds import seed_for
 from fst_bench.core.types import Sample, SampleRequest
 from fst_bench.harness.evaluate import NO_LAB, TEST_SEED, Snapshot
 from fst_bench.harness.loop import recorded
-from fst_bench.harness.planning.fit import with_cache
+from fst_bench.harness.planning.memory import with_cache
 from fst_bench.harness.store import Store, step_of
 from fst_bench.method.lab import conversation
 from fst_bench.method.settings import MethodConfig
@@ -29,7 +29,7 @@ Work = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 class Opened:
     """The model, the stream and the checkpoints of a run. No reflector is loaded, so none of its keys are needed.
 
-    Raises ValueError where the directory is not a finished run, or has lost the checkpoints of its stages' ends.
+    Raises ValueError where the directory is not a finished run.
     """
 
     def __init__(self, path: Path):
@@ -55,11 +55,11 @@ class Opened:
 
     @property
     def steps(self) -> list[int]:
-        """The steps of every complete checkpoint, the stages' ends among them."""
+        """The steps of every complete checkpoint, those at the ends of stages among them."""
         return [step_of(folder) for folder in self.store.checkpoints()]
 
     def load(self, step: int) -> None:
-        """Load the weights after a step that has a checkpoint."""
+        """Load the weights after a step. Raises ValueError where it has no checkpoint."""
         if self.loaded != step:
             self.policy.start_from(self.store.at(step))
             self.loaded = step
@@ -74,7 +74,7 @@ class Opened:
         return Snapshot(self.method, state["method"])
 
     def contexts(self, step: int, key: str) -> Callable[[str], str]:
-        """Return the function from a prompt of a key to the context that the method answered it under after that step."""
+        """Return prompt -> the context that the method answered a problem of a key under after that step."""
         return partial(self.snapshot(step).context_for, task=self.stream.id_of(key))
 
     def request(self, context: str, prompt: str) -> SampleRequest:
@@ -83,7 +83,10 @@ class Opened:
     def sample(
         self, task: Task, context_for: Callable[[str], str], n: int, model: LanguageModel
     ) -> tuple[list[Sample], float]:
-        """Sample one answer at temperature 1 to each of the first n held-out problems; return them and the mean reward."""
+        """Sample one answer to each of the first n held-out problems, at temperature 1.
+
+        Return the answers and their mean reward.
+        """
         problems = task.problems("test", TEST_SEED, n)
         requests = [self.request(context_for(p.prompt), p.prompt) for p in problems]
         answers = [group[0] for group in generate(model, requests, [partial(task.respond, p) for p in problems])]

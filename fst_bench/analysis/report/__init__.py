@@ -1,13 +1,13 @@
 """The page of one run: `write_report(run_dir)` turns a run directory into one `report.html`.
 
-The page opens offline (figures are inline SVG, nothing is fetched), has the same bytes for the same inputs, and exists at any time of a run:
-whatever is not recorded yet is left out and said to be missing. Every text of a model is shown as text, never as markup.
-Only the raw records are read; no number is made here beyond means over what is shown and the intervals around it.
+The page opens offline (figures are inline SVG, nothing is fetched), has the same bytes for the same inputs, and exists
+at any time of a run: what is not recorded yet is left out, and the page says so. Every text of a model is shown as
+text, never as markup. Only the raw records are read; no number is made here beyond means over what is shown and the
+intervals around it.
 """
 
 import json
 import os
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,80 +20,31 @@ from matplotlib.figure import Figure
 from fst_bench.analysis.report import figures
 from fst_bench.analysis.report.prompts import cycles
 from fst_bench.analysis.report.tables import number, tables
-from fst_bench.harness.store import records
-from fst_bench.metrics.transfer import trained
+from fst_bench.harness.rows import label
+from fst_bench.harness.run import Run
+from fst_bench.harness.store import Store
+from fst_bench.metrics.intervals import wilson
 
 __all__ = ["write_report"]
 
-EVAL_COLUMNS = [
-    "step",
-    "stage",
-    "boundary",
-    "task",
-    "prompt_mode",
-    "problems",
-    "accuracy",
-    "n_problems",
-    "n_samples",
-    "kl",
-]
-STEP_COLUMNS = ["step", "stage", "problems", "reward"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run directory holds, as far as it has got."""
-
-    config: dict[str, Any]
-    env: dict[str, str]
-    evals: pd.DataFrame
-    steps: pd.DataFrame
-    population: list[dict[str, Any]]
-    ledger: dict[str, Any]
-    metrics: dict[str, Any]
-
-    @property
-    def stages(self) -> pd.DataFrame:
-        return pd.DataFrame(self.config["stages"], columns=["stage", "task", "start", "end"])
-
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` into a finished or unfinished run directory; returns its path. Only config.json has to be there."""
+    """Write `report.html` into a finished or unfinished run directory; return its path.
+
+    Raises ValueError where the directory has no config.json; nothing else has to exist.
+    """
     path = Path(run_dir) / "report.html"
     scratch = path.with_suffix(".tmp")
-    scratch.write_bytes(render(load(Path(run_dir))).encode("utf-8", errors="replace"))
+    scratch.write_bytes(render(Run(Store(Path(run_dir)))).encode("utf-8", errors="replace"))
     os.replace(scratch, path)
     return path
 
 
-def load(run_dir: Path) -> Run:
-    """Read the records of a run; a file that is not there yet reads as empty."""
-    evals = pd.DataFrame(records(run_dir / "evals.jsonl"), columns=EVAL_COLUMNS)
-    numbers = ["step", "stage", "problems", "accuracy", "n_problems", "n_samples", "kl"]
-    evals[numbers] = evals[numbers].apply(pd.to_numeric)
-    evals["boundary"] = evals["boundary"].astype(bool)
-    events = records(run_dir / "events.jsonl")
-    steps = pd.DataFrame([event for event in events if event["kind"] == "step"], columns=STEP_COLUMNS).apply(
-        pd.to_numeric
-    )
-    return Run(
-        config=json.loads((run_dir / "config.json").read_text("utf-8")),
-        env=read_object(run_dir / "env.json"),
-        evals=evals.sort_values(["problems", "step", "boundary"], kind="stable", ignore_index=True),
-        steps=steps.sort_values("step", kind="stable", ignore_index=True),
-        population=records(run_dir / "prompts.jsonl"),
-        ledger=read_object(run_dir / "ledger.json"),
-        metrics=read_object(run_dir / "metrics.json"),
-    )
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object, or {} where the file is missing."""
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
 def environment(package: str) -> jinja2.Environment:
-    """Templates of a package's folder; `style` is the style sheet and parts.html.jinja the macros that all pages share."""
+    """Return the templates of a package's folder, with what all pages share.
+
+    That is `style`, the style sheet, and the macros of parts.html.jinja.
+    """
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader([str(resources.files(package)), str(resources.files(__name__))]),
         autoescape=True,
@@ -107,51 +58,61 @@ def environment(package: str) -> jinja2.Environment:
 
 
 def render(run: Run) -> str:
-    """The page's HTML."""
-    config = run.config
-    env = environment(__package__)
+    """Return the page's HTML."""
+    saved = run.saved
     rows = summary(run)
-    reflections = [(cycle.get("reflections") or 0, cycle.get("reflection_failures") or 0) for cycle in run.population]
-    calls, failures = sum(calls for calls, _ in reflections), sum(failed for _, failed in reflections)
-    return env.get_template("page.html.jinja").render(
+    calls = sum(row.reflections for row in run.populations)
+    failures = sum(row.reflection_failures for row in run.populations)
+    names = {stage.stage: label(stage.tasks) for stage in run.stages}
+    page = environment(__package__).get_template("page.html.jinja")
+    return page.render(
         title=[
-            f"{config['stream']}@{config['stream_version']}",
-            config["method"],
-            config["preset"],
-            f"seed {config['seed']}",
-            config["model"],
+            f"{saved['stream']}@{saved['stream_version']}",
+            saved["method"],
+            saved["preset"],
+            f"seed {saved['seed']}",
+            saved["model"],
         ],
-        run=run,
+        env=so_far(run, "env"),
+        ledger=so_far(run, "ledger"),
+        metrics=so_far(run, "metrics"),
         summary=rows,
         mean=mean_row(rows),
         stages_done=sum(row["end"] is not None for row in rows),
         reflections_failed=calls if failures and failures >= calls else 0,
         figures=plots(run),
-        seed_prompt=config.get("seed_prompt"),
-        cycles=cycles(
-            run.population, config.get("seed_prompt"), dict(zip(run.stages["stage"], run.stages["task"], strict=True))
-        ),
-        config_json=json.dumps(config, indent=2, ensure_ascii=False),
+        seed_prompt=saved.get("seed_prompt"),
+        cycles=cycles(run.populations, saved.get("seed_prompt"), names),
+        config_json=json.dumps(saved, indent=2, ensure_ascii=False),
     )
+
+
+def so_far(run: Run, name: str) -> dict[str, Any]:
+    """Return a JSON file of a run, or nothing where it is not written yet."""
+    try:
+        return run.source.read(name)
+    except ValueError:
+        return {}
 
 
 # --- the summary table
 
 
 def summary(run: Run) -> list[dict[str, Any]]:
-    """Per stage, the eval rows of what it trains: at the base, at the stage's end, and last (own prompt and seed prompt); None where not evaluated yet."""
-    evals = run.evals
+    """Return a row a stage: what it trains at the base, at the stage's end and last, under the own and the seed prompt.
+
+    None where nothing is evaluated yet.
+    """
     rows = []
-    for stage in run.config["stages"]:
-        own = of_stage(evals, stage["task"])
+    for stage in run.stages:
+        own = of_tasks(run.evals, stage.tasks)
         system, seed = own[own["prompt_mode"] == "system"], own[own["prompt_mode"] == "seed"]
-        end = system[system["boundary"] & (system["stage"] == stage["stage"])]
         rows.append(
             {
-                "stage": stage["stage"],
-                "task": stage["task"],
+                "stage": stage.stage,
+                "task": label(stage.tasks),
                 "base": last_row(system[system["step"] == 0]),
-                "end": last_row(end),
+                "end": last_row(system[system["boundary"] & (system["stage"] == stage.stage)]),
                 "final": last_row(system),
                 "seed": last_row(seed),
             }
@@ -159,34 +120,32 @@ def summary(run: Run) -> list[dict[str, Any]]:
     return rows
 
 
-def of_stage(evals: pd.DataFrame, task: str) -> pd.DataFrame:
-    """The eval rows of what a stage trains; of a mixture, for each evaluation the means over its tasks."""
-    if len(mine := trained(task)) == 1:
-        return evals[evals["task"] == task]
-    points = evals[evals["task"].isin(mine)].groupby(
-        ["step", "stage", "boundary", "prompt_mode", "problems"], sort=False
-    )
-    return points.agg({"accuracy": "mean", "n_problems": "sum", "kl": "mean"}).reset_index()
+def of_tasks(evals: pd.DataFrame, tasks: tuple[str, ...]) -> pd.DataFrame:
+    """Return the evaluation rows of a task; of several, for each evaluation the means over them."""
+    if len(tasks) == 1:
+        return evals[evals["task"] == tasks[0]]
+    points = ["step", "stage", "boundary", "prompt_mode", "problems"]
+    means = {"accuracy": "mean", "n_problems": "sum", "kl": "mean"}
+    return evals[evals["task"].isin(tasks)].groupby(points, sort=False).agg(means).reset_index()
 
 
 def last_row(rows: pd.DataFrame) -> dict[str, Any] | None:
-    """The latest of some eval rows, with its interval (low, high)."""
+    """Return the latest of some evaluation rows, with its interval (low, high)."""
     if rows.empty:
         return None
     row = rows.iloc[-1]
-    low, high = figures.wilson(row["accuracy"], row["n_problems"])
-    kl = None if pd.isna(row["kl"]) else float(row["kl"])
+    low, high = wilson(row["accuracy"], row["n_problems"])
     return {
         "accuracy": float(row["accuracy"]),
         "low": float(low),
         "high": float(high),
         "n": int(row["n_problems"]),
-        "kl": kl,
+        "kl": float(row["kl"]),
     }
 
 
 def mean_row(rows: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Means over the stages of the table's columns; None where a stage has no number."""
+    """Return means over the stages of the table's columns; None where a stage has no number."""
 
     def mean(column: str, field: str) -> float | None:
         values = [row[column] and row[column][field] for row in rows]
@@ -199,47 +158,54 @@ def mean_row(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def plots(run: Run) -> dict[str, dict[str, Any]]:
-    """SVG and caption of each figure that has something to show, by name."""
-    evals, steps, stages = run.evals, run.steps.dropna(subset=["reward"]), run.stages
-    tasks = list(dict.fromkeys([*(task for stage in stages["task"] for task in trained(stage)), *evals["task"]]))
-    kl = evals[(evals["prompt_mode"] == "system") & evals["kl"].notna()]
-    heat = run.config.get("config", {}).get("evaluation", {}).get("temperature", 1.0)
+    """Return SVG and caption of each figure that has something to show, by name."""
+    evals, stages = run.evals, run.stages
+    steps = run.steps.dropna(subset=["reward"]).astype({"reward": float})
+    tasks = list(dict.fromkeys([*(task for stage in stages for task in stage.tasks), *evals["task"]]))
+    own = evals[evals["prompt_mode"] == "system"]
+    temperature = run.saved["config"].get("evaluation", {}).get("temperature", 1.0)
     found: dict[str, dict[str, Any]] = {}
 
-    def add(name: str, figure: Figure, label: str, caption: str) -> None:
-        found[name] = {"svg": Markup(figures.to_svg(figure, name, label)), "caption": caption}
+    def add(name: str, figure: Figure, words: str, caption: str) -> None:
+        found[name] = {"svg": Markup(figures.to_svg(figure, name, words)), "caption": caption}
 
     if len(evals):
+        mixed = ", grey where several are mixed" if any(len(stage.tasks) > 1 for stage in stages) else ""
         add(
             "continual",
             figures.continual(evals, stages, tasks),
             f"Line chart of accuracy over problems seen. {latest(evals)}",
-            f"Accuracy on held-out problems of every task over the problems seen; {sampling(evals, heat)}; large markers are the base and the "
-            "ends of stages, bands are 95 % Wilson intervals over problems, and the background is tinted with the colour of the task being trained"
-            f"{', grey where several are mixed' if any(len(trained(stage)) > 1 for stage in stages['task']) else ''}.",
+            "Accuracy on held-out problems of every task over the problems seen; "
+            f"{sampling(evals, temperature)}; large markers are the base and the ends of stages, bands are 95 % Wilson "
+            "intervals over problems, and the background is tinted with the colour of the task being trained"
+            f"{mixed}.",
         )
     if len(steps):
         add(
             "reward",
             figures.reward(steps, stages, tasks),
             f"Chart of training reward over problems seen: {len(steps)} steps, last {steps['reward'].iloc[-1]:.2f}.",
-            f"Mean reward of the slow loop's training rollouts: one dot for each of {len(steps)} steps, and as a line the mean of "
-            f"the {figures.SMOOTHED} steps around (fewer at a stage's edges).",
+            f"Mean reward of the slow loop's training rollouts: one dot for each of {len(steps)} steps, and as a line "
+            f"the mean of the {figures.SMOOTHED} steps around (fewer at a stage's edges).",
         )
-    if len(kl):
+    if len(own):
         add(
             "kl",
-            figures.kl_accuracy(kl, stages, tasks),
-            f"Accuracy against KL to the base, one panel per task. Largest KL {kl['kl'].max():.3f} nats per token.",
-            "How far the model moved for what it gained: one point per evaluation under the method's own prompt, x the mean KL to the base "
-            f"in nats per token of its own answers, y the accuracy, joined in time order up to the ring; {sampling(kl, heat)}; filled points are "
-            "evaluations in the task's own stage, no intervals drawn.",
+            figures.kl_accuracy(own, stages, tasks),
+            f"Accuracy against KL to the base, one panel per task. Largest KL {own['kl'].max():.3f} nats per token.",
+            "How far the model moved for what it gained: one point per evaluation under the method's own prompt, x the "
+            "mean KL to the base in nats per token of its own answers, y the accuracy, joined in time order up to the "
+            f"ring; {sampling(own, temperature)}; filled points are evaluations in the task's own stage, no intervals "
+            "drawn.",
         )
     return found
 
 
-def sampling(evals: pd.DataFrame, heat: float) -> str:
-    """How the points were sampled: '64 problems a point (192 before learning and at stage ends), one answer each at T = 1'."""
+def sampling(evals: pd.DataFrame, temperature: float) -> str:
+    """Return how points were sampled.
+
+    '64 problems a point (192 before learning and at stage ends), one answer each at T = 1'
+    """
 
     def several(values: pd.Series) -> str:
         return " or ".join(f"{value:,}" for value in sorted({int(value) for value in values}))
@@ -249,10 +215,10 @@ def sampling(evals: pd.DataFrame, heat: float) -> str:
     if len(usual) and len(ends):
         counts += f" ({several(ends['n_problems'])} before learning and at stage ends)"
     samples = several(evals["n_samples"])
-    return f"{counts}, {'one answer' if samples == '1' else samples + ' answers'} each at T = {heat:g}"
+    return f"{counts}, {'one answer' if samples == '1' else samples + ' answers'} each at T = {temperature:g}"
 
 
 def latest(evals: pd.DataFrame) -> str:
-    """The last accuracies in words, for readers who don't see the chart."""
+    """Return the last accuracies in words, for readers who do not see the chart."""
     last = evals[evals["prompt_mode"] == "system"].groupby("task", sort=False)["accuracy"].last()
     return "Latest, own prompt: " + ", ".join(f"{task} {accuracy:.2f}" for task, accuracy in last.items()) + "."

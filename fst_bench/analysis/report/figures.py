@@ -1,9 +1,14 @@
-"""The figures of a report: pure functions from eval and step rows to a matplotlib Figure, and from a Figure to SVG that can share a page."""
+"""The figures of a report.
+
+Pure functions from tables of evaluation and step rows to a matplotlib Figure, and from a Figure to SVG that can share a
+page.
+"""
 
 import io
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,20 +20,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from fst_bench.harness.rows import StageRow, label
 from fst_bench.metrics.intervals import wilson
-from fst_bench.metrics.transfer import trained
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#B0518F", "#8A6D00", "#2E9BC6", "#444444"]
 MIXED = "#555555"
-"""Of a stage that trains several tasks."""
+"""Colour of a stage that trains several tasks."""
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 MODES = {
     "system": ("-", "System: the method's own prompt at the time"),
-    "seed": ("--", "Weights only: under the seed prompt"),
-    "recalled": (":", "Recalled (oracle): under the prompt the method had at the end of the task's own stage"),
+    "seed": ("--", "Seed prompt: what the weights learned"),
+    "oracle": (":", "Oracle prompt: the one the method had at the end of the task's own stage"),
 }
+"""Prompt mode -> line style, title of its panel."""
 SMOOTHED = 5
+"""Steps of a running mean."""
 WIDTH = 10.0
+"""Inches of a figure."""
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "font.family": ["DejaVu Sans", "sans-serif"],
@@ -44,9 +52,22 @@ STYLE: dict[Any, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class StageSpan:
+    """A stage on an axis of problems whose ends are no whole problems, such as means over runs."""
+
+    stage: int
+    tasks: tuple[str, ...]
+    start: float
+    end: float
+
+
+Stages = Sequence[StageRow] | Sequence[StageSpan]
+
+
 @matplotlib.rc_context(STYLE)
-def continual(evals: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> Figure:
-    """Accuracy of every task over the problems seen: one panel per prompt mode, stages in the background, one line (labelled by its task) each."""
+def continual(evals: pd.DataFrame, stages: Stages, tasks: list[str]) -> Figure:
+    """Draw the accuracy of every task over the problems seen: a panel a prompt mode, the stages in the background."""
     modes = [mode for mode in MODES if (evals["prompt_mode"] == mode).any()]
     heights = [3.4 if mode == "system" else 2.3 for mode in modes]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.8), layout="constrained")
@@ -60,26 +81,10 @@ def continual(evals: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> Fi
             axes.fill_between(rows["problems"], low, high, color=colour, alpha=0.11, linewidth=0)
             if len(rows) == 1:
                 axes.vlines(rows["problems"], low, high, color=colour, alpha=0.3)
-            axes.plot(
-                rows["problems"],
-                rows["accuracy"],
-                line,
-                color=colour,
-                marker=marker,
-                markersize=4,
-                linewidth=1.6,
-                label=task,
-            )
-            ends = rows[rows["boundary"]]
-            axes.plot(
-                ends["problems"],
-                ends["accuracy"],
-                linestyle="none",
-                marker=marker,
-                markersize=8.5,
-                color=colour,
-                markeredgecolor="white",
-            )
+            look = {"color": colour, "marker": marker}
+            axes.plot(rows["problems"], rows["accuracy"], line, markersize=4, linewidth=1.6, label=task, **look)
+            ends, large = rows[rows["boundary"]], {"markersize": 8.5, "markeredgecolor": "white"}
+            axes.plot(ends["problems"], ends["accuracy"], linestyle="none", **large, **look)
         accuracy_axis(axes)
         axes.set_title(title)
     panels[-1].set_xlabel("problems seen")
@@ -88,27 +93,16 @@ def continual(evals: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> Fi
 
 
 @matplotlib.rc_context(STYLE)
-def reward(steps: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> Figure:
-    """Mean training reward of each step (dots) and its centred running mean within a stage (lines) over the problems seen."""
+def reward(steps: pd.DataFrame, stages: Stages, tasks: list[str]) -> Figure:
+    """Draw the mean training reward of each step, and as a line its centred running mean within a stage."""
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     axes = figure.subplots()
     shade(axes, stages, tasks, name=True)
-    axes.plot(
-        steps["problems"],
-        steps["reward"],
-        linestyle="none",
-        marker="o",
-        markersize=3,
-        color="#9a9a9a",
-        label="each step",
-    )
+    dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3, "color": "#9a9a9a"}
+    axes.plot(steps["problems"], steps["reward"], label="each step", **dots)
     for _, rows in steps.groupby("stage"):
-        axes.plot(
-            rows["problems"],
-            rows["reward"].rolling(SMOOTHED, center=True, min_periods=1).mean(),
-            color="#222222",
-            linewidth=1.8,
-        )
+        smooth = rows["reward"].rolling(SMOOTHED, center=True, min_periods=1).mean()
+        axes.plot(rows["problems"], smooth, color="#222222", linewidth=1.8)
     axes.set_ylim(min(0.0, steps["reward"].min()), 1.12)
     axes.set_xlabel("problems seen")
     axes.set_ylabel("mean reward")
@@ -117,8 +111,11 @@ def reward(steps: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> Figur
 
 
 @matplotlib.rc_context(STYLE)
-def kl_accuracy(evals: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> Figure:
-    """Accuracy against KL to the base, a panel per task: its path through time (one line), own-stage evaluations filled, the latest one ringed."""
+def kl_accuracy(evals: pd.DataFrame, stages: Stages, tasks: list[str]) -> Figure:
+    """Draw accuracy against KL to the base, a panel a task.
+
+    The line is the path through time. Evaluations in the task's own stage are filled, the latest one is ringed.
+    """
     tasks = [task for task in tasks if (evals["task"] == task).any()]
     columns = len(tasks) if len(tasks) <= 4 else 3
     lines = math.ceil(len(tasks) / columns)
@@ -126,21 +123,19 @@ def kl_accuracy(evals: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> 
     panels = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for i, (task, colour, marker) in enumerate(styled(tasks)):
         axes, rows = panels[i], evals[evals["task"] == task]
-        own = rows[rows["stage"].isin([s.stage for s in stages.itertuples() if task in trained(str(s.task))])]
+        own = rows[rows["stage"].isin([stage.stage for stage in stages if task in stage.tasks])]
         look = {"color": colour, "marker": marker}
-        axes.plot(
-            rows["kl"], rows["accuracy"], linewidth=0.9, markersize=4.5, markerfacecolor="white", label=task, **look
-        )
+        hollow: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "white"}
+        axes.plot(rows["kl"], rows["accuracy"], linewidth=0.9, label=task, **hollow, **look)
         axes.plot(own["kl"], own["accuracy"], linestyle="none", markersize=7, markeredgecolor="white", **look)
-        axes.plot(
-            rows["kl"].iloc[-1],
-            rows["accuracy"].iloc[-1],
-            linestyle="none",
-            marker="o",
-            markersize=13,
-            color="#222222",
-            fillstyle="none",
-        )
+        ring: dict[str, Any] = {
+            "linestyle": "none",
+            "marker": "o",
+            "markersize": 13,
+            "color": "#222222",
+            "fillstyle": "none",
+        }
+        axes.plot(rows["kl"].iloc[-1], rows["accuracy"].iloc[-1], **ring)
         accuracy_axis(axes, top=1.05)
         axes.set_title(task)
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -157,38 +152,32 @@ def kl_accuracy(evals: pd.DataFrame, stages: pd.DataFrame, tasks: list[str]) -> 
 
 
 def styled(tasks: list[str]) -> list[tuple[str, str, str]]:
-    """Each task with its colour and its marker."""
+    """Return each task with its colour and its marker."""
     return [
         (task, COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)])
         for i, task in enumerate(tasks)
     ]
 
 
-def shade(axes: Axes, stages: pd.DataFrame, tasks: list[str], *, name: bool) -> None:
-    """Tint every stage with its task's colour, a mixture grey; name it at the top where the name fits, else number it."""
+def shade(axes: Axes, stages: Stages, tasks: list[str], *, name: bool) -> None:
+    """Tint every stage with its task's colour, a mixture grey; name it at the top, or number it where that is long."""
     colours = {task: colour for task, colour, _ in styled(tasks)}
-    total = stages["end"].max()
-    for stage in stages.itertuples():
-        axes.axvspan(stage.start, stage.end, color=colours.get(stage.task, MIXED), alpha=0.07, linewidth=0, zorder=0)
+    total = max(stage.end for stage in stages)
+    for stage in stages:
+        colour = colours.get(label(stage.tasks), MIXED)
+        axes.axvspan(stage.start, stage.end, color=colour, alpha=0.07, linewidth=0, zorder=0)
         if stage.start:
             axes.axvline(stage.start, color="#777777", linewidth=0.8, zorder=0)
         if name:
-            label = f"{stage.stage} {stage.task}"
-            fits = len(label) < 110 * (stage.end - stage.start) / total
-            colour = colours.get(stage.task, MIXED)
-            axes.text(
-                (stage.start + stage.end) / 2,
-                1.06,
-                label if fits else str(stage.stage),
-                ha="center",
-                va="center",
-                color=colour,
-            )
+            text = f"{stage.stage} {label(stage.tasks)}"
+            fits = len(text) < 110 * (stage.end - stage.start) / total
+            at = (stage.start + stage.end) / 2
+            axes.text(at, 1.06, text if fits else str(stage.stage), ha="center", va="center", color=colour)
     axes.set_xlim(-0.01 * total, 1.01 * total)
 
 
 def accuracy_axis(axes: Axes, top: float = 1.12) -> None:
-    """A y axis from 0 to 1 with room above."""
+    """Set a y axis from 0 to 1 with room above."""
     axes.set_ylim(-0.03, top)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_ylabel("accuracy")
@@ -196,19 +185,22 @@ def accuracy_axis(axes: Axes, top: float = 1.12) -> None:
 
 
 def task_legend(figure: Figure, tasks: list[str]) -> None:
-    """One legend above the panels."""
+    """Draw one legend above the panels."""
     handles = [Line2D([], [], color=colour, marker=marker, label=task) for task, colour, marker in styled(tasks)]
     figure.legend(handles=handles, loc="outside upper left", ncols=legend_columns(tasks), frameon=False)
 
 
 def legend_columns(labels: Sequence[str]) -> int:
-    """How many columns a legend may have: more would make it, and with it the picture, wider than WIDTH."""
+    """Return how many columns a legend may have: with more it, and with it the picture, would be wider than WIDTH."""
     room, sample = 145, 9  # in letters of STYLE's size: the figure's width, a line with its gaps
     return max(1, min(len(labels), room // (max(map(len, labels), default=0) + sample)))
 
 
 def settle(figure: Figure) -> None:
-    """Lay the figure out and fix its axes at rounded places: the last bits of the layout solver's answer vary, and ids are hashes of all bits."""
+    """Lay the figure out and fix its axes at rounded places.
+
+    The last bits of the layout solver's answer vary, and ids in the SVG are hashes of all bits.
+    """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
@@ -216,7 +208,10 @@ def settle(figure: Figure) -> None:
 
 
 def to_svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as an SVG element: same bytes for the same figure, every id starts with `name`, `label` for those who don't see it."""
+    """Return the figure as an SVG element, with the same bytes for the same figure.
+
+    Every id starts with `name`. `label` is for readers who do not see it.
+    """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), io.BytesIO() as buffer:
         settle(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -1,38 +1,49 @@
-"""How the best prompt changed from cycle to cycle, sentence by sentence and word by word."""
+"""Changes of the best prompt from cycle to cycle, sentence by sentence and word by word."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
+
+from fst_bench.harness.rows import PopulationRow, Prompt
 
 WORDS = re.compile(r"\s+|\S+")
 SENTENCES = re.compile(r"\s+|\S.*?(?:[.!?:](?=\s)|(?=\n)|\Z)", re.DOTALL)
-
-
 LONGEST = 10_000
 """Characters of two prompts that are compared; the comparison is quadratic at worst."""
 
 
-def cycles(population: list[dict[str, Any]], seed_prompt: str | None, task_of: dict[int, str]) -> list[dict[str, Any]]:
-    """One entry per recorded cycle: the cycle's row, its stage's task, and its best prompt as changes to the best before (first: the seed prompt)."""
-    entries = []
+@dataclass(frozen=True)
+class Cycle:
+    """A round of prompt evolution, as a page shows it."""
+
+    row: PopulationRow
+    task: str
+    """Of the row's stage."""
+    best: Prompt
+    changes: list[tuple[str, str]]
+    """Changes to the best prompt of the round before, at first to the seed prompt (see `changes`)."""
+    others: Sequence[Prompt]
+
+
+def cycles(rows: Sequence[PopulationRow], seed_prompt: str | None, task_of: dict[int, str]) -> list[Cycle]:
+    """Return a cycle for each population; `task_of` is stage -> how its tasks are shown."""
+    found = []
     before = seed_prompt or ""
-    for row in population:
-        if not row["population"]:
-            continue
-        best, *others = row["population"]
-        task = task_of.get(row["stage"], "")
-        entries.append(
-            {"row": row, "task": task, "best": best, "changes": changes(before, best["prompt"]), "others": others}
-        )
-        before = best["prompt"]
-    return entries
+    for row in rows:
+        best, *others = row.population
+        task = task_of.get(row.stage or 0, "")
+        found.append(Cycle(row, task, best, changes(before, best.prompt), others))
+        before = best.prompt
+    return found
 
 
 def changes(before: str, after: str) -> list[tuple[str, str]]:
-    """`after` as pieces ("same" | "added" | "removed", text): without the removed ones it is `after`, without the added ones `before`.
+    """Return the change as pieces ("same" | "added" | "removed", text).
 
-    Sentences are matched first; a passage that was reworded is compared word by word if most of its words stayed. Prompts too long
-    to compare (LONGEST) are replaced whole.
+    Without the removed ones they are `after`, without the added ones `before`. Sentences are matched first; a passage
+    that was reworded is compared word by word if most of its words stayed. Prompts too long to compare (LONGEST) are
+    replaced whole.
     """
     if before != after and len(before) + len(after) > LONGEST:
         return [(kind, text) for kind, text in (("removed", before), ("added", after)) if text]
@@ -49,7 +60,10 @@ def changes(before: str, after: str) -> list[tuple[str, str]]:
 
 
 def compare(units: re.Pattern[str], before: str, after: str) -> list[tuple[str, str, str]]:
-    """Passages (kind, old text, new text) of two texts cut into units, kinds as difflib names them; white space alone never aligns two passages."""
+    """Return passages (kind, old text, new text) of two texts cut into units, kinds as difflib names them.
+
+    White space alone never aligns two passages.
+    """
     old, new = units.findall(before), units.findall(after)
     opcodes = SequenceMatcher(str.isspace, old, new).get_opcodes()
     return [(kind, "".join(old[i:j]), "".join(new[k:m])) for kind, i, j, k, m in opcodes]

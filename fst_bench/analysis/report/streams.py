@@ -1,4 +1,4 @@
-"""What a stream looks like before anything runs: which share of the problems each task has, in a terminal and as a figure."""
+"""A stream before anything runs: the share of the problems that each task has, in a terminal and as a figure."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -8,16 +8,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fst_bench.analysis.report.figures import STYLE, WIDTH, legend_columns, styled
+from fst_bench.harness.rows import label
 from fst_bench.metrics.curve import Floats
 from fst_bench.tasks.stream import Stage, StreamSpec, schedule, shares
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 COLUMNS = 72
-"""Of a terminal drawing."""
+"""Width of a terminal drawing."""
 
 
 def curves(spec: StreamSpec, stages: list[Stage]) -> dict[str, Floats]:
-    """Key -> (problems,), how likely each problem is to be of it."""
+    """Return key -> (problems,), the probability of each problem to be of it."""
     found = {key: np.zeros(stages[-1].end) for stage in spec.stages for key in stage.weights}
     for index in range(stages[-1].end):
         for (_, key), share in shares(spec, stages, index).items():
@@ -26,30 +27,30 @@ def curves(spec: StreamSpec, stages: list[Stage]) -> dict[str, Floats]:
 
 
 def facts(spec: StreamSpec) -> str:
-    """What methods are told, in a line."""
-    told = [
+    """Return what methods are informed of, in a line."""
+    parts = [
         "boundaries announced" if spec.announced else "boundaries unannounced",
         "task ids visible" if spec.task_visible else "task ids hidden",
         "answer format stated in every problem" if spec.format_given else "answer format not stated",
     ]
     if any(stage.difficulty.get("format_given") for stage in spec.stages):
-        told[-1] = "answer format stated in some stages"
-    return ", ".join(told)
+        parts[-1] = "answer format stated in some stages"
+    return ", ".join(parts)
 
 
 def notes(spec: StreamSpec, stage: Stage) -> list[str]:
-    """What is particular to a stage."""
+    """Return what is particular to a stage, each in a phrase."""
     own = spec.stages[(stage.number - 1) % len(spec.stages)]
     found = [" + ".join(f"{weight:g} {key}" for key, weight in own.mixture.items())] if own.mixture else []
-    found += [f"{knob} {value}" for knob, value in own.difficulty.items()]
-    for knob, ends in own.drift.items():
+    found += [f"{parameter} {value}" for parameter, value in own.difficulty.items()]
+    for parameter, ends in own.drift.items():
         first, last = ("the preset's" if end is None else f"{end:g}" for end in ends)
-        found.append(f"{knob} {first} to {last}")
+        found.append(f"{parameter} {first} to {last}")
     return found + ([f"the last {stage.blend} blend into stage {stage.number + 1}"] if stage.blend else [])
 
 
 def drawing(spec: StreamSpec, seed: int = 0) -> str:
-    """A row of blocks for each key over the problems, as high as its share; then the stages, a line each."""
+    """Return a row of blocks for each key over the problems, as high as its share, then the stages, a line each."""
     stages = schedule(spec, seed)
     total, drawn = stages[-1].end, curves(spec, stages)
     wide = max(map(len, [*drawn, "stage"]))
@@ -67,11 +68,13 @@ def drawing(spec: StreamSpec, seed: int = 0) -> str:
     for stage in stages:
         more = "; ".join(["", *notes(spec, stage)])
         lines.append(
-            f"stage {stage.number:<2} {stage.task:<{wide}} {stage.end - stage.start:>6,} problems from {stage.start:,}{more}"
+            f"stage {stage.number:<2} {label(stage.tasks):<{wide}} {stage.end - stage.start:>6,} problems "
+            f"from {stage.start:,}{more}"
         )
     if spec.jitter:
         lines.append(
-            f"lengths are those of seed {seed}; other seeds have up to {spec.jitter} problems more or less in each stage"
+            f"lengths are those of seed {seed}; "
+            f"other seeds have up to {spec.jitter} problems more or less in each stage"
         )
     lines += [
         f"{name}: {variant.task} with {', '.join(f'{k} {v}' for k, v in variant.difficulty.items())}"
@@ -82,7 +85,7 @@ def drawing(spec: StreamSpec, seed: int = 0) -> str:
 
 @matplotlib.rc_context(STYLE)
 def mixture(spec: StreamSpec, seed: int = 0) -> Figure:
-    """The share of each key over the problems, stacked; stages numbered, their particulars below."""
+    """Draw the share of each key over the problems, stacked; stages are numbered, their particulars below."""
     stages = schedule(spec, seed)
     drawn = curves(spec, stages)
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
@@ -94,26 +97,15 @@ def mixture(spec: StreamSpec, seed: int = 0) -> Figure:
         patch.set(hatch=hatch, edgecolor="white")
     for stage in stages:
         if stage.start:
-            axes.axvline(
-                stage.start,
-                color="#222222",
-                linewidth=1.6 if spec.announced else 0.9,
-                linestyle="-" if spec.announced else (0, (3, 3)),
-            )
-        axes.text((stage.start + stage.end) / 2, 1.03, str(stage.number), ha="center", va="bottom")
+            width, line = (1.6, "-") if spec.announced else (0.9, (0, (3, 3)))
+            axes.axvline(stage.start, color="#222222", linewidth=width, linestyle=line)
+        middle = (stage.start + stage.end) / 2
+        axes.text(middle, 1.03, str(stage.number), ha="center", va="bottom")
         own = spec.stages[(stage.number - 1) % len(spec.stages)]
         particular = notes(spec, stage)[1 if own.mixture else 0 :]
         if particular:
             style = {"boxstyle": "round,pad=0.25", "facecolor": "white", "alpha": 0.85, "linewidth": 0}
-            axes.text(
-                (stage.start + stage.end) / 2,
-                0.06,
-                "\n".join(particular),
-                ha="center",
-                va="bottom",
-                fontsize=8,
-                bbox=style,
-            )
+            axes.text(middle, 0.06, "\n".join(particular), ha="center", va="bottom", fontsize=8, bbox=style)
     axes.set_xlim(0, stages[-1].end - 1)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1])
@@ -125,7 +117,7 @@ def mixture(spec: StreamSpec, seed: int = 0) -> Figure:
 
 
 def write_picture(spec: StreamSpec, out: Path) -> Path:
-    """NAME.png in a folder, which is made where there is none; returns its path."""
+    """Write NAME.png into a folder, which is made where it does not exist; return its path."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{spec.name}.png"
     mixture(spec).savefig(path, dpi=150, metadata={"Software": None})

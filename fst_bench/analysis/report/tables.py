@@ -1,4 +1,4 @@
-"""Any nested record of numbers as small tables, without knowing its keys."""
+"""Small tables of any nested record of numbers, without knowing its keys."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,15 +6,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of (label, cells); `columns` is empty for a plain list of keys and values."""
+    """A small table."""
 
     name: str
     columns: list[str]
+    """Empty for a plain list of keys and values."""
     rows: list[tuple[str, list[Any]]]
+    """(label, cells)"""
 
 
 def tables(record: dict[str, Any], name: str = "") -> list[Table]:
-    """First the record's own values; then its nested parts, side by side where they share keys, else as tables of their own."""
+    """Return the record's own values as a table, then its nested parts.
+
+    Parts that share keys are columns of one table, others are tables of their own.
+    """
     record = {key: dict(enumerate(value, start=1)) if holds_records(value) else value for key, value in record.items()}
     nested = {str(key): value for key, value in record.items() if isinstance(value, dict)}
     own = [(str(key), [value]) for key, value in record.items() if not isinstance(value, dict)]
@@ -27,18 +32,18 @@ def tables(record: dict[str, Any], name: str = "") -> list[Table]:
 
 
 def holds_records(value: Any) -> bool:
-    """Whether it is a list of nested records."""
+    """Return whether a value is a list of nested records."""
     return isinstance(value, list) and any(isinstance(item, dict) for item in value)
 
 
 def comparable(parts: list[dict[str, Any]]) -> bool:
-    """Whether there are several flat records that have keys in common."""
+    """Return whether parts are several flat records that have keys in common."""
     flat = not any(isinstance(value, dict) or holds_records(value) for part in parts for value in part.values())
     return len(parts) > 1 and flat and bool(set.intersection(*(set(part) for part in parts)))
 
 
 def side_by_side(name: str, parts: dict[str, dict[str, Any]]) -> Table:
-    """One table of several flat records, the longer way down."""
+    """Return one table of several flat records, the longer way down."""
     keys = [str(key) for key in dict.fromkeys(key for part in parts.values() for key in part)]
     parts = {label: {str(key): value for key, value in part.items()} for label, part in parts.items()}
     if len(keys) > len(parts):
@@ -47,7 +52,7 @@ def side_by_side(name: str, parts: dict[str, dict[str, Any]]) -> Table:
 
 
 def number(value: Any) -> str:
-    """A value of a record for reading: '12,345', '0.0132', '–' for none."""
+    """Return a value of a record for reading: '12,345', '0.0132', '–' for None."""
     if value is None:
         return "–"
     if isinstance(value, list):

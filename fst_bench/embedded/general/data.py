@@ -1,4 +1,7 @@
-"""Reads documents.jsonl for lm-eval's `custom_dataset`. lm-eval imports this file by its path, so it imports nothing of ours."""
+"""Read documents.jsonl for lm-eval's `custom_dataset`.
+
+lm-eval imports this file by its path, so it imports nothing of the suite.
+"""
 
 import json
 from pathlib import Path
@@ -14,5 +17,5 @@ def documents(name: str) -> list[dict[str, Any]]:
 
 
 def load(name: str, **metadata: Any) -> dict[str, datasets.Dataset]:
-    """Return a set as lm-eval takes it."""
+    """Return a set of documents as lm-eval's test split."""
     return {"test": datasets.Dataset.from_list(documents(name))}

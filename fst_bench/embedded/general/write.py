@@ -1,6 +1,7 @@
-"""Writes the documents of the lm-eval group `fst_general`: python -m fst_bench.embedded.general.write
+"""Write the documents of the lm-eval group `fst_general`: python -m fst_bench.embedded.general.write
 
-General abilities that the embedded model has from pretraining and no stream trains; no document was pretrained on.
+They are general abilities that the embedded model has from pretraining and no stream trains; no document was pretrained
+on.
 """
 
 import json
@@ -9,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from fst_bench.embedded.abilities import ABILITIES, item
-from fst_bench.harness.config import SEED_PROMPT
 from fst_bench.embedded.text import STYLES, Writer, format_sentence, render
+from fst_bench.harness.config import SEED_PROMPT
 
 HERE = Path(__file__).parent
 N = 200
 TEXT_SEED = 1_000_003
-"""Pretraining used documents of seed 0: these are others, of the same kind."""
+"""Seed of the pretraining text here: the pretraining itself used seed 0."""
 
 
 def generated(name: str) -> list[dict[str, Any]]:
-    """Each question asked in one of the answer formats; right is the answer in that format."""
+    """Return an ability's questions, each with an answer format; right is the answer in that format."""
     rng = random.Random(f"general/{name}")
     rows = []
     for i in range(N):
@@ -35,7 +36,7 @@ def generated(name: str) -> list[dict[str, Any]]:
 
 
 def chosen(name: str) -> list[dict[str, Any]]:
-    """The same questions with four answers to choose from, in one format."""
+    """Return the same questions with four answers to choose from, in one format."""
     rng = random.Random(f"general/{name}/choice")
     rows = []
     for i, row in enumerate(generated(name)):
@@ -57,7 +58,7 @@ def chosen(name: str) -> list[dict[str, Any]]:
 
 
 def wrong(answer: str, rng: random.Random) -> str:
-    """Another number near it, or other letters in one place."""
+    """Return a wrong answer: a number near the right one, or the right letters with another one in one place."""
     if answer.isdecimal():
         return str(max(0, int(answer) + rng.choice([-10, -2, -1, 1, 2, 10])))
     letters = answer.split(" ")
@@ -66,7 +67,7 @@ def wrong(answer: str, rng: random.Random) -> str:
 
 
 def text() -> list[dict[str, Any]]:
-    """Instructed documents of the pretraining text, clean; problems are of the pretraining split but other ones."""
+    """Return instructed documents of the pretraining text, without noise, on problems that it did not have."""
     writer = Writer(TEXT_SEED)
     documents = [writer.document(i, 0.0, 0.0) for i in range(N)]
     return [{"system": d.system, "question": d.user, "target": d.response} for d in documents]

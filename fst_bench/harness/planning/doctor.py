@@ -1,4 +1,4 @@
-"""What this machine has, and for each preset: yes, or no because.
+"""The machine as it was found, and for each preset whether it can run here, or why not.
 
 Nothing is installed, downloaded or started. Of keys only the names of their environment variables are shown.
 """
@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distributions, requires, version
 from pathlib import Path
 
+import psutil
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from fst_bench.harness.config import Config, preset_files, resolve
-from fst_bench.harness.planning import fit
+from fst_bench.harness.config import Config, Hardware, preset_files, resolve
+from fst_bench.harness.planning.fit import fits
+from fst_bench.harness.planning.memory import GIB, shape_of
 from fst_bench.method.ledger import Ledger
 from fst_bench.method.settings import EMBEDDED_REFLECTORS
 from fst_bench.policy.models import model_folder
@@ -27,38 +29,48 @@ from fst_bench.tasks.data import HUB
 from fst_bench.tasks.sandbox import sandbox_kind
 
 HUB_SECONDS = 5.0
+"""How long the hub may take to answer."""
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow-skinny": "mlflow"}
+"""Package -> its module."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found here."""
+    """The parts of a machine that decide which presets it can run."""
 
     memory_gb: float
+    """GiB of main memory."""
     free_gb: float
+    """GiB of it that a new process can have."""
     gpus: list[tuple[str, float]]
     """Name and GiB of each."""
     hub: str | None
-    """None, or why it can't be used."""
+    """Why the hub cannot be used; None where it can."""
     sandbox: str
+    """The way in which untrusted code is confined here."""
 
-    def hardware(self, device: str) -> fit.Hardware:
-        """As a preset states it; speeds are not known."""
+    def hardware(self, device: str) -> Hardware:
+        """Return the machine as a preset states it; its speeds are not known."""
         if device == "cpu":
-            return fit.Hardware(gpus=0, memory_gb=self.memory_gb, teraflops=1, bandwidth=1)
-        return fit.Hardware(gpus=len(self.gpus), memory_gb=min(gb for _, gb in self.gpus), teraflops=1, bandwidth=1)
+            return Hardware(gpus=0, memory_gb=self.memory_gb, teraflops=1, bandwidth=1)
+        return Hardware(gpus=len(self.gpus), memory_gb=min(gb for _, gb in self.gpus), teraflops=1, bandwidth=1)
 
 
 def look() -> Machine:
-    page = os.sysconf("SC_PAGE_SIZE") / fit.GIB
+    """Return what this machine has."""
+    memory = psutil.virtual_memory()
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     return Machine(
-        memory_gb=os.sysconf("SC_PHYS_PAGES") * page, free_gb=os.sysconf("SC_AVPHYS_PAGES") * page,
-        gpus=[(gpu.name, gpu.total_memory / fit.GIB) for gpu in gpus], hub=hub(), sandbox=sandbox_kind(),
-    )  # fmt: skip
+        memory_gb=memory.total / GIB,
+        free_gb=memory.available / GIB,
+        gpus=[(gpu.name, gpu.total_memory / GIB) for gpu in gpus],
+        hub=hub(),
+        sandbox=sandbox_kind(),
+    )
 
 
 def hub() -> str | None:
-    """None where the hub answers, else why not."""
+    """Return why the hub does not answer; None where it does."""
     if constants.HF_HUB_OFFLINE:
         return "switched off by HF_HUB_OFFLINE"
     try:
@@ -70,19 +82,19 @@ def hub() -> str | None:
 
 
 def package(name: str, module: str, extra: str) -> str:
-    """Its version, and the one that fst-bench asks for where that is another; or how to get it."""
+    """Return a package's version, with the one that fst-bench asks for where that is another; or how to get it."""
     if importlib.util.find_spec(module) is None:
         return f"not installed: pip install 'fst-bench[{extra}]'"
     found = distribution(name, module)
     if found is None:
         return "installed"
-    wanted = other_version(version(found), name, "fst-bench", extra)
-    said = version(found) if found == name else f"{found} {version(found)}"
-    return said + (f" (fst-bench is tested with {wanted})" if wanted else "")
+    tested = other_version(version(found), name, "fst-bench", extra)
+    here = version(found) if found == name else f"{found} {version(found)}"
+    return here + (f" (fst-bench is tested with {tested})" if tested else "")
 
 
 def distribution(name: str, module: str) -> str | None:
-    """The package that brings the module: `name`, or the one that is installed in its place."""
+    """Return the package that has the module: `name`, or one that is installed in its place; None where none has."""
     try:
         version(name)
         return name
@@ -92,56 +104,59 @@ def distribution(name: str, module: str) -> str | None:
 
 
 def other_version(found: str, name: str, owner: str, extra: str = "") -> str | None:
-    """The version of `name` that the metadata of the package `owner` asks for, where `found` is another; else None."""
+    """Return the version of `name` that the package `owner` requires; None where `found` is that one."""
     try:
-        asked = [Requirement(line) for line in requires(owner) or []]
+        required = [Requirement(line) for line in requires(owner) or []]
     except PackageNotFoundError:  # run from a copy that was not installed
         return None
-    for requirement in asked:
+    for requirement in required:
         if canonicalize_name(requirement.name) != canonicalize_name(name):
             continue
         if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-            wanted = re.sub(r"\+[^,]*", "", str(requirement.specifier))  # 2.13.0+cpu is 2.13.0 built another way
-            return None if SpecifierSet(wanted).contains(found, prereleases=True) else wanted.removeprefix("==")
+            versions = re.sub(r"\+[^,]*", "", str(requirement.specifier))  # 2.13.0+cpu is 2.13.0 built another way
+            return None if SpecifierSet(versions).contains(found, prereleases=True) else versions.removeprefix("==")
     return None
 
 
-def torch_beside_vllm() -> str:
-    """torch's version, and the one that vLLM was built for where that is another."""
+def torch_version() -> str:
+    """Return torch's version, with the one that vLLM was built for where that is another."""
     vllm = distribution("vllm", "vllm") if importlib.util.find_spec("vllm") else None
-    wanted = other_version(torch.__version__, "torch", vllm) if vllm else None
-    return str(torch.__version__) + (f" (vLLM {version(vllm)} is built for {wanted})" if vllm and wanted else "")
+    other = other_version(torch.__version__, "torch", vllm) if vllm else None
+    return str(torch.__version__) + (f" (vLLM {version(vllm)} is built for {other})" if vllm and other else "")
 
 
 def findings(machine: Machine) -> dict[str, str]:
-    """What was found, in words."""
+    """Return what was found, in words, by its name."""
     gpus = ", ".join(f"{name} ({gb:.0f} GB)" for name, gb in machine.gpus)
     keys = sorted(name for name in os.environ if name.endswith("_API_KEY") and os.environ[name])
+    reflectors = [
+        ", ".join(EMBEDDED_REFLECTORS),
+        f"LiteLLM {package('litellm', 'litellm', 'reflection')}",
+        f"keys in the environment: {', '.join(keys) or 'none'}",
+    ]
     return {
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        "torch": f"{torch_beside_vllm()}, {os.cpu_count()} CPUs",
+        "torch": f"{torch_version()}, {os.cpu_count()} CPUs",
         "GPUs": gpus or "none that torch sees",
         "memory": f"{machine.memory_gb:.1f} GB, {machine.free_gb:.1f} free",
         "vLLM": package("vllm", "vllm", "gpu"),
         "DeepSpeed": package("deepspeed", "deepspeed", "gpu"),
         "hub": f"{constants.ENDPOINT} {machine.hub or 'answers'}",
         "datasets": package("datasets", "datasets", "data"),
-        "reflectors": f"{', '.join(EMBEDDED_REFLECTORS)}; LiteLLM {package('litellm', 'litellm', 'reflection')}; keys in the environment: {', '.join(keys) or 'none'}",
+        "reflectors": "; ".join(reflectors),
         "sandbox": machine.sandbox,
         "lm-eval": package("lm_eval", "lm_eval", "eval"),
         "trackers": ", ".join(f"{name} {package(name, module, 'track')}" for name, module in TRACKERS.items()),
     }
 
 
-TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow-skinny": "mlflow"}
-
-
 def presets(machine: Machine) -> dict[str, list[str]]:
-    """Preset -> why it can't run here; an empty list where it can."""
+    """Return for each preset why it cannot run here: an empty list where it can."""
     return {name: obstacles(resolve("continual-4", "fst", name)[0], machine) for name in preset_files()}
 
 
 def obstacles(config: Config, machine: Machine) -> list[str]:
+    """Return what stands between a machine and a configuration."""
     found = []
     if config.backend != "torch":
         found += [
@@ -152,7 +167,7 @@ def obstacles(config: Config, machine: Machine) -> list[str]:
     if config.policy.device == "cuda" and not machine.gpus:
         found.append("torch sees no GPU")
     else:
-        reason = fit.fits(config, fit.shape_of(config.model), machine.hardware(config.policy.device))
+        reason = fits(config, shape_of(config.model), machine.hardware(config.policy.device))
         found += [reason] if reason else []
     cached = Path(model_folder(config.model)).is_dir() or isinstance(
         try_to_load_from_cache(config.model, "config.json"), str
@@ -163,11 +178,11 @@ def obstacles(config: Config, machine: Machine) -> list[str]:
         found.append("datasets is not installed")
     if config.data == HUB and machine.hub:
         found.append(f"its data sets come from the hub, which {machine.hub}")
-    return found + reflector(config)
+    return found + reflector_obstacles(config)
 
 
-def reflector(config: Config) -> list[str]:
-    """What stands between this machine and the preset's reflection LM, which is not asked."""
+def reflector_obstacles(config: Config) -> list[str]:
+    """Return what stands between this machine and the configuration's reflection LM, which is not asked."""
     if config.fast.reflector in EMBEDDED_REFLECTORS:
         return []
     from fst_bench.fast.remote import RemoteReflector  # not before it is needed: LiteLLM is large

@@ -1,8 +1,8 @@
 """The `vllm-deepspeed` backend's policy: rank 0 speaks for all ranks.
 
-Every rank builds the same `Ranked` part: a learner and a sampler. Rank 0 wraps its own in a `DistributedPolicy`, which is the
-policy that the harness sees; the others wait for commands until they are told to stop. So the harness runs once, on rank 0, and
-has no rank anywhere.
+Every rank builds the same `Ranked` part: a learner and a sampler. Rank 0 wraps its own in a `DistributedPolicy`, which
+is the policy that the harness sees; the others wait for its commands until it sends `stop`. So the harness runs once,
+on rank 0, and has no rank anywhere.
 """
 
 import atexit
@@ -20,19 +20,20 @@ from transformers import AutoModelForCausalLM
 from fst_bench.core.errors import RunError
 from fst_bench.core.types import Completion, Message, Sample, SampleRequest
 from fst_bench.policy.conversation import prefixes, samples_from, with_prompt
-from fst_bench.policy.distributed.learner import TAG, Learner, Role, join, same_everywhere
+from fst_bench.policy.distributed.learner import TAG, Learner, Role, check_alike, gather, join
 from fst_bench.policy.distributed.sampler import Sampler
 from fst_bench.policy.distributed.weights import Comparison
 from fst_bench.policy.interface import TokenLoss
+from fst_bench.policy.loading import check_device, end_tokens, load_tokenizer, pad_token
 from fst_bench.policy.models import model_folder
 from fst_bench.policy.settings import PolicySettings
-from fst_bench.policy.torch.backend import check_device, ends_of, load_tokenizer, pad_of
 
 CANARY = "The quick brown fox counts 1 2 3 4 5 6 7 8 9 10 and then it jumps over the lazy dog. "
 CANARY_TOKENS = 8
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.2}
+"""Default of `DistributedSettings.canary` by dtype, in nats."""
 IDLE = timedelta(days=1)
-"""How long a rank waits for rank 0's next command: as long as reflections and verdicts between two of them may take."""
+"""How long a rank waits for rank 0's next command: as long as reflecting and scoring between two commands may take."""
 
 
 class SyncError(RunError):
@@ -40,76 +41,76 @@ class SyncError(RunError):
 
 
 class Ranked:
-    """What one rank does. Every method is a collective: all ranks are in it together."""
+    """One rank's learner and sampler. Every method is a collective: all ranks call it together."""
 
     def __init__(self, name: str, settings: PolicySettings):
         folder = model_folder(name)
-        same_everywhere("the policy's settings", settings.model_dump_json())
+        check_alike("the policy's settings", settings.model_dump_json())
         self.settings, self.tokenizer = settings, load_tokenizer(name)
-        self.learner = Learner(
-            folder, settings, pad_of(self.tokenizer)
-        )  # before the sampler: vLLM uses the process group that DeepSpeed opens
+        # before the sampler: vLLM uses the process group that DeepSpeed opens
+        self.learner = Learner(folder, settings, pad_token(self.tokenizer))
         self.rank, self.world = self.learner.rank, self.learner.world
-        self.control = dist.new_group(
-            backend="gloo", timeout=IDLE
-        )  # other collectives give up after DeepSpeed's ten minutes
-        together = settings.distributed.tensor_parallel
-        if self.world % together:
-            raise ValueError(f"tensor_parallel {together} does not divide {self.world} ranks")
-        self.engine, self.engines = self.rank // together, self.world // together
-        self.sampler = Sampler(folder, settings, ends_of(self.learner.module.model, self.tokenizer), self.world)
+        # a group of its own: collectives of the common one give up after DeepSpeed's ten minutes
+        self.control = dist.new_group(backend="gloo", timeout=IDLE)
+        tensor_parallel = settings.distributed.tensor_parallel
+        if self.world % tensor_parallel:
+            raise ValueError(f"tensor_parallel {tensor_parallel} does not divide {self.world} ranks")
+        self.engine, self.engines = self.rank // tensor_parallel, self.world // tensor_parallel
+        self.sampler = Sampler(folder, settings, end_tokens(self.learner.module.model, self.tokenizer), self.world)
         self.holds: tuple[str, int] = ("policy", 0)
-        """Whose weights the samplers hold, and of which version."""
+        """Whose weights the samplers hold, and their version."""
         self.compared: Comparison | None = None
-        """What the last comparison of weights found."""
+        """The last comparison of weights."""
 
-    def told(self, command: Any = None) -> Any:
-        """Rank 0's command, on all ranks."""
+    def broadcast(self, command: Any = None) -> Any:
+        """Return rank 0's command, on all ranks."""
         box = [command]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
     def sync(self, role: Role) -> None:
-        """Bring the samplers' weights up to date, and prove it: nobody else would notice."""
-        wanted = ("reference", 0) if role == "reference" else ("policy", self.learner.version)
-        if self.holds != wanted or self.sampler.asleep:
+        """Bring the samplers' weights up to date, and prove it: nothing else would notice.
+
+        Raises SyncError, on every rank, where a sampler does not hold the learner's weights.
+        """
+        required = (role, 0 if role == "reference" else self.learner.version)
+        if self.holds != required or self.sampler.asleep:
             self.sampler.receive(self.learner.weights(role))
             self.compare(role)
-            self.holds = wanted
+            self.holds = required
             self.canary(role)
 
     def compare(self, role: Role) -> None:
-        """SyncError, on every rank, where any sampler holds a tensor that is not the learner's bit for bit."""
+        """Raise SyncError, on every rank, where any sampler holds a tensor that is not the learner's bit for bit."""
         found = self.sampler.compare(self.learner.weights(role))
-        everyone: list[Any] = [None] * self.world
-        dist.all_gather_object(everyone, found)
-        if wrong := [name for part in everyone for name in part.different]:
+        if wrong := [name for part in gather(found) for name in part.different]:
             raise SyncError(
                 f"after a weight sync the sampler does not hold the learner's weights: {len(wrong)} of "
                 f"{len(found.same) + len(found.different)} tensors differ, the first is {wrong[0]}"
             )
         if found.unknown and self.compared is None and self.rank == 0:
             logging.getLogger(__name__).warning(
-                "%d tensors of this model can't be compared with the sampler's, the first is %s: only the canary watches them",
-                len(found.unknown), found.unknown[0],
-            )  # fmt: skip
+                "%d tensors of this model can't be compared with the sampler's, the first is %s: "
+                "only the canary watches them",
+                len(found.unknown),
+                found.unknown[0],
+            )
         self.compared = found
 
     def canary(self, role: Role) -> None:
-        """The sampler's log-probabilities of a few tokens against the learner's: what tensors don't show.
+        """Compare the sampler's log-probabilities of a few greedy tokens with the learner's: tensors don't show all.
 
-        The prompt is the same every time and fills several blocks of the cache, so a cache that outlived the old weights is seen.
-        Tokens are greedy. SyncError where any differs by more than `canary`.
+        The prompt is the same every time and fills several blocks of the cache, so a cache that outlived the old
+        weights is seen. Raises SyncError where any differs by more than `canary`.
         """
         prompt = self.canary_prompt
         greedy = self.sampler.sample([prompt], [1], [0], [CANARY_TOKENS], 0.0)[0][0]
         mask = [False] * len(prompt) + [True] * len(greedy.tokens)
-        row = Sample(prompt + greedy.tokens, mask, greedy.logprobs, "", True)
-        everyone: list[Any] = [None] * self.world
-        dist.all_gather_object(everyone, row)
-        ours = self.learner.logprobs(everyone, role)
+        samples = gather(Sample(prompt + greedy.tokens, mask, greedy.logprobs, "", True))
         gap = max(
-            abs(a - b) for row, own in zip(everyone, ours, strict=True) for a, b in zip(row.logprobs, own, strict=True)
+            abs(sampled - learned)
+            for sample, logprobs in zip(samples, self.learner.logprobs(samples, role), strict=True)
+            for sampled, learned in zip(sample.logprobs, logprobs, strict=True)
         )
         allowed = self.settings.distributed.canary or TOLERANCE[self.settings.dtype]
         if not gap <= allowed:
@@ -133,34 +134,34 @@ class Ranked:
         temperature: float,
         role: Role,
     ) -> list[list[Completion]]:
-        """The prompts shared out between the engines, one by one in turn; all results on every rank."""
+        """Sample prompts, divided between the engines one by one in turn. Returns all results on every rank."""
         self.sync(role)
         mine = range(self.engine, len(prompts), self.engines)
-        done = self.sampler.sample(
+        completions = self.sampler.sample(
             [prompts[i] for i in mine],
             [counts[i] for i in mine],
             [seeds[i] for i in mine],
             [max_new_tokens[i] for i in mine],
             temperature,
         )
-        everyone: list[Any] = [None] * self.world
-        dist.all_gather_object(everyone, dict(zip(mine, done, strict=True)))
-        found = {i: group for part in everyone for i, group in part.items()}
+        parts = gather(dict(zip(mine, completions, strict=True)))
+        found = {i: group for part in parts for i, group in part.items()}
         return [found[i] for i in range(len(prompts))]
 
-    # What needs the learner's memory puts the sampler to sleep, and not `sample`: evaluations and evolution sample many times in a row.
+    # The methods that need the learner's memory put the sampler to sleep, not the end of `sample`: evaluations and
+    # evolution sample many times in a row.
 
     def logprobs(self, samples: Sequence[Sample], role: Role) -> list[list[float]]:
-        self.sampler.rest()
+        self.sampler.sleep()
         return self.learner.logprobs(samples, role)
 
     def kl_to_reference(self, samples: Sequence[Sample], reverse: bool) -> list[float]:
-        self.sampler.rest()
+        self.sampler.sleep()
         return self.learner.kl_to_reference(samples, reverse)
 
-    def update(self, *rows: Any) -> dict[str, float]:
-        self.sampler.rest()
-        return self.learner.update(*rows)
+    def update(self, *arguments: Any) -> dict[str, float]:
+        self.sampler.sleep()
+        return self.learner.update(*arguments)
 
     def save(self, folder: Path) -> None:
         self.learner.save(folder)
@@ -174,41 +175,8 @@ class Ranked:
         self.holds = ("nothing", 0)
 
     def gathered(self, role: Role) -> dict[str, Any]:
-        """All weights, on rank 0's CPU."""
+        """Return all weights, on rank 0's CPU; nothing on other ranks."""
         return {name: tensor.cpu().clone() for name, tensor in self.learner.weights(role) if self.rank == 0}
-
-
-class DistributedModel:
-    """The policy or its reference policy, on rank 0. Each call runs on all ranks."""
-
-    def __init__(self, ranks: "Ranks", role: Role):
-        self.ranks, self.role = ranks, role
-        self.settings, self.tokenizer, self.ranked = ranks.settings, ranks.ranked.tokenizer, ranks.ranked
-
-    def sample(self, requests: Sequence[SampleRequest], *, temperature: float = 1.0) -> list[list[Sample]]:
-        if not requests:
-            return []
-        sampler, s = self.ranked.sampler, self.settings
-        begun = prefixes(self.tokenizer, requests, set(sampler.end), sampler.max_model_len, s.max_tokens, s.thinking)
-        live = [(r, prefix) for r, prefix in zip(requests, begun, strict=True) if prefix.max_new_tokens > 0]
-        rows = (
-            [prefix.tokens for _, prefix in live],
-            [r.n for r, _ in live],
-            [r.seed for r, _ in live],
-            [prefix.max_new_tokens for _, prefix in live],
-        )
-        completions = self.ranks.everywhere("sample", *rows, temperature, self.role) if live else []
-        return samples_from(self.tokenizer, requests, begun, completions)
-
-    def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
-        return self.ranks.everywhere("logprobs", samples, self.role)
-
-    def export(self, folder: Path) -> None:
-        weights = self.ranks.everywhere("gathered", self.role)
-        model = AutoModelForCausalLM.from_pretrained(self.ranks.folder, dtype=self.settings.dtype)
-        model.load_state_dict(weights, strict=False)  # a tied head is not among the parameters
-        model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
 
 
 class Ranks:
@@ -225,16 +193,53 @@ class Ranks:
         """Run a method of `Ranked` on all ranks and return this one's result."""
         if self.ranked.world > 1:
             self.waiting = False
-            self.ranked.told((command, arguments))
+            self.ranked.broadcast((command, arguments))
         result = getattr(self.ranked, command)(*arguments)
         self.waiting = self.ranked.world > 1
         return result
 
     def stop(self) -> None:
-        """Send the other ranks home. In a command that broke off here they would not hear it: they fail when this process is gone."""
+        """End the other ranks. Where a command broke off here they wait for none: they fail once this process ends."""
         if self.waiting:
             self.waiting = False
-            self.ranked.told(("stop", ()))
+            self.ranked.broadcast(("stop", ()))
+
+
+class DistributedModel:
+    """The policy or its reference policy, on rank 0. Each call runs on all ranks."""
+
+    def __init__(self, ranks: Ranks, role: Role):
+        self.ranks, self.role = ranks, role
+        self.settings, self.tokenizer, self.ranked = ranks.settings, ranks.ranked.tokenizer, ranks.ranked
+
+    def sample(self, requests: Sequence[SampleRequest], *, temperature: float = 1.0) -> list[list[Sample]]:
+        if not requests:
+            return []
+        sampler, s = self.ranked.sampler, self.settings
+        begun = prefixes(self.tokenizer, requests, set(sampler.end), sampler.max_model_len, s.max_tokens, s.thinking)
+        live = [(r, prefix) for r, prefix in zip(requests, begun, strict=True) if prefix.max_new_tokens > 0]
+        completions: list[list[Completion]] = []
+        if live:
+            completions = self.ranks.everywhere(
+                "sample",
+                [prefix.tokens for _, prefix in live],
+                [request.n for request, _ in live],
+                [request.seed for request, _ in live],
+                [prefix.max_new_tokens for _, prefix in live],
+                temperature,
+                self.role,
+            )
+        return samples_from(self.tokenizer, requests, begun, completions)
+
+    def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
+        return self.ranks.everywhere("logprobs", samples, self.role)
+
+    def export(self, folder: Path) -> None:
+        weights = self.ranks.everywhere("gathered", self.role)
+        model = AutoModelForCausalLM.from_pretrained(self.ranks.folder, dtype=self.settings.dtype)
+        model.load_state_dict(weights, strict=False)  # a tied head is not among the parameters
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
 
 class DistributedPolicy(DistributedModel):
@@ -249,8 +254,8 @@ class DistributedPolicy(DistributedModel):
         return self.ranked.learner.version
 
     def with_prompt(self, samples: Sequence[Sample], conversations: Sequence[tuple[Message, ...]]) -> list[Sample]:
-        room = self.ranked.sampler.max_model_len - self.settings.max_tokens
-        return with_prompt(self, self.tokenizer, samples, conversations, room, self.settings.thinking)
+        max_prompt_tokens = self.ranked.sampler.max_model_len - self.settings.max_tokens
+        return with_prompt(self, self.tokenizer, samples, conversations, max_prompt_tokens, self.settings.thinking)
 
     def kl_to_reference(self, samples: Sequence[Sample], *, reverse: bool = False) -> list[float]:
         return self.ranks.everywhere("kl_to_reference", samples, reverse)
@@ -269,7 +274,8 @@ class DistributedPolicy(DistributedModel):
         shares, ranks = len(list((folder / TAG).glob("*_optim_states.pt"))), self.ranked.world
         if shares < ranks:
             raise RunError(
-                f"{folder} holds the shares of {shares} ranks of {ranks}: all machines have to see the run directory under one path"
+                f"{folder} holds the shares of {shares} ranks of {ranks}: "
+                "all machines have to see the run directory under one path"
             )
 
     def load(self, folder: Path) -> None:
@@ -280,14 +286,17 @@ class DistributedPolicy(DistributedModel):
 
 
 def load_policy(name: str, settings: PolicySettings) -> DistributedPolicy:
-    """The policy, on rank 0. On every other rank this does not return before the end: it works for rank 0, then ends the process."""
+    """Load the policy, on rank 0. On every other rank this works for rank 0 until the end, and then ends the process.
+
+    Raises ValueError where this machine does not have the device, or the ranks were started differently.
+    """
     check_device(settings)
     join(settings.device)
     if int(os.environ["RANK"]) == 0:
         return DistributedPolicy(name, settings)
     ranked = Ranked(name, settings)
     while True:
-        command, arguments = ranked.told()
+        command, arguments = ranked.broadcast()
         if command == "stop":
             raise SystemExit(0)
         getattr(ranked, command)(*arguments)

@@ -1,4 +1,4 @@
-"""One rank's vLLM engine, in this process: it samples, with whatever weights it was given last."""
+"""One rank's vLLM engine, in this process: it samples with the weights that it received last."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -20,10 +20,10 @@ from fst_bench.policy.settings import PolicySettings
 
 
 class Sampler:
-    """Samples prompts given as tokens.
+    """A vLLM engine that samples from prompts given as tokens.
 
-    On a GPU it sleeps while the learner works: it gives back the memory of weights and KV cache. vLLM's allocator can do that for one engine a
-    process, so a second one is a ValueError there.
+    On a GPU it sleeps while the learner works: it gives back the memory of weights and KV cache. vLLM's allocator can
+    do that for one engine a process, so a second one is a ValueError there.
     """
 
     sleeper: ClassVar[bool] = False
@@ -34,10 +34,11 @@ class Sampler:
         own, cuda = settings.distributed, settings.device == "cuda"
         if cuda and Sampler.sleeper:
             raise ValueError(
-                "this process has a vllm-deepspeed policy on a GPU already, and vLLM can put one engine a process to sleep: use another process"
+                "this process has a vllm-deepspeed policy on a GPU already, and vLLM can put one engine a process "
+                "to sleep: use another process"
             )
         Sampler.sleeper = Sampler.sleeper or cuda
-        assert own.cache_gb != "fit", "a run has put a number in its place"
+        assert own.cache_gb != "fit", "a run has replaced it by a number: see `fst_bench.harness.planning.memory`"
         if cuda:
             torch.cuda.empty_cache()
         self.engine = LLM(
@@ -47,7 +48,8 @@ class Sampler:
             distributed_executor_backend="external_launcher" if ranks > 1 else None,
             max_model_len=own.max_model_len,
             kv_cache_memory_bytes=int(own.cache_gb * 2**30),
-            gpu_memory_utilization=0.05,  # read as free memory to begin with, which the learner has taken; the cache's size is given
+            # read as memory that has to be free at start, which the learner has taken; the cache's size is given above
+            gpu_memory_utilization=0.05,
             max_num_seqs=settings.max_num_seqs,
             generation_config="vllm",  # the model's own would truncate: the ratio to the learner would be biased
             hf_overrides={"head_dtype": "float32"} if settings.float32_head else {},
@@ -64,7 +66,7 @@ class Sampler:
         self.asleep = False
 
     def receive(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """New weights. What was cached under the old ones is forgotten."""
+        """Take new weights, (name in the model, whole tensor). What was cached under the old ones is forgotten."""
         if self.asleep:
             torch.cuda.empty_cache()  # vLLM takes memory from the device, not from what torch keeps of the last update
             self.engine.wake_up(["weights"])
@@ -79,12 +81,12 @@ class Sampler:
             raise RuntimeError("vLLM did not reset its prefix cache: requests were still running")
 
     def compare(self, weights: Iterable[tuple[str, Tensor]]) -> Comparison:
-        """What it holds against these weights."""
+        """Compare the weights that the engine holds with these."""
         tied = self.engine.model_config.hf_config.tie_word_embeddings
         return self.engine.apply_model(lambda model: compare(model, weights, tied))[0]
 
-    def rest(self) -> None:
-        """Leave the device's memory to the learner, where the platform can; the weights are gone until the next `receive`."""
+    def sleep(self) -> None:
+        """Leave a GPU's memory to the learner; the engine's weights are gone until the next `receive`."""
         if self.settings.device == "cuda" and not self.asleep:
             self.engine.sleep(level=2)
             self.asleep = True
@@ -97,27 +99,29 @@ class Sampler:
         max_new_tokens: Sequence[int],
         temperature: float,
     ) -> list[list[Completion]]:
-        """Sample `counts[i]` completions of prompt i, of at most `max_new_tokens[i]` tokens."""
-        asked = [
+        """Return `counts[i]` completions of prompt i, of at most `max_new_tokens[i]` tokens."""
+        parameters = [
             SamplingParams(
                 n=n,
                 seed=seed,
                 temperature=temperature,
-                max_tokens=room,
-                logprobs=0,
+                max_tokens=max_tokens,
+                logprobs=0,  # one number a position: that of the sampled token itself
                 flat_logprobs=True,
                 stop_token_ids=self.end,
                 detokenize=False,
             )
-            for n, seed, room in zip(counts, seeds, max_new_tokens, strict=True)
+            for n, seed, max_tokens in zip(counts, seeds, max_new_tokens, strict=True)
         ]
-        done = self.engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], asked, use_tqdm=False)
+        results = self.engine.generate([{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False)
         return [
             [
                 Completion(
-                    list(c.token_ids), list(c.logprobs.logprobs), c.finish_reason == "stop"
-                )  # logprobs=0: one a position, of the token itself
-                for c in request.outputs
+                    tokens=list(output.token_ids),
+                    logprobs=list(output.logprobs.logprobs),
+                    finished=output.finish_reason == "stop",
+                )
+                for output in result.outputs
             ]
-            for request in done
+            for result in results
         ]

@@ -1,9 +1,10 @@
 """How weights get from the learner to vLLM's engine, and how it is proven that they did.
 
-They change hands in memory: learner and engine share the process and its device. vLLM's own transports (`nccl`, `ipc`) carry weights between
-processes; this one is registered beside them and goes the same way through start, update and finish. Afterwards every tensor of the engine is
-compared with the learner's, bit for bit: at a learning rate of 1e-6 a step moves log-probabilities less than bfloat16 rounds them, so no
-tolerance could tell whether the engine holds the weights of this step or of the last.
+They are handed over in memory: learner and engine share the process and its device. vLLM's own transports (`nccl`,
+`ipc`) carry weights between processes; this one is registered alongside them and has the same steps: start, update and
+finish. Afterwards every tensor of the engine is compared with the learner's, bit for bit: at a learning rate of 1e-6 a
+step moves log-probabilities less than bfloat16 rounds them, so no tolerance could tell whether the engine holds the
+weights of this step or of the last.
 """
 
 from collections.abc import Iterable
@@ -23,16 +24,20 @@ PROBED = 512
 
 
 @dataclass
-class NoInfo(WeightTransferInitInfo): ...
+class NoInfo(WeightTransferInitInfo):
+    """The transport's settings: none."""
 
 
 @dataclass
 class Handover(WeightTransferUpdateInfo):
+    """One part of an update."""
+
     weights: list[tuple[str, Tensor]]
+    """(name in the checkpoint, whole tensor)."""
 
 
 class InMemory(WeightTransferEngine[NoInfo, Handover]):
-    """Weights of a checkpoint's names and shapes, handed over as tensors of this process."""
+    """A transport for weights of a checkpoint's names and shapes, as tensors of this process."""
 
     init_info_cls = NoInfo
     update_info_cls = Handover
@@ -49,7 +54,8 @@ class InMemory(WeightTransferEngine[NoInfo, Handover]):
         finalize_layerwise_reload(self.model, self.model_config)
         head = getattr(self.model, "lm_head", None)
         if self.model_config.hf_config.tie_word_embeddings and head is not None:
-            # the CPU build keeps the head packed for its kernels, and a tied head has no weights of its own that would remake it
+            # the CPU build keeps the head packed for its kernels, and a tied head has no weights of its own that would
+            # make it pack them again
             head.quant_method.process_weights_after_loading(head)
 
     def shutdown(self) -> None: ...
@@ -60,12 +66,12 @@ WeightTransferEngineFactory.register_engine("in-memory", InMemory)
 
 @dataclass
 class Comparison:
-    """What a comparison found, by the names of the learner's tensors."""
+    """The result of a comparison: names of the learner's tensors."""
 
     same: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
-    """Tensors for which no place in the engine's model was found, as of layers that this file does not know."""
+    """Tensors without a known place in the engine's model, such as those of layers that this file does not cover."""
 
     def add(self, name: str, held: Tensor, expected: Tensor) -> None:
         same = held.shape == expected.shape and torch.equal(held, expected.to(held.device, held.dtype))
@@ -74,7 +80,7 @@ class Comparison:
 
 @torch.no_grad()
 def compare(model: nn.Module, weights: Iterable[tuple[str, Tensor]], tied: bool) -> Comparison:
-    """The engine's model against whole tensors under a checkpoint's names, one by one, each shard against its slice.
+    """Compare the engine's model with whole tensors under a checkpoint's names, one by one, each shard with its slice.
 
     Fused projections (q, k and v; gate and up) are compared part by part, in the order that the model states. A head
     that is `tied` to the embeddings is compared with them.
@@ -109,7 +115,10 @@ def compare(model: nn.Module, weights: Iterable[tuple[str, Tensor]], tied: bool)
 
 
 def _counterparts(layer: nn.Module, leaf: str, index: int | None, tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """(what the layer holds of this tensor, what it should hold); `index` is the tensor's place in a fused layer."""
+    """Return what the layer holds of this tensor, and what it should hold.
+
+    `index` is the tensor's place in a fused layer.
+    """
     if isinstance(layer, VocabParallelEmbedding):
         shard = layer.shard_indices
         rows = shard.org_vocab_end_index - shard.org_vocab_start_index  # behind them the engine pads
@@ -128,11 +137,13 @@ def _counterparts(layer: nn.Module, leaf: str, index: int | None, tensor: Tensor
 
 
 def _weight(layer: Any) -> Tensor:
-    """The weight that a layer multiplies with. Where the CPU build has packed it for its kernel it is read back, by multiplying with ones and zeros."""
-    packed = layer.weight.numel() == 0 or (isinstance(layer, ParallelLMHead) and hasattr(layer, "cpu_linear"))
-    if not packed:
+    """Return the weight that a layer multiplies with.
+
+    Where the CPU build has packed it for its kernel it is read back, by multiplying with the unit matrix.
+    """
+    packed_away = layer.weight.numel() == 0 or (isinstance(layer, ParallelLMHead) and hasattr(layer, "cpu_linear"))
+    if not packed_away:
         return layer.weight.data
     columns = layer.embedding_dim if isinstance(layer, VocabParallelEmbedding) else layer.input_size_per_partition
-    dtype = layer.weight.dtype
-    unit = torch.eye(columns, dtype=dtype)
+    unit = torch.eye(columns, dtype=layer.weight.dtype)
     return torch.cat([layer.cpu_linear(rows, layer.weight, None) for rows in unit.split(PROBED)]).t()

@@ -8,11 +8,12 @@ folder with one file for each task that is needed:
     hover     hover.jsonl, .parquet or .csv       claim, supporting_facts, label, num_hops
     physics   physics.jsonl, .parquet or .csv     question, choices, answer
 
-star-graph and hover-search are procedural everywhere. Physics has no hub default: the paper does not say which set it used, and a
-procedural stand-in in a run on real data would mislead, so `hub` refuses it.
+star-graph and hover-search are always procedural. Physics has no hub default: the paper does not name the set it used,
+and a procedural stand-in in a run on real data would mislead, so `hub` refuses it.
 
-Columns and definitions stand in each task's file here; `base.py` says how rows become splits. The knobs are other ones
-than those of procedural problems; what a preset or stream sets for procedural ones does not apply (see `config.resolve`).
+Columns and definitions are in each task's file here; `base.py` defines how rows become splits. The difficulty
+parameters differ from those of procedural problems; what a preset or stream sets for procedural ones does not apply
+(see `harness.config.resolve`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +30,7 @@ from fst_bench.tasks.data.polaris import Polaris
 
 PROCEDURAL = "procedural"
 DATA: dict[str, type[FromRows]] = {task.name: task for task in (Polaris, CodeioRows, HoverRows, PhysicsRows)}
-"""The tasks that a data set can stand behind."""
+"""The tasks whose problems a data set can replace, by name."""
 
 __all__ = [
     "DATA",
@@ -45,36 +46,42 @@ __all__ = [
 ]
 
 
-def task_from(data: str, name: str, knobs: Mapping[str, Any]) -> Task:
-    """A task at a difficulty, its problems from `data`. ValueError in one line for unknown names and knobs, and for data that is not there."""
+def task_from(data: str, name: str, difficulty: Mapping[str, Any]) -> Task:
+    """Return a task at a difficulty, its problems from `data`.
+
+    Raise ValueError in one line for unknown names and parameters, and for missing data.
+    """
     if data == PROCEDURAL or name not in DATA:
-        return load_task(name, **knobs)
-    return DATA[name](check_knobs(data, name, knobs), load(DATA[name], data))
+        return load_task(name, **difficulty)
+    return DATA[name](check_difficulty(data, name, difficulty), load(DATA[name], data))
 
 
 def expect(data: str, tasks: Iterable[str]) -> None:
-    """ValueError in one line where `data` has nothing for one of the tasks: before the first of them is read."""
+    """Raise ValueError in one line where `data` has nothing for one of the tasks: before the first of them is read."""
     for name in tasks:
         if data != PROCEDURAL and name in DATA:
             locate(DATA[name], data)
 
 
-def check_knobs(data: str, name: str, knobs: Mapping[str, Any]) -> Any:
-    """The knobs of a task, typed, before any row is read. ValueError as of `task_from`."""
+def check_difficulty(data: str, name: str, difficulty: Mapping[str, Any]) -> Any:
+    """Return the typed difficulty parameters of a task, before any row is read.
+
+    Raise ValueError as `task_from` does.
+    """
     if data == PROCEDURAL or name not in DATA:
-        return load_task(name, **knobs).difficulty
-    return explain(DATA[name].Difficulty, knobs, f"difficulty of {name} with data")
+        return load_task(name, **difficulty).difficulty
+    return explain(DATA[name].Difficulty, difficulty, f"difficulty of {name} with data")
 
 
 def check_source(data: str) -> str:
-    """`data` itself. ValueError where it names no source of problems."""
+    """Return `data` itself. Raise ValueError where it names no source of problems."""
     if data not in (PROCEDURAL, HUB) and not Path(data).is_dir():
-        raise ValueError(f"{data!r} is no folder, and neither procedural nor hub")
+        raise ValueError(f"{data!r} is not a folder, and neither procedural nor hub")
     return data
 
 
 def tasks_in(data: str) -> list[str]:
-    """The tasks that `data` has problems for."""
+    """Return the tasks that `data` has problems for."""
     return [
         name
         for name in TASKS
@@ -83,12 +90,13 @@ def tasks_in(data: str) -> list[str]:
 
 
 def refuse_other(data: str, tasks: Iterable[str], recorded: Mapping[str, Any]) -> None:
-    """ValueError where the rows are not those that a run recorded when it was begun: its numbers would be of something else."""
+    """Raise ValueError where the rows are not those that a run recorded when it began: its numbers would differ."""
     for name in dict.fromkeys(tasks):
         if data != PROCEDURAL and name in DATA:
             now, then = load(DATA[name], data).facts, recorded.get(name, {})
             if now["fingerprint"] != then.get("fingerprint"):
                 raise ValueError(
-                    f"the run was begun on other data: {then.get('source')} gave {then.get('kept')} problems of {name} with fingerprint "
-                    f"{str(then.get('fingerprint'))[:12]}, now {now['source']} gives {now['kept']} with {now['fingerprint'][:12]}"
+                    f"the run was begun on other data: {then.get('source')} gave {then.get('kept')} problems of {name} "
+                    f"with fingerprint {str(then.get('fingerprint'))[:12]}, "
+                    f"now {now['source']} gives {now['kept']} with {now['fingerprint'][:12]}"
                 )

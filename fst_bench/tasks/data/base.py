@@ -1,16 +1,16 @@
-"""What the real data sets share: rows become items, items become the splits' problems.
+"""The base of the real data sets: rows become items, items become the splits' problems.
 
-A row is read once. What a task can use of it becomes one item or several (CodeIO: one for each input and output);
-anything else is skipped with a reason, counted and named, never repaired. More skipped than kept is an error: such a
-file is most likely another one than it is taken for.
+A row is read once. The usable parts of it become one item or several (CodeIO: one for each input and output); anything
+else is skipped with a reason, counted and named, never repaired. More skipped than kept is an error: such a file is
+most likely not the intended one.
 
 Splits are frozen by content, like those of procedural problems: the hash of an item's key (the text of the problem,
 claim, question or function) decides its bucket out of 20, and `SPLIT_SHARE` the split of a bucket. So a tenth of the
-keys is held out and two fifths train; half of them, the `pretrain` buckets, lie idle. The order in the file changes
+keys is held out and two fifths train; half of them, the `pretrain` buckets, are unused. The order in the file changes
 nothing, and items with one key never lie in two splits.
 
-`train` is a permutation seeded by the run's seed; an index past its end goes on in a new permutation (the next epoch).
-`test` is in the order of the ids, the same for every seed, and has an end: an index past it is an error.
+`train` is a permutation seeded by the run's seed; an index past its end continues in a new permutation (the next
+epoch). `test` is in the order of the ids, the same for every seed, and has an end: an index past it is an error.
 """
 
 import hashlib
@@ -36,12 +36,12 @@ HUB = "hub"
 
 class RowDifficulty(Difficulty):
     max_characters: Annotated[int, Field(ge=1)] = 8_000
-    """Problems with a longer prompt are left out of every split: a model that reads less still needs room for its answer."""
+    """Longest prompt. Longer ones are left out of every split: a model that reads less needs room for its answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A usable problem of a data set: `id` is the hash of all its content, `bucket` comes of its key."""
+    """A usable problem of a data set: `id` is the hash of all its content, `bucket` comes from its key."""
 
     id: str
     bucket: int
@@ -49,20 +49,20 @@ class Item:
 
 
 def item(task: str, key: str, content: Mapping[str, Any]) -> Item:
-    """An item with its hashes. Unusable where the content cannot be written as JSON in UTF-8."""
+    """Return an item with its hashes. Raise Unusable where the content cannot be written as JSON in UTF-8."""
     try:
         written = json.dumps([task, key, content], ensure_ascii=False, allow_nan=False).encode()
         split = hashlib.sha256(f"{task}/{key}".encode()).hexdigest()
     except UnicodeEncodeError:
         raise Unusable("text with a lone surrogate") from None
     except ValueError:
-        raise Unusable("NaN or Infinity, which is no JSON") from None
+        raise Unusable("NaN or Infinity, which is not JSON") from None
     return Item(hashlib.sha256(written).hexdigest(), int(split[:8], 16) % 20, content)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A data set, read: its items by id, and what was skipped as (name of the row, reason)."""
+    """A data set that was read: its items by id, and the skipped rows as (name of the row, reason)."""
 
     source: str
     items: tuple[Item, ...]
@@ -70,21 +70,24 @@ class Rows:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What a run records: the source's name without its folder, a fingerprint over the items kept, and the counts."""
+        """The record of the data: the source's name without its folder, a fingerprint of the items kept, and counts."""
         fingerprint = hashlib.sha256("".join(item.id for item in self.items).encode()).hexdigest()
         skipped = dict(Counter(reason for _, reason in self.skipped).most_common())
         return {"source": self.source, "fingerprint": fingerprint, "kept": len(self.items), "skipped": skipped}
 
 
 class FromRows(Task):
-    """A task whose problems are rows. It stands in front of the procedural task whose place it takes: class Polaris(FromRows, Math)."""
+    """A task whose problems are rows.
+
+    It comes before the procedural task that it replaces: class Polaris(FromRows, Math).
+    """
 
     columns: ClassVar[tuple[str, ...]]
     stem: ClassVar[str]
     endings: ClassVar[tuple[str, ...]] = ("jsonl", "parquet", "csv")
-    """Of the file in a folder, `stem`.`ending`."""
+    """Endings of its file in a folder, `stem`.`ending`."""
     hub: ClassVar[str | None] = None
-    """Hub id, where there is a default."""
+    """Hub id of the default, if one exists."""
     hub_file: ClassVar[str | None] = None
     """A jsonl file of that repository, where `datasets` cannot read it as a table."""
 
@@ -101,25 +104,31 @@ class FromRows(Task):
     @classmethod
     @abstractmethod
     def usable(cls, row: Mapping[str, Any]) -> Sequence[Item | Unusable]:
-        """The items of a row, and why others of it are none. Raises Unusable where there can be no item at all."""
+        """Return the items of a row, and the reasons for those of it that are unusable.
+
+        Raise Unusable for a whole row.
+        """
 
     @abstractmethod
     def ask(self, content: Mapping[str, Any]) -> tuple[str, str]:
-        """(prompt, gold answer) of an item at this difficulty."""
+        """Return (prompt, gold answer) of an item at this difficulty."""
 
     def wanted(self, content: Mapping[str, Any]) -> bool:
-        """Whether an item is of this difficulty."""
+        """Return whether an item is of this difficulty."""
         return True
 
     def problem(self, split: Split, seed: int, index: int) -> Problem:
-        """Problem number `index` of a split: a pure function of (rows, difficulty, split, seed, index); the seed orders all splits but `test`."""
+        """Return problem number `index` of a split: a pure function of (rows, difficulty, split, seed, index).
+
+        The seed orders all splits but `test`. Raise ValueError for an unknown split, and past the end of `test`.
+        """
         if split not in self.pools:
             raise ValueError(unknown("split", split, self.pools))
         pool = self.pools[split]
         if not pool or (split == "test" and index >= len(pool)):
             raise ValueError(
-                f"{self.rows.source} has {len(pool)} {split} problems of {self.name} at this difficulty, number {index + 1} is wanted: "
-                "take more rows, another difficulty or smaller evaluations"
+                f"{self.rows.source} has {len(pool)} {split} problems of {self.name} at this difficulty, "
+                f"number {index + 1} is required: take more rows, another difficulty or smaller evaluations"
             )
         epoch, place = divmod(index, len(pool))
         chosen = pool[
@@ -134,38 +143,45 @@ class FromRows(Task):
         )
 
     def _order(self, name: str, size: int) -> list[int]:
-        """The permutation of that name."""
+        """Return the permutation of that name."""
         if name not in self._orders:
             self._orders[name] = random.Random(name).sample(range(size), size)
         return self._orders[name]
 
 
 def files(task: type[FromRows], folder: str) -> list[Path]:
-    """The task's files in a folder."""
+    """Return the task's files in a folder."""
     return [path for ending in task.endings if (path := Path(folder) / f"{task.stem}.{ending}").is_file()]
 
 
 def locate(task: type[FromRows], data: str) -> str | Path:
-    """Where the task's rows lie: a hub id or a file. ValueError in one line that names what is wanted."""
+    """Return the place of the task's rows: a hub id or a file.
+
+    Raise ValueError in one line that names what is required.
+    """
     columns = ", ".join(task.columns)
     if data == HUB:
         if task.hub is None:
             raise ValueError(
-                f"there is no {task.name} on the hub: the paper does not say which set it used; take --data FOLDER with "
+                f"no {task.name} exists on the hub: the paper does not name the set it used; take --data FOLDER with "
                 f"{task.stem}.jsonl ({columns}), or a stream without {task.name}"
             )
         return task.hub
     there = files(task, data)
     if len(there) != 1:
-        wanted = " or ".join(f"{task.stem}.{ending}" for ending in task.endings)
+        names = " or ".join(f"{task.stem}.{ending}" for ending in task.endings)
         raise ValueError(
-            f"the folder {data} holds {'more than one of' if there else 'no'} {wanted}: {task.name} wants one, with the columns {columns}"
+            f"the folder {data} holds {'more than one of' if there else 'no'} {names}: "
+            f"{task.name} requires one, with the columns {columns}"
         )
     return there[0]
 
 
 def load(task: type[FromRows], data: str) -> Rows:
-    """The task's rows of `data` (hub or a folder), read once as long as the file stays. ValueError where they cannot be had or few are usable."""
+    """Return the task's rows of `data` (hub or a folder), read once as long as the file does not change.
+
+    Raise ValueError where they cannot be read, or few of them are usable.
+    """
     where = locate(task, data)
     if data == HUB and task.hub_file:
         where = download(str(where), task.hub_file)
@@ -198,21 +214,26 @@ def _load(task: type[FromRows], where: str | Path, stamp: tuple[int, int]) -> Ro
         why = ", ".join(
             f"{n} x {reason} (first in row {next(name for name, r in skipped if r == reason)})" for reason, n in counts
         )
-        raise ValueError(f"{where}: {len(skipped)} of {len(skipped) + len(kept)} rows are unusable ({why or 'it is empty'}); "
-                         f"{task.name} wants the columns {', '.join(task.columns)}")  # fmt: skip
+        raise ValueError(
+            f"{where}: {len(skipped)} of {len(skipped) + len(kept)} rows are unusable ({why or 'it is empty'}); "
+            f"{task.name} requires the columns {', '.join(task.columns)}"
+        )
     return Rows(source, tuple(sorted(kept.values(), key=lambda i: i.id)), tuple(skipped))
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
-    """A cell that holds text. Unusable where it is missing, empty or something else."""
+    """Return a cell that holds text. Raise Unusable where it is missing, empty or something else."""
     value = cell(row, column)
     if not isinstance(value, str):
-        raise Unusable(f"{column} is no text")
+        raise Unusable(f"{column} is not a text")
     return value.strip()
 
 
 def cell(row: Mapping[str, Any], column: str) -> Any:
-    """A cell. Unusable where it is missing, or empty: null, blank text, or the NaN that tables write for nothing."""
+    """Return a cell.
+
+    Raise Unusable where it is missing or empty: null, blank text, or the NaN of an empty table cell.
+    """
     value = row.get(column)
     if value is None or value != value or (isinstance(value, str) and not value.strip()):
         raise Unusable(f"{column} is missing or empty")
@@ -220,16 +241,16 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
 
 
 def structure(row: Mapping[str, Any], column: str) -> Any:
-    """A cell that holds a list or an object, as a table has it or, for csv, written as JSON."""
+    """Return a cell that holds a list or an object, as a table has it or, for csv, written as JSON."""
     value = cell(row, column)
     if isinstance(value, str):
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
-            raise Unusable(f"{column} is no list") from None
+            raise Unusable(f"{column} is not a list") from None
     return value
 
 
 def squeeze(text: str) -> str:
-    """Text with every run of white space as one space: what makes two texts one key."""
+    """Return a text with every run of white space as one space: texts that differ in it alone are one key."""
     return " ".join(text.split())

@@ -1,19 +1,24 @@
 """codeio from CodeIO (hkust-nlp/CodeIO-PyEdu-Reasoning-Raw): what does this function return, or what was it given?
 
-Columns of the jsonl, which is read line by line (ios.output has a type of its own in every row, so it is no table): refcode, funcname,
-io_requirements, ios (a list of {input, output}). Each pair is a problem of its own; the hash of refcode decides the split, so that no function
-lies in two of them. The prompt's wording is ours and uses these columns only. Protocol, by the knob `direction`:
+Columns of the jsonl, which is read line by line (ios.output has a type of its own in every row, so it is not a table):
+refcode, funcname, io_requirements, ios (a list of {input, output}). Each pair is a problem of its own; the hash of
+refcode decides the split, so that no function lies in two of them. The prompt's wording is ours and uses these columns
+only. Protocol, by the difficulty parameter `direction`:
 
-- output: the last JSON object has the key "output"; compared as in the procedural task (floats to 1e-3 relative, keys and lengths exact).
-- input: the last JSON object has the key "input", a mapping of arguments. It is data, never code: JSON alone. refcode is run on it in the
-  sandbox (5 s), and what comes out has to equal the pair's output by the same rule, whether or not the input is the pair's own.
+- output: the last JSON object has the key "output"; compared as in the procedural task (floats to 1e-3 relative, keys
+  and lengths exact).
+- input: the last JSON object has the key "input", a mapping of arguments. It is data, never code: JSON alone. refcode
+  is run on it in the sandbox (5 s), and the result has to equal the pair's output by the same rule, whether or not the
+  input is the pair's own.
 
-Ours, where the card is silent:
-- A row without io_requirements, or without a top-level `def funcname(`, is unusable. So is a pair whose input is no mapping, or whose sides could not
-  be read again in an answer: NaN, nesting deeper than 32, an outer brace before the last 500 or the last 32,768 characters.
+Our own definitions, where the data set's card is silent:
+
+- A row without io_requirements, or without a top-level `def funcname(`, is unusable. So is a pair whose input is not a
+  mapping, or whose sides could not be read again in an answer: NaN, nesting deeper than 32, an outer brace before the
+  last 500 or the last 32,768 characters.
 - Rows with empty ios are in the data by its card; each counts as one that is skipped.
 - With direction input, functions that import more than the standard library are left out: the sandbox has no more.
-- Whether refcode gives a pair's output is not tried when rows are read; `fst-bench validate data` tries some.
+- Whether refcode gives a pair's output is not checked when rows are read; `fst-bench validate data` checks some.
 """
 
 import json
@@ -32,7 +37,9 @@ from fst_bench.tasks.sandbox import Sandbox
 
 PROTOCOLS = {
     "output": Codeio.protocol,
-    "input": "Give the arguments as a JSON object with the key input, which holds an object from argument names to values.",
+    "input": (
+        "Give the arguments as a JSON object with the key input, which holds an object from argument names to values."
+    ),
 }
 HINTS = {
     "output": "It helps to step through the code with the values at hand.",
@@ -45,7 +52,7 @@ class CodeioRowsDifficulty(RowDifficulty):
 
 
 class CodeioRows(FromRows, Codeio):
-    Difficulty = CodeioRowsDifficulty  # type: ignore[assignment]  # other knobs than the procedural ones
+    Difficulty = CodeioRowsDifficulty  # type: ignore[assignment]  # other parameters than the procedural ones
     columns = ("refcode", "funcname", "io_requirements", "ios")
     stem = "codeio"
     endings = ("jsonl",)
@@ -57,7 +64,7 @@ class CodeioRows(FromRows, Codeio):
         self.direction = difficulty.direction
         self.protocol, self.hint = PROTOCOLS[self.direction], HINTS[self.direction]
         if self.direction == "input":
-            sandbox()  # a machine that has none says so now, and not in the run
+            sandbox()  # a machine without one fails now, and not in the run
         super().__init__(difficulty, rows)
 
     @classmethod
@@ -107,7 +114,7 @@ class CodeioRows(FromRows, Codeio):
         )
 
     def run(self, given: dict[str, Any], content: Mapping[str, Any]) -> tuple[Status, str]:
-        """Whether the function gives the pair's output for these arguments, and what to say if not."""
+        """Return whether the function gives the pair's output for these arguments, and the diagnosis if not."""
         outcome = sandbox().call(content["refcode"], content["funcname"], given)
         wanted = clip(compact(content["output"]), MAX_SHOWN)
         with_these = f"With the arguments {clip(compact(given))} the function"
@@ -115,24 +122,18 @@ class CodeioRows(FromRows, Codeio):
             case "ok" if same(outcome.value, content["output"]):
                 return "ok", ""
             case "ok":
-                came = (
-                    clip(compact(outcome.value), MAX_SHOWN)
-                    if shallow(outcome.value)
-                    else "a value nested too deep to show"
-                )
-                return "wrong", f"{with_these} returns {came}, but it should return {wanted}."
+                returned = "a value nested too deep to show"
+                if shallow(outcome.value):
+                    returned = clip(compact(outcome.value), MAX_SHOWN)
+                return "wrong", f"{with_these} returns {returned}, but it should return {wanted}."
             case "error":
-                return (
-                    "wrong",
-                    f"{with_these} fails ({clip(outcome.detail, MAX_SHOWN)}), but it should return {wanted}.",
-                )
+                failed = f"{with_these} fails ({clip(outcome.detail, MAX_SHOWN)})"
+                return "wrong", f"{failed}, but it should return {wanted}."
             case "timeout":
                 return "timeout", f"{with_these} does not end in time; it should return {wanted}."
             case _:
-                return (
-                    "crash",
-                    f"{with_these} ended without a value ({outcome.status}: {clip(outcome.detail)}); it should return {wanted}.",
-                )
+                ended = f"{with_these} ended without a value ({outcome.status}: {clip(outcome.detail)})"
+                return "crash", f"{ended}; it should return {wanted}."
 
     def wrong_texts(self, problem: Problem) -> list[str]:
         right = self.write(problem.answer)
@@ -150,22 +151,23 @@ class CodeioRows(FromRows, Codeio):
 
 @lru_cache(maxsize=1)  # the pairs of one function come one after the other
 def self_contained(code: str) -> bool:
-    """Whether code imports the standard library alone, which is all that the sandbox has."""
+    """Return whether code imports the standard library alone, which is all that the sandbox has."""
     return all(
         name in sys.stdlib_module_names for name in re.findall(r"^[ \t]*(?:import|from)[ \t]+(\w+)", code, re.MULTILINE)
     )
 
 
 def legible(value: Any) -> str:
-    """JSON as a prompt shows it: other scripts as they are."""
+    """Return JSON as a prompt shows it: other scripts as they are."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def usable_pair(function: Mapping[str, str], pair: Any) -> Item | Unusable:
+    """Return the item of one pair of a function, or the reason why it is unusable."""
     if not isinstance(pair, dict) or "input" not in pair or "output" not in pair:
         return Unusable("a pair without input or output")
     if not isinstance(pair["input"], dict):
-        return Unusable("an input that is no mapping of arguments")
+        return Unusable("an input that is not a mapping of arguments")
     try:
         made = item(
             CodeioRows.name, function["refcode"], {**function, "input": pair["input"], "output": pair["output"]}
@@ -180,7 +182,7 @@ def usable_pair(function: Mapping[str, str], pair: Any) -> Item | Unusable:
 
 @cache
 def sandbox() -> Sandbox:
-    """One for all calls. ValueError where the machine can hold no code."""
+    """Return the one sandbox of all calls. Raise ValueError where none works on this machine."""
     try:
         return Sandbox()
     except RuntimeError as error:

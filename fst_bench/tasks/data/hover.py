@@ -1,15 +1,20 @@
-"""hover from HoVer (the parquet copy vincentkoc/hover-parquet): is the claim supported, and by which Wikipedia articles?
+"""hover from HoVer (the parquet copy vincentkoc/hover-parquet): is the claim supported, and by which articles?
 
-Columns: claim, supporting_facts (a list of {key: title, value: sentence}; a mapping of two lists is the same), label, num_hops. Protocol:
-VERDICT: ... EVIDENCE: titles. The claim comes without passages, as in the data: titles are answered from memory.
+Columns: claim, supporting_facts (a list of {key: title, value: sentence}; a mapping of two lists is the same), label,
+num_hops. Protocol: VERDICT: ... EVIDENCE: titles. The claim comes without passages, as in the data: titles are answered
+from memory.
 
-Ours, where data set and paper are silent:
-- Right is the verdict AND the exact set of titles, each once; which sentences of an article is not asked. A verdict alone would start at 50 %.
+Our own definitions, where data set and paper are silent:
+
+- Right is the verdict AND the exact set of titles, each once; the sentences of an article are not asked for. A verdict
+  alone would start at 50 %.
 - "Hard" is 3 hops or more (`hops`, the least number of hops).
-- The verdicts are the data's own SUPPORTED and NOT_SUPPORTED, and not REFUTED as in the procedural task: the data set merged claims
-  that are refuted with claims that nobody can tell. A space for the underscore is the same. As class labels 1 is SUPPORTED, 0 is NOT_SUPPORTED.
+- The verdicts are the data's own SUPPORTED and NOT_SUPPORTED, and not REFUTED as in the procedural task: the data set
+  merged claims that are refuted with claims that cannot be decided. A space for the underscore is the same. As class
+  labels 1 is SUPPORTED, 0 is NOT_SUPPORTED.
 - Titles are compared in Unicode's composed form (NFC), white space as one space; case and punctuation count.
-- A title with a semicolon, which separates titles, makes its row unusable; so does a row without a label, as in the hub's test split.
+- A title with a semicolon, which separates titles, makes its row unusable; so does a row without a label, as in the
+  hub's test split.
 - Of the hub's own splits only `train` is read, so its validation split stays unseen by training.
 """
 
@@ -34,7 +39,7 @@ class HoverRowsDifficulty(RowDifficulty):
 
 
 class HoverRows(FromRows, Hover):
-    Difficulty = HoverRowsDifficulty  # type: ignore[assignment]  # other knobs than the procedural ones
+    Difficulty = HoverRowsDifficulty  # type: ignore[assignment]  # other parameters than the procedural ones
     columns = ("claim", "supporting_facts", "label", "num_hops")
     stem = "hover"
     hub = "vincentkoc/hover-parquet"
@@ -50,7 +55,7 @@ class HoverRows(FromRows, Hover):
             raise Unusable("label is neither SUPPORTED nor NOT_SUPPORTED")
         hops = whole(cell(row, "num_hops"))
         if not (hops.isascii() and hops.isdigit() and int(hops) > 0):
-            raise Unusable("num_hops is no number of hops")
+            raise Unusable("num_hops is not a number of hops")
         return [
             item(
                 cls.name,
@@ -110,15 +115,16 @@ class HoverRows(FromRows, Hover):
 
 
 def titles_of(row: Mapping[str, Any]) -> list[str]:
-    """The titles of the supporting articles, sorted, each once. Unusable where one is missing or could not be answered."""
+    """Return the titles of the supporting articles, sorted, each once.
+
+    Raise Unusable where one is missing or could not be answered.
+    """
     facts = structure(row, "supporting_facts")
-    keys = (
-        facts.get("key")
-        if isinstance(facts, dict)
-        else [f.get("key") if isinstance(f, dict) else None for f in facts]
-        if isinstance(facts, list)
-        else None
-    )
+    keys = None
+    if isinstance(facts, dict):
+        keys = facts.get("key")
+    elif isinstance(facts, list):
+        keys = [fact.get("key") if isinstance(fact, dict) else None for fact in facts]
     if not isinstance(keys, list) or not keys or not all(isinstance(key, str) and key.strip() for key in keys):
         raise Unusable("supporting_facts names no titles")
     titles = sorted({normal(key) for key in keys})
@@ -128,18 +134,20 @@ def titles_of(row: Mapping[str, Any]) -> list[str]:
 
 
 def normal(title: str) -> str:
+    """Return a title in Unicode's composed form, white space as one space."""
     return squeeze(unicodedata.normalize("NFC", title))
 
 
 def whole(value: Any) -> str:
-    """A cell as text; a column of integers with gaps comes as floats."""
+    """Return a cell as text; a column of integers with gaps is read as floats."""
     return str(value).strip().removesuffix(".0")
 
 
 def underscored(verdict: str) -> str:
+    """Return a verdict with underscores for its white space."""
     return "_".join(verdict.split())
 
 
 def named(titles: Iterable[str]) -> str:
-    """The first few titles, in one line."""
+    """Return the first few titles, in one line."""
     return clip("; ".join(titles), 200)

@@ -1,8 +1,9 @@
-"""physics from a multiple-choice file of one's own: which choice is right? Protocol: the line after the last ANSWER: is its letter.
+"""physics from a multiple-choice file of one's own: which choice is right? Protocol: its letter after the last ANSWER:.
 
-Columns: question, choices (a list of 2 to 26 texts or numbers; in csv as JSON), answer (the letter of the right choice, A for the first; small letters, brackets
-and a dot are the same). Choices are shown in the data's order under letters. There is no hub default: the paper does not say which set it used.
-An index instead of a letter is unusable: sets count from 0 or from 1. Two questions are the same text when they differ in white space alone.
+Columns: question, choices (a list of 2 to 26 texts or numbers; in csv as JSON), answer (the letter of the right choice,
+A for the first; small letters, brackets and a dot are the same). Choices are shown in the data's order under letters.
+No hub default exists: the paper does not name the set it used. An index instead of a letter is unusable: sets count
+from 0 or from 1. Two questions that differ in white space alone are the same text.
 """
 
 import re
@@ -20,7 +21,7 @@ LETTER = re.compile(r"\(?([A-Za-z])\)?\.?", re.ASCII)
 
 
 class PhysicsRows(FromRows, Physics):
-    Difficulty = RowDifficulty  # type: ignore[assignment]  # other knobs than the procedural ones
+    Difficulty = RowDifficulty  # type: ignore[assignment]  # other parameters than the procedural ones
     columns = ("question", "choices", "answer")
     stem = "physics"
     protocol = "Write ANSWER: before the letter of the right choice."
@@ -31,12 +32,12 @@ class PhysicsRows(FromRows, Physics):
     def usable(cls, row: Mapping[str, Any]) -> Sequence[Item | Unusable]:
         question, choices = text_of(row, "question"), structure(row, "choices")
         if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase):
-            raise Unusable("choices is no list of 2 to 26")
+            raise Unusable("choices is not a list of 2 to 26")
         if not all(isinstance(c, str | int | float) and not isinstance(c, bool) and str(c).strip() for c in choices):
-            raise Unusable("a choice that is no text")
+            raise Unusable("a choice that is not a text")
         letter = LETTER.fullmatch(text_of(row, "answer"))
         if letter is None or ascii_uppercase.index(letter[1].upper()) >= len(choices):
-            raise Unusable("answer is no letter of the choices")
+            raise Unusable("answer is not a letter of the choices")
         content = {"question": question, "choices": [str(c).strip() for c in choices], "letter": letter[1].upper()}
         return [item(cls.name, squeeze(question), content)]
 

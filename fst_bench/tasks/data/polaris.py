@@ -1,14 +1,14 @@
-r"""math from Polaris (POLARIS-Project/Polaris-Dataset-53K): a competition problem. Protocol: the last \boxed{} holds the value.
+r"""math from Polaris (POLARIS-Project/Polaris-Dataset-53K): a competition problem. Protocol: the last \boxed{}.
 
-Columns: problem (the text, which is the prompt as it stands), answer (LaTeX or a number), difficulty ("3/8"). The answer
-is judged by math-verify in the killable child process that the procedural task uses (`tasks/math_judge.py`), under the same
-limits: a gold answer that it would not take as an answer to itself (matrices, binomials, factorials, more than 120
-characters) could not be answered in any other words, so its row is unusable. Words are read by math-verify as products of
-letters: "Even" answers \text{even}, and so would an anagram.
+Columns: problem (the text, which is the prompt as it stands), answer (LaTeX or a number), difficulty ("3/8"). The
+answer is judged by math-verify in the killable child process that the procedural task uses (`tasks/math_judge.py`),
+under the same limits: a gold answer that it would not take as an answer to itself (matrices, binomials, factorials,
+more than 120 characters) could not be answered in any other words, so its row is unusable. Words are read by
+math-verify as products of letters: "Even" answers \text{even}, and so would an anagram.
 
-Where the data set's card is silent, ours: the k of "k/8" bounds what is taken, whatever it counts (`min_eighths`,
-`max_eighths`); a row without such a mark is used as long as no bound is set. Two problems are the same text when they differ in white
-space alone.
+Our own definitions, where the data set's card is silent: the k of "k/8" bounds the rows that are taken, whatever it
+counts (`min_eighths`, `max_eighths`); a row without such a mark is used as long as no bound is set. Two problems that
+differ in white space alone are the same text.
 """
 
 import re
@@ -34,7 +34,7 @@ class PolarisDifficulty(RowDifficulty):
 
 
 class Polaris(FromRows, Math):
-    Difficulty = PolarisDifficulty  # type: ignore[assignment]  # other knobs than the procedural ones
+    Difficulty = PolarisDifficulty  # type: ignore[assignment]  # other parameters than the procedural ones
     columns = ("problem", "answer", "difficulty")
     stem = "polaris"
     hub = "POLARIS-Project/Polaris-Dataset-53K"
@@ -45,7 +45,7 @@ class Polaris(FromRows, Math):
     def usable(cls, row: Mapping[str, Any]) -> Sequence[Item | Unusable]:
         problem, answer = text_of(row, "problem"), cell(row, "answer")
         if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-            raise Unusable("answer is no text")
+            raise Unusable("answer is not a text")
         gold = str(answer).strip()
         if not readable(gold):
             raise Unusable("an answer that math-verify does not read")
@@ -80,7 +80,7 @@ class Polaris(FromRows, Math):
 
 @cache  # the same few thousand answers come again and again, at some milliseconds each
 def readable(gold: str) -> bool:
-    """Whether a gold answer can be recognised in other words than its own."""
+    """Return whether a gold answer can be recognised in other words than its own."""
     if len(gold) > MAX_CHARS or sum(c.isdigit() for c in gold) > MAX_DIGITS:
         return False
     return bool(DECIMAL.fullmatch(gold)) or judge(gold, gold) == "ok"

@@ -1,5 +1,7 @@
-"""Rows as they lie in files and on the hub. Parquet and the hub are read through `datasets`; jsonl line by line and csv record by record, so
-that a bad one costs one row: a table reader would refuse the whole file for it, or guess that 007 is a number.
+"""Rows of files and of the hub.
+
+Parquet and the hub are read through `datasets`; jsonl line by line and csv record by record, so that a bad one costs
+one row: a table reader would refuse the whole file for it, or guess that 007 is a number.
 """
 
 import csv
@@ -11,11 +13,14 @@ from typing import Any
 
 
 class Unusable(Exception):
-    """Why a row, or one of its problems, cannot be used. Rows are counted by this text."""
+    """A row, or one of its problems, that cannot be used. Rows are counted by its text, the reason."""
 
 
 def rows(where: str | Path) -> Iterator[tuple[int, dict[str, Any] | Unusable]]:
-    """(number from 1, row or why it is none) of a hub id or a file: a line of jsonl, a record of any other. ValueError in one line where it is unreadable."""
+    """Return (number from 1, row or the reason why it is unusable) of a hub id or a file.
+
+    A row is a line of jsonl, a record of any other file. Raise ValueError in one line where the source is unreadable.
+    """
     if isinstance(where, str):
         return enumerate(_table(where, lambda datasets: datasets.load_dataset(where, split="train")), 1)
     if where.suffix == ".jsonl":
@@ -36,8 +41,8 @@ def _table(where: str | Path, load: Callable[[Any], Any]) -> Iterator[dict[str, 
     try:
         import datasets
     except ImportError:
-        raise ValueError(f"reading {where} needs the package datasets: pip install 'fst-bench[data]'") from None
-    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # what it says is said once, below
+        raise ValueError(f"reading {where} requires the package datasets: pip install 'fst-bench[data]'") from None
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # its errors are raised once, below
     try:
         yield from load(datasets)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -45,16 +50,17 @@ def _table(where: str | Path, load: Callable[[Any], Any]) -> Iterator[dict[str, 
 
 
 def _records(path: Path) -> Iterator[dict[str, Any] | Unusable]:
-    """Cells are text; none where there is nothing or the NaN that tables write for it. Bytes that are no UTF-8 become lone surrogates."""
+    """Yield the records of a csv file. Cells are text; None for an empty one, or the NaN that tables write for it.
+
+    Bytes that are not UTF-8 become lone surrogates.
+    """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
         try:
             for row in csv.DictReader(f):
-                long = None in row  # DictReader's key for what is over
-                yield (
-                    Unusable("more cells than columns")
-                    if long
-                    else {k: None if v in ("NaN", "nan") else v for k, v in row.items()}
-                )
+                if None in row:  # DictReader's key for surplus cells
+                    yield Unusable("more cells than columns")
+                else:
+                    yield {column: None if cell in ("NaN", "nan") else cell for column, cell in row.items()}
         except csv.Error as error:
             raise unreadable(path, error) from None
 
@@ -70,12 +76,13 @@ def _row(line: bytes) -> dict[str, Any] | Unusable:
         return Unusable("an empty line")
     try:
         row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError):  # also bytes that are no UTF-8, and a line that a kill has torn
+    except (ValueError, RecursionError):  # also bytes that are not UTF-8, and a torn line
         return Unusable("a line that is not JSON")
-    return row if isinstance(row, dict) else Unusable("a line that is no JSON object")
+    return row if isinstance(row, dict) else Unusable("a line that is not a JSON object")
 
 
 def download(repository: str, file: str) -> Path:
+    """Return a file of a data set on the hub. Raise ValueError in one line where it cannot be had."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -85,6 +92,6 @@ def download(repository: str, file: str) -> Path:
 
 
 def unreadable(where: str | Path, error: Exception) -> ValueError:
-    """One line of what a reader complains of."""
+    """Return a reader's error in one line."""
     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return ValueError(f"cannot read {where}: {reason[:200]}")

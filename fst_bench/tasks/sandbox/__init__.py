@@ -1,25 +1,25 @@
-"""A place to run untrusted reference code on untrusted JSON, on a machine one wants to keep.
+"""A sandbox for untrusted reference code on untrusted JSON, on a machine that has to stay unharmed.
 
     box = Sandbox()
     box.call("def f(a): return a + 1", "f", {"a": 1})    # Outcome(status="ok", value=2, detail="")
 
-Each call has a fresh process: no environment, a fixed hash seed and `random.seed(0)`, the standard library only, what it prints
-goes nowhere. The only thing that comes out is a JSON value of bounded size. What else the code could reach depends on the machine,
-so the strongest way that WORKS here is found by trying, and `sandbox_kind()` names it for the record:
+Each call has a fresh process: no environment, a fixed hash seed and `random.seed(0)`, the standard library only, its
+prints discarded. The only thing that comes out is a JSON value of bounded size. What else the code could reach depends
+on the machine, so the strongest way that WORKS here is found by trying, and `sandbox_kind()` names it for the record:
 
-  bubblewrap    an own file system with only Python and the system's libraries, own process, network and IPC namespaces
+  bubblewrap    own file system with only Python and the system's libraries, own process, network and IPC namespaces
   namespaces    own network and IPC namespaces; files only behind landlock
-  rlimits       limits on time, memory, file size (0: nothing grows) and, unless root, processes; no more than its guards say
+  rlimits       limits on time, memory, file size (0: nothing grows) and, unless root, processes
 
-  + seccomp     the kernel does only what a computation needs: no process, thread, socket, signal, mount, trace or change of
-                rights; without scratch, no file is opened for writing at all
+  + seccomp     the kernel does only what a computation needs: no process, thread, socket, signal, mount, trace or
+                change of rights; without scratch, no file is opened for writing at all
   + landlock    files open and folders list only in Python's and the system's libraries and in the scratch folder.
                 Names, sizes and dates of other files can still be asked for, unless under bubblewrap
   + scratch     /tmp is an empty file system of file_mb that only this call sees; it ends with the call
 
-Bare `rlimits`, which is all there is on macOS, keeps accidents away and no attacker: files, network and the user's other processes
-are open to the code, a process that leaves its session outlives its call, and macOS does not bound memory. Under `rlimits+seccomp` files can be read.
-No way hides the kernel's own faults, the time, or the CPU model.
+Bare `rlimits`, the only way on macOS, prevents accidents and stops no attacker: files, network and the user's other
+processes are open to the code, a process that leaves its session outlives its call, and macOS does not bound memory.
+Under `rlimits+seccomp` files can be read. No way hides the kernel's own faults, the time, or the CPU model.
 """
 
 import contextlib
@@ -49,30 +49,31 @@ Status = Literal["ok", "error", "timeout", "memory", "output", "killed"]
 
 
 class Limits(BaseModel):
-    """What one call may use."""
+    """The limits of one call."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seconds: Annotated[float, Field(gt=0, le=3600)] = 5.0
-    """Of wall time, from the moment the code starts."""
+    """Seconds of wall time, from the moment the code starts."""
     cpu_seconds: Annotated[int, Field(ge=1)] = 5
     memory_mb: Annotated[int, Field(ge=64)] = 1024
-    """Of address space, Python's own 30 MB included."""
+    """Address space, Python's own 30 MB included."""
     processes: Annotated[int, Field(ge=1)] = 1
     """RLIMIT_NPROC. It matters only where seccomp is missing, which refuses every process and thread."""
     output_bytes: Annotated[int, Field(ge=1)] = 1_000_000
-    """Of the returned value, as JSON."""
+    """Size of the returned value, as JSON."""
     file_mb: Annotated[int, Field(ge=1)] = 16
-    """Of all files in the scratch folder together."""
+    """Size of all files in the scratch folder together."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one call.
+    """The result of one call.
 
-    ok: `value` is what the function returned, as JSON reads it (tuples are lists, keys are strings; NaN and Infinity are errors).
-    error: the code or the function raised, left, or returned what is no JSON. timeout: wall or CPU time. memory: MemoryError.
-    output: a value longer than `output_bytes`. killed: the process died of a signal. `detail` is one short line.
+    ok: `value` is the function's result, as JSON reads it (tuples are lists, keys are strings; NaN and Infinity are
+    errors). error: the code or the function raised, left, or returned something that is not JSON. timeout: wall or CPU
+    time. memory: MemoryError. output: a value longer than `output_bytes`. killed: the process died of a signal.
+    `detail` is one short line.
     """
 
     status: Status
@@ -81,7 +82,7 @@ class Outcome:
 
 
 class Way(NamedTuple):
-    """How calls are held."""
+    """A way to confine calls."""
 
     kind: Kind
     guards: tuple[Guard, ...]
@@ -101,15 +102,16 @@ WAYS = (
 
 CHILD = Path(__file__).with_name("child.py")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-"""All of it. Sets of strings come in the same order in every call."""
+"""The whole environment. Sets of strings come in the same order in every call."""
 PATIENCE = 60.0
 """Seconds beyond a call's own until its worker counts as hung; the worker has 30 of its own to start the code."""
 
 
 class Sandbox:
-    """`workers` calls at a time, each held to `limits`. May be used from several threads; its processes end with it.
+    """A sandbox for `workers` calls at a time, each within `limits`.
 
-    RuntimeError if the machine cannot hold a call as it could when the way was found: then the code did not run.
+    It may be used from several threads, and its processes end with it. Raises RuntimeError where the machine cannot
+    confine a call as it could when the way was found: then the code did not run.
     """
 
     def __init__(self, limits: Limits | None = None, workers: int = 2, way: Way | None = None):
@@ -127,7 +129,7 @@ class Sandbox:
         return self.way.kind
 
     def call(self, code: str, function: str, arguments: dict[str, Any]) -> Outcome:
-        """`function(**arguments)` in the namespace of `code`, which is executed first."""
+        """Return the outcome of `function(**arguments)` in the namespace of `code`, which is executed first."""
         token = secrets.token_hex(16)
         try:
             request = json.dumps(
@@ -142,20 +144,20 @@ class Sandbox:
             self._idle.put(worker)
 
     def map(self, calls: Sequence[tuple[str, str, dict[str, Any]]]) -> list[Outcome]:
-        """The outcomes of `call(*c)` for each of `calls`, in order."""
+        """Return the outcomes of `call(*c)` for each of `calls`, in order."""
         with ThreadPoolExecutor(self.workers) as pool:
             return list(pool.map(lambda c: self.call(*c), calls))
 
 
 class Worker:
-    """One server (child.py), started when first asked and again after it died; one question at a time."""
+    """One server (child.py), started at the first request and again after it died; one request at a time."""
 
     def __init__(self, limits: Limits, way: Way):
         self.limits, self.way = limits, way
         self.process: subprocess.Popen[bytes] | None = None
 
     def ask(self, request: str) -> tuple[str, int, bytes]:
-        """How the call ended, its exit code, what it wrote. `hung` and `died` are the worker's own ends."""
+        """Return (how the call ended, its exit code, its output). `hung` and `died` are the worker's own ends."""
         if self.process is None or self.process.poll() is not None:
             self.process = self.start()
         process = self.process
@@ -180,19 +182,19 @@ class Worker:
             return how.decode(), int(code), said
         except (OSError, ValueError):
             kill(process)
-            with contextlib.suppress(OSError):  # what was not sent is not sent later
+            with contextlib.suppress(OSError):  # unsent text must not be sent later
                 process.stdin.close()
             return "hung" if hung.is_set() else "died", 0, head + said + process.stdout.read()
-        except BaseException:  # an interrupt: the next question must not read this one's answer
+        except BaseException:  # an interrupt: the next request must not read this one's answer
             kill(process)
             raise
         finally:
             watchdog.cancel()
 
     def start(self) -> subprocess.Popen[bytes]:
-        """A server in a session of its own. It leaves when our end of its pipe closes, however we end.
+        """Start a server in a session of its own. It exits when our end of its pipe closes, however we end.
 
-        (Not by a death signal, as of `bwrap --die-with-parent`: that one means the thread that started it, not us.)
+        (A death signal, as of `bwrap --die-with-parent`, would follow the thread that started it, not the process.)
         """
         process = subprocess.Popen(
             command(self.way.kind),
@@ -211,14 +213,14 @@ class Worker:
             "limits": self.limits.model_dump(),
             "readable": readable(),
         }
-        with contextlib.suppress(OSError):  # it died already; the question will say why
+        with contextlib.suppress(OSError):  # it died already; the request will report why
             process.stdin.write(json.dumps(settings).encode() + b"\n")
             process.stdin.flush()
         return process
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """End a server and what it started."""
+    """End a server and all that it started."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -226,51 +228,36 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 def command(kind: Kind) -> list[str]:
-    """Python without site-packages, in what `kind` puts around it."""
+    """Return the command of a server: Python without site-packages, confined by `kind`."""
     python = [str(Path(sys.executable).resolve()), "-P", "-s", "-S", "-B", str(CHILD)]
     if kind != "bubblewrap":
         return python
     binds = [word for path in (*readable(), str(CHILD)) for word in ("--ro-bind", path, path)]
     devices = [word for path in ("/dev/null", "/dev/urandom") for word in ("--dev-bind", path, path)]
-    nobody = [
-        "--uid",
-        "1000",
-        "--gid",
-        "1000",
-    ]  # in there; root without its powers could not make the namespace of a scratch folder
-    return [
-        "bwrap",
-        "--unshare-all",
-        "--cap-drop",
-        "ALL",
-        *nobody,
-        *binds,
-        *devices,
-        "--proc",
-        "/proc",
-        "--dir",
-        "/tmp",
-        "--chdir",
-        "/",
-        *python,
-    ]
+    # root without its powers could not make the namespace of a scratch folder
+    user = "--uid 1000 --gid 1000".split()
+    isolation = "--unshare-all --cap-drop ALL".split()
+    places = "--proc /proc --dir /tmp --chdir /".split()
+    return ["bwrap", *isolation, *user, *binds, *devices, *places, *python]
 
 
 def readable() -> list[str]:
-    """All that Python needs to start and to import its own library. (Below /tmp it would be hidden by a scratch folder: then there is none.)"""
+    """Return all paths that Python needs to start and to import its own library.
+
+    (Below /tmp a scratch folder would hide them: then no scratch folder is used.)
+    """
     python = [Path(os.__file__).parents[1], Path(sys.executable).resolve()]
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/dev/urandom"]
     return [str(path) for path in (*python, *map(Path, system)) if path.exists()]
 
 
 def judge(how: str, code: int, said: bytes, token: str, limits: Limits) -> Outcome:
-    """The outcome that a worker's report means. RuntimeError if the code never started."""
+    """Return the outcome of a worker's report. Raise RuntimeError if the code never started."""
     if how == "hung":
         return Outcome("killed", detail="its worker hung")
     if how == "died" or not said.startswith(b"+"):
-        raise RuntimeError(
-            f"the sandbox does not work here: {line(said.decode(errors='replace').strip().rpartition(chr(10))[2]) or how}"
-        )
+        last = line(said.decode(errors="replace").strip().rpartition("\n")[2])
+        raise RuntimeError(f"the sandbox does not work here: {last or how}")
     if how == "late":
         return Outcome("timeout", detail=f"no answer in {limits.seconds:g} s, or in {limits.cpu_seconds} s of CPU time")
     if how == "long":
@@ -285,7 +272,7 @@ def judge(how: str, code: int, said: bytes, token: str, limits: Limits) -> Outco
 
 
 def read(text: bytes) -> Outcome:
-    """The outcome that an answer states. The code may have written it: it is checked like any stranger's JSON."""
+    """Return the outcome that an answer states. The code may have written it: it is checked like any untrusted JSON."""
     try:
         found = json.loads(text, parse_constant=no_number, parse_float=finite)
     except (ValueError, RecursionError) as error:
@@ -299,22 +286,24 @@ def read(text: bytes) -> Outcome:
 
 
 def no_number(name: str) -> NoReturn:
+    """Raise ValueError for NaN and Infinity."""
     raise ValueError(f"{name} is no number")
 
 
 def finite(text: str) -> float:
+    """Return a number of a JSON text. Raise ValueError for one that overflows."""
     number = float(text)
     return number if math.isfinite(number) else no_number(text)
 
 
 def line(text: str) -> str:
-    """One short printable line."""
+    """Return a text as one short printable line."""
     return " ".join("".join(c if c.isprintable() else " " for c in text[:400]).split())[:200]
 
 
 @functools.cache
 def strongest() -> Way:
-    """The first of WAYS that holds a call on this machine."""
+    """Return the first of WAYS that works on this machine. Raise RuntimeError where none does."""
     ways = [w for w in WAYS if w.kind != "bubblewrap" or shutil.which("bwrap")]
     for way in ways if sys.platform == "linux" else WAYS[-1:]:
         with contextlib.suppress(RuntimeError, OSError):
@@ -324,5 +313,5 @@ def strongest() -> Way:
 
 
 def sandbox_kind() -> str:
-    """How reference code is held on this machine, for the record: 'bubblewrap+landlock+scratch+seccomp'."""
+    """Return how this machine confines reference code, for the record: 'bubblewrap+landlock+scratch+seccomp'."""
     return "+".join([strongest().kind, *strongest().guards])

@@ -1,21 +1,23 @@
 """The program inside the sandbox: a server that forks once per request, and the fork runs the untrusted code.
 
-Stand-alone: it imports nothing of ours and holds no secret. The server itself never runs untrusted code. It reads one
-JSON request per line, forks, waits, kills, and passes on what the fork wrote into its pipe, never looking at it. So each call has
-a fresh process for a fraction of what starting Python costs, and nothing of one call reaches the next.
+Stand-alone: it imports nothing of the suite and holds no secret. The server itself never runs untrusted code. It reads
+one JSON request per line, forks, waits, kills, and passes on the bytes that the fork wrote into its pipe, unread. So
+each call has a fresh process for a fraction of the time that Python takes to start, and nothing of one call reaches the
+next.
 
-The fork gives up all it can BEFORE it compiles the code, writes `+` to say so, and then answers with the request's token and
-a JSON object. A guard that fails leaves no `+`: the code did not run. Two things keep an answer from being broken or
-written by accident: what is used after the code has run is bound before it (and our functions have their own copy of the
-builtins), and the pipe is at a number the code is not told. Code that digs the token out of the interpreter's memory can
-lie about its own value, as it could by returning the lie.
+The fork gives up all it can BEFORE it compiles the code, writes `+` to report so, and then answers with the request's
+token and a JSON object. A guard that fails leaves no `+`: the code did not run. Two things keep an answer from being
+broken or written by accident: all that is used after the code has run is bound before it (and our functions have their
+own copy of the builtins), and the code does not know the number of the pipe. Code that digs the token out of the
+interpreter's memory can lie about its own value, as it could by returning the lie.
 """
 
 import builtins
 
-__builtins__ = vars(builtins).copy()  # type: ignore[assignment]  # functions below look names up here, not where the code can put its own
+# the functions below look names up here, not where the code can put its own
+__builtins__ = vars(builtins).copy()  # type: ignore[assignment]
 
-# Imported once, here, for code that wants them: a fork gets them for nothing.
+# Imported once, here, for code that uses them: a fork gets them for nothing.
 import bisect  # noqa: F401
 import collections  # noqa: F401
 import copy  # noqa: F401
@@ -72,7 +74,10 @@ def serve(settings: dict[str, typing.Any]) -> None:
 
 
 def watch(pid: int, reader: int, settings: dict[str, typing.Any]) -> tuple[str, int, bytes]:
-    """How the fork ended (`ended`, `late`, `long`), its exit code (minus a signal's number), and what it wrote. It is dead then."""
+    """Return how the fork ended (`ended`, `late`, `long`), its exit code (minus a signal's number), and its output.
+
+    It is dead then.
+    """
     limits = settings["limits"]
     said = bytearray()
     how, deadline = "ended", time.monotonic() + GRACE
@@ -114,7 +119,7 @@ def end(pid: int, settings: dict[str, typing.Any]) -> None:
 
 
 def one_call(line: bytes, writer: int, server: int, settings: dict[str, typing.Any]) -> typing.NoReturn:
-    """The fork: give everything up, run the code, answer, leave."""
+    """In the fork: give everything up, run the code, answer, exit."""
     null = os.open(os.devnull, os.O_RDWR)
     pipe = fcntl.fcntl(writer, fcntl.F_DUPFD, random.SystemRandom().randrange(100, 200))
     for standard in (0, 1, 2):
@@ -132,7 +137,7 @@ def one_call(line: bytes, writer: int, server: int, settings: dict[str, typing.A
 
 
 def answer(request: dict[str, typing.Any], pipe: int, limit: int) -> typing.NoReturn:
-    """Run the code and write what came of it. All that is used after the code has run is bound before it."""
+    """Run the code and write the result. All that is used after the code has run is bound before it."""
     write, leave, show, quote, token = os.write, os._exit, describe, encode_basestring_ascii, request["token"].encode()
     no_memory = b'{"status": "memory", "detail": "MemoryError"}'
     too_long = b'{"status": "output", "detail": "the value is longer than %d bytes"}' % limit
@@ -151,6 +156,7 @@ def answer(request: dict[str, typing.Any], pipe: int, limit: int) -> typing.NoRe
 
 
 def run(code: str, function: str, arguments: dict[str, typing.Any]) -> typing.Any:
+    """Return `function(**arguments)` in the namespace of the code."""
     module = types.ModuleType("refcode")  # a real module: dataclasses and typing look it up
     module.__dict__["__builtins__"] = builtins
     sys.modules["refcode"] = sys.modules["__main__"] = module
@@ -162,23 +168,25 @@ def run(code: str, function: str, arguments: dict[str, typing.Any]) -> typing.An
 
 
 def no_json(value: object) -> typing.NoReturn:
+    """Raise TypeError for a value that JSON cannot hold."""
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
 def describe(error: BaseException) -> str:
+    """Return an exception as one text, cut to DETAIL characters."""
     try:
         return f"{type(error).__name__}: {error}"[:DETAIL]
     except BaseException:
         return "an exception that cannot be shown"
 
 
-# What a fork gives up. Linux calls are made through ctypes: the standard library has no names for them.
+# The guards of a fork. Linux calls are made through ctypes: the standard library has no names for them.
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def kernel(name: str, *arguments: int | bytes | None) -> int:
-    """A C function that returns -1 on failure; integers are passed as long."""
+    """Call a C function that returns -1 on failure; integers are passed as long. Raise OSError where it fails."""
     result: int = getattr(libc, name)(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
     if result < 0:
         raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
@@ -186,7 +194,7 @@ def kernel(name: str, *arguments: int | bytes | None) -> int:
 
 
 def give_up(server: int, settings: dict[str, typing.Any]) -> None:
-    """Apply every limit and guard of the settings; raises if one cannot be applied."""
+    """Apply every limit and guard of the settings; raise if one cannot be applied."""
     limits, guards = settings["limits"], settings["guards"]
     if "scratch" in guards:
         own_scratch(limits["file_mb"])
@@ -201,9 +209,8 @@ def give_up(server: int, settings: dict[str, typing.Any]) -> None:
         most = resource.getrlimit(which)[1]
         bound = bound if most == resource.RLIM_INFINITY else min(bound, most)
         resource.setrlimit(which, (bound, bound))
-    resource.setrlimit(
-        resource.RLIMIT_CPU, (limits["cpu_seconds"], resource.getrlimit(resource.RLIMIT_CPU)[1])
-    )  # asked first, killed a second later
+    # a signal first, the end a second later
+    resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_seconds"], resource.getrlimit(resource.RLIMIT_CPU)[1]))
     if sys.platform == "linux":
         kernel("capset", struct.pack("=Ii", 0x20080522, 0), bytes(24))  # root keeps no power over the system
         kernel("prctl", 1, signal.SIGKILL)  # PR_SET_PDEATHSIG, after the last change of credentials, which clears it
@@ -217,7 +224,7 @@ def give_up(server: int, settings: dict[str, typing.Any]) -> None:
 
 
 def own_namespaces() -> None:
-    """User, network and IPC namespaces for the server, in which a fork may mount."""
+    """Give the server its own user, network and IPC namespaces, in which a fork may mount."""
     user, group = os.getuid(), os.getgid()
     kernel("unshare", 0x10000000 | 0x40000000 | 0x08000000)
     for name, text in {"setgroups": "deny", "uid_map": f"{user} {user} 1", "gid_map": f"{group} {group} 1"}.items():
@@ -226,16 +233,10 @@ def own_namespaces() -> None:
 
 
 def own_scratch(megabytes: int) -> None:
-    """A small empty file system over /tmp that only this process sees, and that ends with it."""
+    """Mount a small empty file system over /tmp that only this process sees, and that ends with it."""
     kernel("unshare", 0x00020000)
-    kernel(
-        "mount",
-        b"scratch",
-        SCRATCH.encode(),
-        b"tmpfs",
-        2 | 4 | 8,
-        f"size={megabytes}m,nr_inodes=1000,mode=700".encode(),
-    )  # nosuid, nodev, noexec
+    options = f"size={megabytes}m,nr_inodes=1000,mode=700".encode()
+    kernel("mount", b"scratch", SCRATCH.encode(), b"tmpfs", 2 | 4 | 8, options)  # nosuid, nodev, noexec
     os.chdir(SCRATCH)
 
 
@@ -246,7 +247,10 @@ CHANGE = 0b110000110110010
 
 
 def landlock(readable: list[str], writable: list[str]) -> None:
-    """From here on files open only below these paths, read-only below `readable`; listing too. Metadata stays visible."""
+    """Let files open only below these paths from here on, read-only below `readable`; listing too.
+
+    Metadata stays visible.
+    """
     version = kernel("syscall", 444, None, 0, 1)
     handled = (1 << (13 + (version > 1) + (version > 2) + (version > 4))) - 1
     rules = kernel("syscall", 444, struct.pack("=Q", handled), 8, 0)
@@ -264,14 +268,16 @@ MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
 COMPUTE = """
 read 0 63, write 1 64, close 3 57, fstat 5 80, lseek 8 62, pread64 17 67, pwrite64 18 68, readv 19 65, writev 20 66,
-stat 4 -, lstat 6 -, newfstatat 262 79, statx 332 291, access 21 -, faccessat 269 48, faccessat2 439 439, readlink 89 -, readlinkat 267 78,
-getdents64 217 61, getcwd 79 17, chdir 80 49, fchdir 81 50, dup 32 23, dup2 33 -, dup3 292 24, pipe 22 -, pipe2 293 59,
-poll 7 -, ppoll 271 73, select 23 -, pselect6 270 72,
-mmap 9 222, mprotect 10 226, munmap 11 215, brk 12 214, mremap 25 216, madvise 28 233, futex 202 98, sched_yield 24 124, sched_getaffinity 204 123,
+stat 4 -, lstat 6 -, newfstatat 262 79, statx 332 291, access 21 -, faccessat 269 48, faccessat2 439 439,
+readlink 89 -, readlinkat 267 78, getdents64 217 61, getcwd 79 17, chdir 80 49, fchdir 81 50,
+dup 32 23, dup2 33 -, dup3 292 24, pipe 22 -, pipe2 293 59, poll 7 -, ppoll 271 73, select 23 -, pselect6 270 72,
+mmap 9 222, mprotect 10 226, munmap 11 215, brk 12 214, mremap 25 216, madvise 28 233,
+futex 202 98, sched_yield 24 124, sched_getaffinity 204 123,
 rt_sigaction 13 134, rt_sigprocmask 14 135, rt_sigreturn 15 139, sigaltstack 131 132, restart_syscall 219 128,
-alarm 37 -, pause 34 -, getitimer 36 102, setitimer 38 103, nanosleep 35 101, clock_nanosleep 230 115, clock_gettime 228 113, clock_getres 229 114,
-gettimeofday 96 169, time 201 -, times 100 153, getrusage 98 165, uname 63 160, getrandom 318 278, umask 95 166,
-getpid 39 172, getppid 110 173, gettid 186 178, getuid 102 174, geteuid 107 175, getgid 104 176, getegid 108 177, exit 60 93, exit_group 231 94
+alarm 37 -, pause 34 -, getitimer 36 102, setitimer 38 103, nanosleep 35 101, clock_nanosleep 230 115,
+clock_gettime 228 113, clock_getres 229 114, gettimeofday 96 169, time 201 -, times 100 153, getrusage 98 165,
+uname 63 160, getrandom 318 278, umask 95 166, getpid 39 172, getppid 110 173, gettid 186 178,
+getuid 102 174, geteuid 107 175, getgid 104 176, getegid 108 177, exit 60 93, exit_group 231 94
 """
 CHANGE_FILES = """
 ftruncate 77 46, fsync 74 82, fdatasync 75 83, mkdir 83 -, mkdirat 258 34, unlink 87 -, unlinkat 263 35, rmdir 84 -,
@@ -281,11 +287,13 @@ OPENAT, FCNTL = "257 56", "72 25"
 
 
 def seccomp(writes: bool) -> None:
-    """From here on the kernel does only what a computation needs. No process or thread starts, no socket is made, no signal is sent,
-    nothing is mounted, traced or given other rights or owners; with `writes` off, no file is opened for writing.
+    """Let the kernel do only what a computation needs from here on.
 
-    `openat` and `fcntl` are looked into: a truncation without the right to write is refused, as old Landlocks overlook it, and so is
-    being told of a pipe's events, which is a way to signal others.
+    No process or thread starts, no socket is made, no signal is sent, nothing is mounted, traced or given other rights
+    or owners; with `writes` off, no file is opened for writing.
+
+    `openat` and `fcntl` are looked into: a truncation without the right to write is refused, as old Landlocks overlook
+    it, and so is a request for a pipe's events, which is a way to signal others.
     """
     audit, column = MACHINES[platform.machine()]
     load, equal, above, any_of, mask, leave = 0x20, 0x15, 0x25, 0x45, 0x54, 0x06

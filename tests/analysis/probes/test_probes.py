@@ -8,12 +8,13 @@ import pytest
 import torch
 
 import fst_bench
-from fst_bench.embedded.text import Writer
 from fst_bench.analysis.probes import probe
 from fst_bench.analysis.probes.forgetting import HUB, task_manager
+from fst_bench.analysis.probes.opened import Opened
 from fst_bench.embedded.general.data import documents
 from fst_bench.embedded.general.write import sets
-from fst_bench.analysis.probes.opened import Opened
+from fst_bench.embedded.text import Writer
+from fst_bench.harness.loop import Bench, recorded
 from fst_bench.harness.store import Store
 
 N = 4
@@ -65,15 +66,11 @@ def test_ood_is_of_other_tasks_and_other_difficulties(runs: dict[str, Path]) -> 
     config = json.loads((runs["rl"] / "config.json").read_text())["config"]["difficulty"]
     assert ("hover", json.dumps(config["hover"])) not in cases and ("math", json.dumps(config["math"])) in cases
     assert len(rows) == 2 * len(cases)
-    others = {
-        key: r["accuracy"]
-        for r in probe("ood", runs["fst"], n=N)
-        if r["key"]["weights"] == "base"
-        for key in [json.dumps(r["key"])]
-    }
-    assert others == {
-        json.dumps(r["key"]): r["accuracy"] for r in rows if r["key"]["weights"] == "base"
-    }  # the base is the same one
+
+    def of_the_base(rows: list[dict]) -> dict[str, float]:
+        return {json.dumps(r["key"]): r["accuracy"] for r in rows if r["key"]["weights"] == "base"}
+
+    assert of_the_base(probe("ood", runs["fst"], n=N)) == of_the_base(rows)  # the base is the same one
 
 
 def test_plasticity_from_the_base_is_a_plain_rl_run(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -88,7 +85,7 @@ def test_plasticity_from_the_base_is_a_plain_rl_run(runs: dict[str, Path], tmp_p
     assert starts[0] == 0.0 and 0 < starts[1] != starts[2] > 0  # the others start from where the run's stages ended
 
 
-def test_a_stopped_probe_goes_on(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_stopped_probe_continues(runs: dict[str, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(runs["fst"], run, ignore=shutil.ignore_patterns("probes"))
     whole = probe("channels", run, n=N)
@@ -104,7 +101,11 @@ def test_a_stopped_probe_goes_on(runs: dict[str, Path], tmp_path: Path) -> None:
     ("name", "options", "complaint"),
     [
         ("drfit", {}, "unknown probe 'drfit': did you mean drift"),
-        ("plasticity", {"task": "hover"}, "the stream holds hover: plasticity wants one of math, codeio, star-graph"),
+        (
+            "plasticity",
+            {"task": "hover"},
+            "the stream holds hover: plasticity requires one of math, codeio, star-graph",
+        ),
         ("plasticity", {"task": "maths"}, "unknown task 'maths'"),
     ],
 )
@@ -118,6 +119,24 @@ def test_an_unfinished_run_is_refused(runs: dict[str, Path], tmp_path: Path) -> 
     (tmp_path / "run" / "manifest.json").unlink()
     with pytest.raises(ValueError, match="is not finished: fst-bench resume"):
         probe("drift", tmp_path / "run")
+
+
+def test_a_probe_of_a_run_with_a_served_reflector_needs_no_key(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KEY_OF_NOBODY", raising=False)
+    run = tmp_path / "run"
+    shutil.copytree(runs["fst"], run, ignore=shutil.ignore_patterns("probes"))
+    saved = json.loads((run / "config.json").read_text())
+    saved["config"]["fast"]["reflector"] = "served"
+    saved["config"]["fast"]["reflection"] |= {"base_url": "http://localhost:9/v1", "api_key_env": "KEY_OF_NOBODY"}
+    (run / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=r"api_key_env names no variable"):  # as a run it needs the key
+        Bench(*recorded(Store(run)))
+    assert probe("channels", run, n=N) == probe("channels", runs["fst"], n=N)
+    (row, *_) = probe("plasticity", run, task="math", problems=8)
+    (same, *_) = probe("plasticity", runs["fst"], task="math", problems=8)
+    assert (row["start"], row["final"]) == (same["start"], same["final"])
 
 
 def test_forgetting_is_lm_evals_own_score(runs: dict[str, Path]) -> None:
@@ -141,7 +160,7 @@ def test_forgetting_is_lm_evals_own_score(runs: dict[str, Path]) -> None:
             opened.policy.tokenizer.encode(text, add_special_tokens=False) for text in (head, doc["target"])
         )
         with torch.no_grad():
-            logits = opened.policy.base(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+            logits = opened.policy.reference.model(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
         expected = torch.log_softmax(logits, -1).gather(1, torch.tensor(target)[:, None]).sum()
         assert score == pytest.approx(float(expected), abs=1e-3)
 

@@ -1,4 +1,7 @@
-"""A run directory as the harness would write it, made up: saturating curves with forgetting, a prompt that grows sentence by sentence."""
+"""A run directory as the harness would write it, made up.
+
+Curves saturate and are forgotten, and a prompt grows sentence by sentence.
+"""
 
 import json
 import math
@@ -24,12 +27,15 @@ BATCH, EVERY, CYCLE = 16, 5, 5
 
 
 def build_run(run_dir: Path, *, tasks: list[str] = TASKS, method: str = "fst", steps: int | None = None) -> Path:
-    """Write a whole run (or its first `steps` steps) of `method`: base neither learns nor prompts, rl has no prompts, gepa no reward."""
-    dice = random.Random(7)
+    """Write a whole run of `method`, or its first `steps` steps.
+
+    base neither learns nor prompts, rl has no prompts, gepa has no reward.
+    """
+    rng = random.Random(7)
     edges = [0]
     for stage in range(len(tasks)):
         edges.append(edges[-1] + BATCH * (20 + stage % 3))
-    stages = [{"stage": i + 1, "task": task, "start": edges[i], "end": edges[i + 1]} for i, task in enumerate(tasks)]
+    stages = [{"stage": i + 1, "tasks": [task], "start": edges[i], "end": edges[i + 1]} for i, task in enumerate(tasks)]
     config = {
         "stream": "continual-4",
         "stream_version": 1,
@@ -40,8 +46,8 @@ def build_run(run_dir: Path, *, tasks: list[str] = TASKS, method: str = "fst", s
         "stages": stages,
         "seed_prompt": SEED_PROMPT,
         "config": {
-            "slow": {"group": 8, "cap": 5.0},
-            "fast": {"population": 4, "cycle": CYCLE, "budget": 160},
+            "slow": {"group_size": 8, "ratio_clip_max": 5.0},
+            "fast": {"population_size": 4, "cycle": CYCLE, "max_metric_calls": 160},
             "evaluation": {"interval": EVERY * BATCH, "temperature": 1.0},
         },
     }
@@ -59,33 +65,32 @@ def build_run(run_dir: Path, *, tasks: list[str] = TASKS, method: str = "fst", s
     learns, prompts = method in ("fst", "rl"), method in ("fst", "gepa")
     best, evals, events, population = SEED_PROMPT, [], [], []
     skill = dict.fromkeys(tasks, 0.03)
-    evals += point(dice, skill, 0, 0, True, stages, best, prompts)
+    evals += point(rng, skill, 0, 0, True, stages, best, prompts)
     for step in range(1, min(steps if steps is not None else total, total) + 1):
         stage = next(s for s in stages if step * BATCH <= s["end"])
         if prompts and step % CYCLE == 1:
-            best = grow(dice, best)
+            best = grow(rng, best)
             members = [{"prompt": best, "score": 0.3 + 0.03 * (step % 9)}]
-            members += [{"prompt": grow(dice, SEED_PROMPT), "score": 0.25 - 0.05 * k} for k in range(3)]
-            facts = {"step": step - 1, "problems": (step - 1) * BATCH, "stage": stage["stage"]}
+            members += [{"prompt": grow(rng, SEED_PROMPT), "score": 0.25 - 0.05 * k} for k in range(3)]
+            where = {"step": step - 1, "problems": (step - 1) * BATCH, "stage": stage["stage"]}
             spent = {"candidates": 7, "rollouts": 165, "reflections": 12, "reflection_failures": 1}
-            population.append({**facts, "population": members, **spent})
-            events.append({"kind": "evolve", **facts, **spent})
+            population.append({**where, "population": members, **spent})
         if method != "base":
             for task in tasks:
-                skill[task] += (0.95 - skill[task]) * 0.16 if task == stage["task"] else (0.1 - skill[task]) * 0.01
-        got = min(1.0, max(0.0, skill[stage["task"]] + dice.gauss(0, 0.06)))
+                skill[task] += (0.95 - skill[task]) * 0.16 if task in stage["tasks"] else (0.1 - skill[task]) * 0.01
+        got = min(1.0, max(0.0, skill[stage["tasks"][0]] + rng.gauss(0, 0.06)))
         where = {"step": step, "stage": stage["stage"], "problems": step * BATCH}
         events.append({"kind": "step", **where, "reward": got if learns else None, "loss": -0.01, "seconds": 1.2})
         end = step * BATCH == stage["end"]
         if end or step % EVERY == 0:
-            evals += point(dice, skill, step, stage["stage"], end, stages, best, prompts)
+            evals += point(rng, skill, step, stage["stage"], end, stages, best, prompts)
     lines(run_dir / "evals.jsonl", evals)
-    lines(run_dir / "events.jsonl", [*events, {"kind": "checkpoint", "step": 20}])
+    lines(run_dir / "events.jsonl", events)
     if prompts:
         lines(run_dir / "prompts.jsonl", population)
     if steps is None:
         seconds = {"sample": 151.2034, "update": 64.0, "evaluate": 40.5}
-        rollouts = {"train": total * 128, "anchor": 1280, "feedback": 1520}
+        rollouts = {"train": total * 128, "valset": 1280, "feedback": 1520}
         tokens = {
             "prompt_tokens": 1234567,
             "sampled_tokens": 912345,
@@ -94,19 +99,20 @@ def build_run(run_dir: Path, *, tasks: list[str] = TASKS, method: str = "fst", s
             "optimizer_steps": total,
         }
         write(run_dir / "ledger.json", {"problems": edges[-1], "rollouts": rollouts, **tokens, "seconds": seconds})
-        modes = ["system", "seed", "recalled"]
+        modes = ["system", "seed", "oracle"]
         accuracy = {mode: {str(i): dict.fromkeys(tasks, 0.5) for i in range(len(tasks) + 1)} for mode in modes}
         ends = [{**stage, "base": {"system": 0.03, "seed": 0.03}, "end": dict.fromkeys(modes, 0.7)} for stage in stages]
-        average = {"system": 0.61234, "seed": 0.5, "recalled": None}
+        average = {"system": 0.61234, "seed": 0.5, "oracle": None}
         write(
             run_dir / "metrics.json",
             {"matrix": accuracy, "stages": ends, "final_average": average, "problems_to_0.8": 672},
         )
+        write(run_dir / "manifest.json", {})
     return run_dir
 
 
 def point(
-    dice: random.Random,
+    rng: random.Random,
     skill: dict[str, float],
     step: int,
     stage: int,
@@ -115,15 +121,15 @@ def point(
     best: str,
     prompts: bool,
 ) -> list[dict[str, Any]]:
-    """The rows of one evaluation point: system and seed for every task, recalled where the task's stage has ended."""
+    """The rows of one evaluation point: system and seed for every task, oracle where the task's stage has ended."""
     rows = []
     n = 192 if end else 64
     for task, level in skill.items():
-        done = any(s["task"] == task and (s["stage"] < stage or (end and s["stage"] == stage)) for s in stages)
-        for mode in ["system", "seed"] + (["recalled"] if done and prompts else []):
-            share = {"system": 1.0, "seed": 0.7 if prompts else 1.0, "recalled": 1.1}[mode]
-            right = sum(dice.random() < level * share for _ in range(n))
-            kl = 0.0 if step == 0 else 0.05 * level + 0.0006 * step + dice.random() * 0.004
+        done = any(task in s["tasks"] and (s["stage"] < stage or (end and s["stage"] == stage)) for s in stages)
+        for mode in ["system", "seed"] + (["oracle"] if done and prompts else []):
+            share = {"system": 1.0, "seed": 0.7 if prompts else 1.0, "oracle": 1.1}[mode]
+            right = sum(rng.random() < level * share for _ in range(n))
+            kl = 0.0 if step == 0 else 0.05 * level + 0.0006 * step + rng.random() * 0.004
             rows.append(
                 {
                     "step": step,
@@ -132,23 +138,26 @@ def point(
                     "task": task,
                     "prompt_mode": mode,
                     "problems": step * BATCH,
+                    "fetched": step * BATCH,
                     "rollouts": step * 128,
+                    "tokens": step * 128 * 40,
                     "accuracy": right / n,
                     "n_problems": n,
                     "n_samples": 1,
                     "kl": kl,
                     "kl_per_answer": kl * 40,
+                    "tokens_per_answer": 40.0,
                     "context": SEED_PROMPT if mode == "seed" else best,
                 }
             )
     return rows
 
 
-def grow(dice: random.Random, prompt: str) -> str:
+def grow(rng: random.Random, prompt: str) -> str:
     """A prompt with one sentence added, and sometimes one taken away."""
-    kept = [sentence for sentence in SENTENCES if sentence in prompt and dice.random() < 0.85]
+    kept = [sentence for sentence in SENTENCES if sentence in prompt and rng.random() < 0.85]
     new = [sentence for sentence in SENTENCES if sentence not in prompt]
-    return " ".join([SEED_PROMPT, *kept, *dice.sample(new, min(1 + math.floor(dice.random() * 2), len(new)))])
+    return " ".join([SEED_PROMPT, *kept, *rng.sample(new, min(1 + math.floor(rng.random() * 2), len(new)))])
 
 
 def write(path: Path, value: Any) -> None:

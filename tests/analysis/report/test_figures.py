@@ -3,16 +3,21 @@
 import re
 
 import matplotlib
-import numpy as np
 import pandas as pd
 import pytest
 
-from fst_bench.analysis.report import figures, load
+from fst_bench.analysis.report import figures
+from fst_bench.harness.run import Run
+from fst_bench.harness.store import Store
+
+
+def read(path):
+    return Run(Store(path))
 
 
 @pytest.fixture(params=[None, 33], ids=["finished", "unfinished"])
 def run(make_run, request):
-    return load(make_run(steps=request.param))
+    return read(make_run(steps=request.param))
 
 
 TASKS = ["math", "codeio", "hover", "star-graph"]
@@ -24,7 +29,7 @@ def lines(axes, label):
 
 def test_continual_plots_every_row(run):
     figure = figures.continual(run.evals, run.stages, TASKS)
-    modes = ["system", "seed", "recalled"]
+    modes = ["system", "seed", "oracle"]
     assert len(figure.axes) == len(modes)
     plotted = 0
     for axes, mode in zip(figure.axes, modes, strict=True):
@@ -47,9 +52,7 @@ def test_continual_plots_every_row(run):
 
 
 def test_narrow_stages_are_numbered_only():
-    stages = pd.DataFrame(
-        [{"stage": i, "task": "star-graph", "start": 16 * i - 16, "end": 16 * i} for i in range(1, 21)]
-    )
+    stages = [figures.StageSpan(i, ("star-graph",), 16 * i - 16, 16 * i) for i in range(1, 21)]
     steps = pd.DataFrame({"step": [1], "stage": [1], "problems": [16], "reward": [0.5]})
     figure = figures.reward(steps, stages, ["star-graph"])
     assert [text.get_text() for text in figure.axes[0].texts] == [str(i) for i in range(1, 21)]
@@ -81,24 +84,16 @@ def test_kl_plots_every_system_row_and_fills_the_own_stage(run):
 
 @pytest.mark.parametrize("count", [1, 5, 9])
 def test_any_number_of_tasks(make_run, count):
-    run = load(make_run(tasks=[f"task{i}" for i in range(count)]))
-    tasks = run.stages["task"].tolist()
+    run = read(make_run(tasks=[f"task{i}" for i in range(count)]))
+    tasks = [stage.tasks[0] for stage in run.stages]
     kl = figures.kl_accuracy(run.evals.query("prompt_mode == 'system'"), run.stages, tasks)
     assert [axes.get_title(loc="left") for axes in kl.axes] == tasks
     looks = {(colour, marker) for _, colour, marker in figures.styled(tasks)}
     assert len(looks) == len(tasks)
 
 
-def test_wilson_against_published_values():
-    low, high = figures.wilson(pd.Series([0.0, 15 / 148, 1.0]), pd.Series([20, 148, 20]))
-    np.testing.assert_allclose(
-        low, [0.0, 0.0624, 0.8389], atol=2e-4
-    )  # the middle one: Newcombe 1998, table I, 15 of 148
-    np.testing.assert_allclose(high, [0.1611, 0.1605, 1.0], atol=2e-4)
-
-
 def test_svg_is_named_and_stable(finished_run):
-    run = load(finished_run)
+    run = read(finished_run)
 
     def draw(name):
         return figures.to_svg(figures.continual(run.evals, run.stages, TASKS), name, 'a "label" <b>')
@@ -111,7 +106,7 @@ def test_svg_is_named_and_stable(finished_run):
 
 
 def test_drawing_leaves_the_global_style_alone(finished_run):
-    run = load(finished_run)
+    run = read(finished_run)
     before = dict(matplotlib.rcParams)
     figures.to_svg(figures.continual(run.evals, run.stages, TASKS), "one", "label")
     assert dict(matplotlib.rcParams) == before

@@ -5,18 +5,19 @@ import random
 import pytest
 
 from fst_bench.analysis.report.prompts import LONGEST, changes, cycles
+from fst_bench.harness.rows import PopulationRow
 
 BASE = "Solve the problem. End with the final answer."
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_both_prompts_can_be_read_back(seed):
-    dice = random.Random(seed)
+    rng = random.Random(seed)
 
     words = ["a", "bc", "Solve it", " ", "  ", "\n", ". ", "! ", ": ", "é", "<b>", ".", "1.5"]
 
     def text():
-        return "".join(dice.choice(words) for _ in range(dice.randrange(40)))
+        return "".join(rng.choice(words) for _ in range(rng.randrange(40)))
 
     before, after = text(), text()
     pieces = changes(before, after)
@@ -52,18 +53,14 @@ def test_another_sentence_is_replaced_whole():
 
 def test_cycles_follow_the_best():
     def row(step, *prompts):
-        return {
-            "step": step,
-            "problems": 16 * step,
-            "stage": 1,
-            "population": [{"prompt": prompt, "score": 0.5} for prompt in prompts],
-        }
+        population = [{"prompt": prompt, "score": 0.5} for prompt in prompts]
+        return PopulationRow(step=step, problems=16 * step, stage=1, population=population)
 
-    entries = cycles([row(0, BASE + " A.", "B."), row(5), row(10, BASE + " A.")], BASE, {1: "math"})
-    assert [entry["row"]["step"] for entry in entries] == [0, 10]
-    assert entries[0]["changes"] == [("same", BASE), ("added", " A.")]
-    assert entries[0]["others"] == [{"prompt": "B.", "score": 0.5}]
-    assert entries[1]["changes"] == [("same", BASE + " A.")] and entries[1]["task"] == "math"
+    first, second = cycles([row(0, BASE + " A.", "B."), row(10, BASE + " A.")], BASE, {1: "math"})
+    assert (first.row.step, second.row.step) == (0, 10)
+    assert first.changes == [("same", BASE), ("added", " A.")]
+    assert [(other.prompt, other.score) for other in first.others] == [("B.", 0.5)]
+    assert second.changes == [("same", BASE + " A.")] and second.task == "math"
 
 
 def test_prompts_too_long_to_compare_are_replaced_whole():

@@ -1,4 +1,4 @@
-"""The page of a run: self-contained, deterministic, safe with hostile text, there at any time of a run."""
+"""The page of a run: self-contained, deterministic, safe with adversarial text, there at any time of a run."""
 
 import json
 from collections import Counter
@@ -8,7 +8,9 @@ from urllib.parse import urlparse
 
 import pytest
 
-from fst_bench.analysis.report import load, summary, write_report
+from fst_bench.analysis.report import summary, write_report
+from fst_bench.harness.run import Run
+from fst_bench.harness.store import Store
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -82,6 +84,7 @@ def test_the_page_is_in_the_run_directory(make_run):
             "prompts.jsonl",
             "ledger.json",
             "metrics.json",
+            "manifest.json",
             "report.html",
         ]
     )
@@ -151,7 +154,7 @@ def test_only_the_configuration_is_needed(make_run):
     found = page(run)
     assert "No evaluation has been recorded yet" in found.text and found.tags["svg"] == 0
     (run / "config.json").unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match=r"config\.json"):
         write_report(run)
 
 
@@ -164,11 +167,14 @@ def test_a_torn_last_line_is_left_out(make_run):
     assert write_report(run).read_bytes() == whole
 
 
-HOSTILE = '</div></pre><script>alert("x")</script><img src=x onerror=alert(1)> {{ 7 * 7 }} & \'"` \u202e $\\frac{1}$ \ud800 \x00'
+ADVERSARIAL = (
+    '</div></pre><script>alert("x")</script><img src=x onerror=alert(1)> {{ 7 * 7 }} & \'"` \u202e '
+    "$\\frac{1}$ \ud800 \x00"
+)
 
 
-@pytest.mark.parametrize("prompt", [HOSTILE, "<b>" * 3333 + "!", "word. " * 2000], ids=["markup", "tags", "long"])
-def test_hostile_prompts_are_only_text(prompts_only, prompt):
+@pytest.mark.parametrize("prompt", [ADVERSARIAL, "<b>" * 3333 + "!", "word. " * 2000], ids=["markup", "tags", "long"])
+def test_adversarial_prompts_are_only_text(prompts_only, prompt):
     run = prompts_only
     plain = page(run).tags
     rows = [json.loads(line) for line in (run / "prompts.jsonl").read_text().splitlines()]
@@ -181,7 +187,7 @@ def test_hostile_prompts_are_only_text(prompts_only, prompt):
     assert prompt.replace("\ud800", "?").replace("\x00", "\ufffd") in found.text.replace("\x00", "\ufffd")
 
 
-def test_hostile_names_and_settings_are_only_text(make_run):
+def test_adversarial_names_and_settings_are_only_text(make_run):
     tasks = ["<b>math</b>", "a\"b'$x$ & co"]
     run = make_run(tasks=tasks)
     config = json.loads((run / "config.json").read_text())
@@ -203,7 +209,7 @@ def test_reflection_that_always_fails_is_said(prompts_only):
 
 
 def test_the_summary_takes_the_right_rows(make_run):
-    run = load(make_run(tasks=["math", "codeio", "math"]))
+    run = Run(Store(make_run(tasks=["math", "codeio", "math"])))
     evals = [
         json.loads(line)
         for line in (make_run(tasks=["math", "codeio", "math"]) / "evals.jsonl").read_text().splitlines()
@@ -226,5 +232,5 @@ def test_the_summary_takes_the_right_rows(make_run):
 
 
 def test_a_stage_not_reached_has_no_numbers_of_its_end(make_run):
-    rows = summary(load(make_run(steps=33)))
+    rows = summary(Run(Store(make_run(steps=33))))
     assert [row["end"] is None for row in rows] == [False, True, True, True]

@@ -13,7 +13,7 @@ Write = Callable[[str, Sequence[Any]], Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """`write("hover", rows)` makes FOLDER/hover.jsonl and returns FOLDER; a row that is text is written as it stands."""
+    """Return `write(stem, rows)`, which writes FOLDER/stem.jsonl and returns FOLDER; rows of text are written as is."""
 
     def made(stem: str, rows: Sequence[Any]) -> Path:
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]

@@ -26,7 +26,10 @@ def hover(n: int) -> list[dict[str, Any]]:
 def codeio(n: int) -> list[dict[str, Any]]:
     return [
         {
-            "refcode": f"def helper(x):\n    return x + {i}\n\ndef main(a, b):\n    return {{'s': helper(a) * b, 't': [a, b / 4]}}",
+            "refcode": (
+                f"def helper(x):\n    return x + {i}\n\n"
+                "def main(a, b):\n    return {'s': helper(a) * b, 't': [a, b / 4]}"
+            ),
             "funcname": "main",
             "io_requirements": "Input: a (int) and b (int). Output: a dictionary with s (int) and t (list).",
             "ios": [{"input": {"a": j, "b": 2}, "output": {"s": (j + i) * 2, "t": [j, 0.5]}} for j in range(3)],

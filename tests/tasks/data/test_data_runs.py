@@ -16,12 +16,12 @@ import pytest
 from tables import codeio, hover, physics, polaris
 
 import fst_bench
-from fst_bench.cli.catalogue import show
-from fst_bench.cli import main
 from fst_bench.analysis import load as load_runs
+from fst_bench.analysis.probes import probe
+from fst_bench.cli import main
+from fst_bench.cli.catalogue import show
 from fst_bench.harness.config import resolve
 from fst_bench.tasks.data import tasks_in
-from fst_bench.analysis.probes import probe
 
 TWO = "name: two\nversion: 1\ndescription: d\nstages: [{task: hover, problems: 8}, {task: physics, problems: 8}]\n"
 COMPARED = ["metrics.json", "evals.jsonl", "answers.jsonl", "rollouts.jsonl"]
@@ -68,19 +68,7 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_run_of_a_whole_stream_on_rows(
     rows: Path, tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [
-        "run",
-        "--stream",
-        "continual-4",
-        "--method",
-        method,
-        "--preset",
-        "smoke",
-        "--set",
-        "stage_problems=8",
-        "--data",
-        str(rows),
-    ]
+    command = f"run --stream continual-4 --method {method} --preset smoke --set stage_problems=8 --data {rows}".split()
     assert main([*command, "--out", str(tmp_path), "--json"]) == 0
     out = capsys.readouterr().out
     assert "math from polaris.jsonl: 200 problems, 1 skipped" in out
@@ -89,12 +77,13 @@ def test_a_run_of_a_whole_stream_on_rows(
     assert config["config"]["data"] == str(rows)
     assert set(config["data"]) == {"math", "codeio", "hover"}  # star-graph and hover-search are procedural everywhere
     assert config["data"]["math"] == {
-        "source": "polaris.jsonl", "fingerprint": config["data"]["math"]["fingerprint"], "kept": 200, "skipped": {"a line that is not JSON": 1}
-    }  # fmt: skip
-    assert set(config["config"]["difficulty"]) == {
-        "star-graph",
-        "hover-search",
-    }  # the preset's other knobs are of procedural problems
+        "source": "polaris.jsonl",
+        "fingerprint": config["data"]["math"]["fingerprint"],
+        "kept": 200,
+        "skipped": {"a line that is not JSON": 1},
+    }
+    # the preset's other difficulties are of procedural problems
+    assert set(config["config"]["difficulty"]) == {"star-graph", "hover-search"}
     if method == "rl":
         trained = {json.loads(line)["problem"] for line in (run / "answers.jsonl").read_text().splitlines()}
         assert {problem.rpartition("-")[0] for problem in trained} == {"math", "codeio", "hover", "star-graph"}
@@ -108,23 +97,9 @@ def test_a_killed_run_ends_the_same(rows: Path, tmp_path: Path) -> None:
     whole = fst_bench.run(
         stream=stream, method="fst", preset="smoke", out=tmp_path / "whole", data=str(rows), **settings
     ).path
-    command = [
-        sys.executable,
-        "-m",
-        "fst_bench",
-        "run",
-        "--stream",
-        stream,
-        "--preset",
-        "smoke",
-        "--method",
-        "fst",
-        "--data",
-        str(rows),
-    ]
-    command += ["--out", str(tmp_path / "killed")] + [
-        word for key, value in settings.items() for word in ("--set", f"{key}={value}")
-    ]
+    command = f"{sys.executable} -m fst_bench run --stream {stream} --preset smoke --method fst --data {rows}".split()
+    command += ["--out", str(tmp_path / "killed")]
+    command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while not list(tmp_path.glob("killed/*/*/*/checkpoints/step-000001/COMPLETE.json")):
         assert process.poll() is None, "the run ended before it could be killed"
@@ -154,10 +129,9 @@ def test_a_resume_on_other_rows_is_refused(
     assert "the run was begun on other data: hover.jsonl gave 300 problems of hover" in complaint(
         ["resume", str(run)], capsys
     )
-    hover_file.write_text(
-        "\n".join(reversed(whole.splitlines()[:-1]))
-    )  # the same rows in another order, and no torn line
-    (data / "codeio.jsonl").unlink()  # no task of this stream
+    # the same rows in another order, and no torn line
+    hover_file.write_text("\n".join(reversed(whole.splitlines()[:-1])))
+    (data / "codeio.jsonl").unlink()  # not a task of this stream
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert main(["resume", str(run)]) == 0
     assert all((run / name).read_bytes() == (two / name).read_bytes() for name in COMPARED)
@@ -165,7 +139,7 @@ def test_a_resume_on_other_rows_is_refused(
     (data / "physics.jsonl").unlink()
     assert "no physics.jsonl" in complaint(["probe", "drift", str(run)], capsys)
     shutil.rmtree(data)
-    assert "is no folder" in complaint(["probe", "drift", str(run)], capsys)
+    assert "is not a folder" in complaint(["probe", "drift", str(run)], capsys)
 
 
 def test_probes_of_a_run_on_rows(two: Path) -> None:
@@ -180,29 +154,20 @@ def test_probes_of_a_run_on_rows(two: Path) -> None:
 def test_runs_are_put_in_one_table_by_their_rows_and_not_by_their_folder(rows: Path, tmp_path: Path) -> None:
     elsewhere, other = shutil.copytree(rows, tmp_path / "elsewhere"), shutil.copytree(rows, tmp_path / "other")
     (other / "physics.jsonl").write_text("\n".join(map(json.dumps, physics(140))))
-    made = {
-        name: fst_bench.run(stream="single-physics", method="base", preset="smoke", out=tmp_path / name, seed=seed, stage_problems=4, data=str(data)).path
-        for name, seed, data in (("a", 0, rows), ("b", 1, elsewhere), ("c", 2, other))
-    }  # fmt: skip
-    assert len(load_runs([made["a"], made["b"]])) == 2
+
+    def made(name: str, seed: int, data: Path) -> Path:
+        settings: dict[str, Any] = {"stage_problems": 4, "data": str(data)}
+        out = tmp_path / name
+        return fst_bench.run("single-physics", "base", out=out, seed=seed, preset="smoke", **settings).path
+
+    a, b, c = made("a", 0, rows), made("b", 1, elsewhere), made("c", 2, other)
+    assert len(load_runs([a, b])) == 2
     with pytest.raises(ValueError, match="does not belong in this table: data"):
-        load_runs([made["a"], made["c"]])
+        load_runs([a, c])
 
 
 def test_a_sweep_takes_data(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [
-        "sweep",
-        "--stream",
-        "single-physics",
-        "--methods",
-        "base",
-        "--seeds",
-        "0",
-        "--preset",
-        "smoke",
-        "--set",
-        "stage_problems=4",
-    ]
+    command = "sweep --stream single-physics --methods base --seeds 0 --preset smoke --set stage_problems=4".split()
     assert main([*command, "--data", str(rows), "--out", str(tmp_path), "--json"]) == 0
     (run,) = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
     assert json.loads((Path(run) / "config.json").read_text())["data"]["physics"]["kept"] == 150
@@ -213,11 +178,8 @@ def test_bad_data_is_one_line_and_no_directory(rows: Path, tmp_path: Path, capsy
     few.mkdir()
     (few / "polaris.jsonl").write_text("\n".join(map(json.dumps, polaris(30))))
     (few / "physics.jsonl").write_text('{"question": "q"}\n')
-    held = [
-        row
-        for row in polaris(200)
-        if int(hashlib.sha256(f"math/{row['problem']}".encode()).hexdigest()[:8], 16) % 20 < 2
-    ]
+    digests = {row["problem"]: hashlib.sha256(f"math/{row['problem']}".encode()).hexdigest() for row in polaris(200)}
+    held = [row for row in polaris(200) if int(digests[row["problem"]][:8], 16) % 20 < 2]
     (tmp_path / "held").mkdir()
     (tmp_path / "held" / "polaris.jsonl").write_text("\n".join(map(json.dumps, held)))
     long = tmp_path / "long"
@@ -226,12 +188,12 @@ def test_bad_data_is_one_line_and_no_directory(rows: Path, tmp_path: Path, capsy
     (long / "polaris.jsonl").write_text("\n".join(map(json.dumps, words)))
     run = ["run", "--method", "rl", "--preset", "smoke", "--out", str(tmp_path / "runs"), "--stream"]
     cases: list[tuple[list[str], str]] = [
-        ([*run, "single-math", "--data", "hbu"], "data: 'hbu' is no folder, and neither procedural nor hub"),
+        ([*run, "single-math", "--data", "hbu"], "data: 'hbu' is not a folder, and neither procedural nor hub"),
         ([*run, "single-math", "--set", "data=3"], "data: "),
-        ([*run, "paper-3", "--data", "hub"], "there is no physics on the hub"),
+        ([*run, "paper-3", "--data", "hub"], "no physics exists on the hub"),
         (
             [*run, "single-codeio", "--data", str(few)],
-            "no codeio.jsonl: codeio wants one, with the columns refcode, funcname",
+            "no codeio.jsonl: codeio requires one, with the columns refcode, funcname",
         ),
         (
             [*run, "single-physics", "--data", str(few)],
@@ -239,7 +201,7 @@ def test_bad_data_is_one_line_and_no_directory(rows: Path, tmp_path: Path, capsy
         ),
         (
             [*run, "single-math", "--data", str(few)],
-            "test problems of math at this difficulty, number 8 is wanted: take more rows",
+            "test problems of math at this difficulty, number 8 is required: take more rows",
         ),
         ([*run, "single-math", "--data", str(tmp_path / "held")], "has 0 train problems of math at this difficulty"),
         (
@@ -249,12 +211,12 @@ def test_bad_data_is_one_line_and_no_directory(rows: Path, tmp_path: Path, capsy
         ([*run, "single-math", "--data", str(rows), "--set", "difficulty.math.min_eighths=9"], "min_eighths"),
         (["validate", "data"], "validate data wants hub or a folder"),
         (["validate", "data", str(tmp_path)], "holds none of polaris.jsonl"),
-        (["validate", "data", "hbu"], "is no folder"),
+        (["validate", "data", "hbu"], "is not a folder"),
     ]
     for arguments, expected in cases:
         assert expected in complaint(arguments, capsys), arguments
     assert not (tmp_path / "runs").exists()
-    # longer prompts than the model reads: one line where it happens, and a knob that leaves them out
+    # longer prompts than the model reads: one line where it happens, and a parameter that leaves them out
     assert main([*run, "single-math", "--data", str(long)]) == 2
     assert "leaves no room" in capsys.readouterr().err
     assert "has 0 train problems" in complaint(
@@ -322,11 +284,11 @@ def settings_for(data: Any, **more: Any) -> dict[str, dict[str, Any]]:
     return resolve("continual-4", "rl", "tiny", 0, {"data": data} | more)[0].difficulty
 
 
-def test_a_presets_knobs_are_of_the_problems_it_was_written_for(rows: Path, tmp_path: Path) -> None:
+def test_a_presets_parameters_are_of_the_problems_it_was_written_for(rows: Path, tmp_path: Path) -> None:
     assert settings_for("procedural") == resolve("continual-4", "rl", "tiny")[0].difficulty
     assert set(settings_for(str(rows))) == {"star-graph", "hover-search"}
     assert settings_for(str(rows), **{"difficulty.hover.hops": 2})["hover"] == {"hops": 2}
-    stream = tmp_path / "s.yaml"  # a stream may be of real data: its knobs then apply to any
+    stream = tmp_path / "s.yaml"  # a stream may be of real data: its difficulty parameters then apply to any
     settings = "{data: hub, difficulty: {math: {max_eighths: 4}}}"
     stream.write_text(
         f"name: s\nversion: 1\ndescription: d\nsettings: {settings}\nstages: [{{task: math, problems: 16}}]\n"

@@ -31,8 +31,8 @@ def reasons(task: str, folder: Path) -> dict[str, str]:
     return dict(rows_of(task, folder).skipped)
 
 
-def task_of(task: str, folder: Path, **knobs: Any) -> FromRows:
-    made = task_from(str(folder), task, knobs)
+def task_of(task: str, folder: Path, **difficulty: Any) -> FromRows:
+    made = task_from(str(folder), task, difficulty)
     assert isinstance(made, FromRows)
     return made
 
@@ -73,16 +73,16 @@ def test_polaris_keeps_what_can_be_judged_and_names_the_rest(write: Write) -> No
         "46": "answer is missing or empty",
         "47": "problem is missing or empty",
         "48": "answer is missing or empty",
-        "49": "problem is no text",
-        "50": "answer is no text",
-        "51": "answer is no text",
+        "49": "problem is not a text",
+        "50": "answer is not a text",
+        "51": "answer is not a text",
         "52": "an answer that math-verify does not read",
         "53": "an answer that math-verify does not read",
         "54": "an answer that math-verify does not read",
         "55": "text with a lone surrogate",
         "56": "an empty line",
-        "57": "a line that is no JSON object",
-        "58": "a line that is no JSON object",
+        "57": "a line that is not a JSON object",
+        "58": "a line that is not a JSON object",
         "59": "a repetition",
         "60": "a repetition",
         "61": "a line that is not JSON",
@@ -131,11 +131,11 @@ def test_codeio_reads_mixed_types_line_by_line_and_each_pair_for_itself(write: W
     assert reasons("codeio", folder) == {
         "1/9": "a pair without input or output",
         "1/10": "a pair without input or output",
-        "1/11": "an input that is no mapping of arguments",
-        "1/12": "an input that is no mapping of arguments",
+        "1/11": "an input that is not a mapping of arguments",
+        "1/12": "an input that is not a mapping of arguments",
         "1/13": "a pair without input or output",
-        "1/14": "NaN or Infinity, which is no JSON",
-        "1/15": "NaN or Infinity, which is no JSON",
+        "1/14": "NaN or Infinity, which is not JSON",
+        "1/15": "NaN or Infinity, which is not JSON",
         "1/16": "a repetition",
         "1/17": "an output too large to be read in an answer",
         "1/18": "an output too large to be read in an answer",
@@ -176,10 +176,10 @@ def test_hover_takes_both_kinds_of_labels_and_both_shapes_of_facts(write: Write)
     assert reasons("hover", folder) == {
         **dict.fromkeys(("6", "7", "8"), "label is neither SUPPORTED nor NOT_SUPPORTED"),
         "9": "num_hops is missing or empty",
-        "10": "num_hops is no number of hops",
+        "10": "num_hops is not a number of hops",
         **dict.fromkeys(("11", "12", "13"), "supporting_facts names no titles"),
         "14": "a title with a semicolon",
-        "15": "supporting_facts is no list",
+        "15": "supporting_facts is not a list",
     }
 
 
@@ -206,11 +206,11 @@ def test_physics_as_csv_with_nan_and_ragged_records(tmp_path: Path) -> None:
     assert reasons("physics", tmp_path) == {
         "14": "question is missing or empty",
         "15": "answer is missing or empty",
-        "16": "answer is no letter of the choices",
-        "17": "answer is no letter of the choices",
-        "18": "choices is no list",
-        "19": "choices is no list of 2 to 26",
-        "20": "a choice that is no text",
+        "16": "answer is not a letter of the choices",
+        "17": "answer is not a letter of the choices",
+        "18": "choices is not a list",
+        "19": "choices is not a list of 2 to 26",
+        "20": "a choice that is not a text",
         "21": "choices is missing or empty",
         "22": "more cells than columns",
         "23": "text with a lone surrogate",
@@ -243,20 +243,21 @@ def complaint(task: str, data: str) -> str:
 
 
 def test_a_file_that_is_not_there_or_another_one_is_named_with_its_columns(write: Write, tmp_path: Path) -> None:
-    assert "no codeio.jsonl: codeio wants one, with the columns refcode, funcname, io_requirements, ios" in complaint(
-        "codeio", str(tmp_path)
+    assert (
+        "no codeio.jsonl: codeio requires one, with the columns refcode, funcname, io_requirements, ios"
+        in complaint("codeio", str(tmp_path))
     )
     assert "no physics.jsonl or physics.parquet or physics.csv" in complaint("physics", str(tmp_path))
     folder = write("hover", [{"text": "x", "label": 1}] * 3)
     said = complaint("hover", str(folder))
     assert "hover.jsonl: 3 of 3 rows are unusable (3 x claim is missing or empty (first in row 1))" in said
-    assert "hover wants the columns claim, supporting_facts, label, num_hops" in said
+    assert "hover requires the columns claim, supporting_facts, label, num_hops" in said
     (tmp_path / "hover.csv").write_text("claim,label\n")
     assert "more than one of hover.jsonl or hover.parquet or hover.csv" in complaint("hover", str(folder))
     assert "0 of 0 rows are unusable (it is empty)" in complaint("math", str(write("polaris", [])))
     (tmp_path / "physics.parquet").write_bytes(b"PAR1 and no more")
     assert "cannot read" in complaint("physics", str(tmp_path))
-    assert "there is no physics on the hub: the paper does not say which" in complaint("physics", "hub")
+    assert "no physics exists on the hub: the paper does not name the set" in complaint("physics", "hub")
 
 
 def test_more_unusable_rows_than_usable_ones_are_an_error_and_half_of_them_are_not(write: Write) -> None:
@@ -340,7 +341,7 @@ def test_test_is_the_same_for_every_seed_and_has_an_end(folder: Path) -> None:
 # --- difficulties ------------------------------------------------------------------------------------------------
 
 
-def test_knobs_choose_among_the_rows(folder: Path) -> None:
+def test_parameters_choose_among_the_rows(folder: Path) -> None:
     hops = {p.data["hops"] for p in task_of("hover", folder).problems("train")}
     assert hops == {3, 4}  # hard is three or more
     assert {p.data["hops"] for p in task_of("hover", folder, hops=2).problems("train")} == {2, 3, 4}
@@ -360,17 +361,15 @@ def test_a_row_without_a_mark_is_left_out_only_where_a_band_is_asked_for(write: 
 
 @pytest.mark.parametrize("task", DATA)
 def test_the_format_is_stated_in_the_problem_where_it_is_given(folder: Path, task: str) -> None:
-    for knobs in DATA[task].levels:
-        plain, given_ = task_of(task, folder, **knobs), task_of(task, folder, **knobs, format_given=True)
+    for difficulty in DATA[task].levels:
+        plain, given_ = task_of(task, folder, **difficulty), task_of(task, folder, **difficulty, format_given=True)
         p, q = plain.problem("train", 0, 0), given_.problem("train", 0, 0)
         assert q.prompt == f"{p.prompt}\n{plain.protocol}" and q.id == p.id and plain.protocol not in p.prompt
 
 
-def test_a_knob_of_the_procedural_task_is_an_error_that_lists_what_exists(folder: Path) -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"difficulty of math with data: unknown key 'operations'.*format_given, max_characters, max_eighths, min_eighths",
-    ):
+def test_a_parameter_of_the_procedural_task_is_an_error_that_lists_what_exists(folder: Path) -> None:
+    known = "format_given, max_characters, max_eighths, min_eighths"
+    with pytest.raises(ValueError, match=rf"difficulty of math with data: unknown key 'operations'.*{known}"):
         task_from(str(folder), "math", {"operations": 3})
     with pytest.raises(ValueError, match="direction"):
         task_from(str(folder), "codeio", {"direction": "both"})

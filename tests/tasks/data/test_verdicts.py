@@ -9,19 +9,19 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tables import codeio
 
+from fst_bench.tasks import Problem, Score, Task
+from fst_bench.tasks.base import Status
 from fst_bench.tasks.data import DATA, task_from
 from fst_bench.tasks.data.codeio import CodeioRows
-from fst_bench.tasks import Problem, Task, Score
-from fst_bench.tasks.base import Status
 
 Write = Any
 
 
 @pytest.mark.parametrize(
-    ("name", "rung"), [(name, rung) for name, kind in DATA.items() for rung in range(len(kind.levels))]
+    ("name", "level"), [(name, level) for name, kind in DATA.items() for level in range(len(kind.levels))]
 )
-def test_gold_earns_one_and_every_wrong_text_zero(folder: Path, name: str, rung: int) -> None:
-    task = task_from(str(folder), name, DATA[name].levels[rung])
+def test_gold_earns_one_and_every_wrong_text_zero(folder: Path, name: str, level: int) -> None:
+    task = task_from(str(folder), name, DATA[name].levels[level])
     for problem in task.problems("test", 0, 5):
         gold = task.verify(problem, f"Some words first.\n{task.write(problem.answer)}")
         assert (gold.reward, gold.status) == (1.0, "ok"), gold
@@ -125,7 +125,8 @@ def test_codeio_output(folder: Path, output: str, right: bool) -> None:
         (
             '{"a": 3, "b": 2}',
             "wrong",
-            'With the arguments {"a":3,"b":2} the function returns {"s":6,"t":[3,0.5]}, but it should return {"s":4,"t":[2,0.5]}.',
+            'With the arguments {"a":3,"b":2} the function returns {"s":6,"t":[3,0.5]}, '
+            'but it should return {"s":4,"t":[2,0.5]}.',
         ),
         ('{"a": "x", "b": 2}', "wrong", "fails (TypeError"),
         ('{"a": null, "b": []}', "wrong", "fails ("),
@@ -235,7 +236,7 @@ def test_functions_that_import_more_than_the_standard_library_have_no_input_prob
         ("VERDICT: NOT_SUPPORTED", "unparseable", "labels VERDICT: and EVIDENCE:"),
     ],
 )
-def test_hover_wants_the_verdict_and_exactly_the_titles(write: Write, text: str, status: str, said: str) -> None:
+def test_hover_requires_the_verdict_and_exactly_the_titles(write: Write, text: str, status: str, said: str) -> None:
     facts = [{"key": key, "value": 0} for key in ("Paris", "Amélie", "Paris", "Montmartre")]
     folder = write(
         "hover",
@@ -264,7 +265,7 @@ def test_hover_wants_the_verdict_and_exactly_the_titles(write: Write, text: str,
         ("ANSWER: Ｂ", "unparseable", "none of the letters"),
     ],
 )
-def test_physics_wants_a_letter(write: Write, text: str, status: str, said: str) -> None:
+def test_physics_requires_a_letter(write: Write, text: str, status: str, said: str) -> None:
     task = task_from(
         str(write("physics", [{"question": "How far?", "choices": ["1 m", "2 m", "3 m"], "answer": "B"}])),
         "physics",
@@ -277,7 +278,7 @@ def test_physics_wants_a_letter(write: Write, text: str, status: str, said: str)
     assert verdict.status == status and said in verdict.feedback
 
 
-# --- hostile texts -----------------------------------------------------------------------------------------------
+# --- adversarial texts
 
 
 def frame(name: str, direction: str, inside: str) -> str:
@@ -296,26 +297,26 @@ def check(verdict: Score) -> None:
         line.encode()
 
 
-CASES = [(name, rung) for name, kind in DATA.items() for rung in kind.levels[:2]]
+CASES = [(name, level) for name, kind in DATA.items() for level in kind.levels[:2]]
 
 
-@pytest.mark.parametrize(("name", "knobs"), CASES)
+@pytest.mark.parametrize(("name", "difficulty"), CASES)
 @settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.text(st.characters(exclude_categories=()))
     | st.sampled_from(["{" * 9_000, "\ud800", '{"a": "\\ud800"}', "9" * 5_000, ";" * 300, "\u202e"])
 )
-def test_any_text_gets_a_verdict_and_no_reward(folder: Path, name: str, knobs: dict[str, Any], text: str) -> None:
-    task = task_from(str(folder), name, knobs)
+def test_any_text_gets_a_verdict_and_no_reward(folder: Path, name: str, difficulty: dict[str, Any], text: str) -> None:
+    task = task_from(str(folder), name, difficulty)
     problem = task.problem("test", 0, 0)
     assume(problem.answer not in text)
-    for hostile in (
+    for adversarial in (
         text,
         frame(name, "output", text),
         frame(name, "input", text),
         frame(name, "input", json.dumps({"x": text})),
     ):
-        check(task.verify(problem, hostile))
+        check(task.verify(problem, adversarial))
 
 
 @pytest.mark.parametrize("name", DATA)

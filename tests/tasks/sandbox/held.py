@@ -1,17 +1,19 @@
-"""What the attacks share: a sandbox held in one way, and what lives below a process."""
+"""Helpers of the attacks: a sandbox confined in one way, code to run in it, and the processes below one."""
 
 from pathlib import Path
 
 import pytest
 
-from fst_bench.tasks.sandbox import WAYS, Limits, Sandbox, Way
+from fst_bench.tasks.sandbox import WAYS, Limits, Outcome, Sandbox, Way
+
+REFUSED = "Operation not permitted"
 
 TESTED = [way for way in WAYS if "seccomp" in way.guards]
 """The ways that promise something against an attacker."""
 
 
 def held(way: Way, **limits: float) -> Sandbox:
-    """A sandbox of one worker that has answered once; skips where the machine lacks the way."""
+    """Return a sandbox of one worker that has answered once; skip where the machine lacks the way."""
     box = Sandbox(Limits(**{"seconds": 20, "cpu_seconds": 10, "memory_mb": 256} | limits), workers=1, way=way)
     try:
         assert box.call("def f(): return 1", "f", {}).value == 1
@@ -20,8 +22,20 @@ def held(way: Way, **limits: float) -> Sandbox:
     return box
 
 
+def got(box: Sandbox, *lines: str, **arguments: object) -> Outcome:
+    """Return the outcome of an `f` of these lines; `attempt(g)` in it is the result of `g` or its error, as text."""
+    code = "import ctypes, os, sys\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+    code += "def syscall(*a):\n  r = libc.syscall(*a)\n  return r if r >= 0 else os.strerror(ctypes.get_errno())\n"
+    code += (
+        "def attempt(g, *a):\n  try: return str(g(*a))\n  except BaseException as e: return f'{type(e).__name__}: "
+        "{e}'\n"
+    )
+    code += f"def f({', '.join(arguments)}):\n" + "\n".join(f"  {part}" for part in "\n".join(lines).splitlines())
+    return box.call(code, "f", arguments)
+
+
 def below(pid: int) -> set[int]:
-    """Every living process under `pid`."""
+    """Return every living process under `pid`."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

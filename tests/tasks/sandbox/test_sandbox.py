@@ -42,7 +42,10 @@ def test_json_comes_back_as_it_went(box: Sandbox, value: Any) -> None:
 
 
 def test_values_are_read_as_json_writes_them(box: Sandbox) -> None:
-    code = "import collections\ndef f(): return {1: (1, 2), None: collections.OrderedDict(a=True), 'c': collections.Counter('aab')}"
+    code = (
+        "import collections\ndef f(): return {1: (1, 2), None: collections.OrderedDict(a=True), "
+        "'c': collections.Counter('aab')}"
+    )
     assert box.call(code, "f", {}) == Outcome("ok", {"1": [1, 2], "null": {"a": True}, "c": {"a": 2, "b": 1}})
 
 
@@ -138,7 +141,8 @@ def test_chance_and_order_are_the_same_each_time(box: Sandbox) -> None:
 def test_common_code_runs(box: Sandbox) -> None:
     code = """
 from __future__ import annotations
-import base64, csv, dataclasses, decimal, fractions, hashlib, inspect, io, os, sqlite3, statistics, textwrap, time, typing, uuid, zlib
+import base64, csv, dataclasses, decimal, fractions, hashlib, inspect, io, os
+import sqlite3, statistics, textwrap, time, typing, uuid, zlib
 from contextlib import redirect_stdout
 @dataclasses.dataclass
 class P:
@@ -149,7 +153,8 @@ def f():
     with redirect_stdout(io.StringIO()) as said:
         print("hello")
     rows = sqlite3.connect(":memory:").execute("select 1").fetchall()
-    today = statistics.mean([1, 2]), str(decimal.Decimal("0.1")), hashlib.sha256(b"").hexdigest()[:4], len(os.urandom(4))
+    mean = statistics.mean([1, 2])
+    today = mean, str(decimal.Decimal("0.1")), hashlib.sha256(b"").hexdigest()[:4], len(os.urandom(4))
     return [dataclasses.asdict(P()), said.getvalue(), rows, today, __name__]
 if __name__ == "__main__":
     raise SystemExit
@@ -189,8 +194,14 @@ def test_processes_end_with_the_sandbox(box: Sandbox) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 def test_everything_ends_with_a_killed_parent(box: Sandbox) -> None:
-    script = f"from fst_bench.tasks.sandbox import *; box = Sandbox(workers=1, way=Way{tuple(box.way)}); print(box.call('def f(): return 1', 'f', {{}}).value, flush=True); input();"
-    script += "box.call('import signal\\ndef f():\\n for s in range(1, 65):\\n  try: signal.signal(s, signal.SIG_IGN)\\n  except (OSError, ValueError): pass\\n while True: pass', 'f', {})"
+    script = (
+        f"from fst_bench.tasks.sandbox import *; box = Sandbox(workers=1, way=Way{tuple(box.way)}); "
+        f"print(box.call('def f(): return 1', 'f', {{}}).value, flush=True); input();"
+    )
+    script += (
+        "box.call('import signal\\ndef f():\\n for s in range(1, 65):\\n  try: signal.signal(s, signal.SIG_IGN)\\n"
+        "  except (OSError, ValueError): pass\\n while True: pass', 'f', {})"
+    )
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         assert parent.stdin and parent.stdout and parent.stdout.readline() == b"1\n"
         before = below(parent.pid)  # the server, and perhaps what is left of the first call
@@ -238,7 +249,7 @@ def state(pid: int) -> str:
         *(f'{{"status": "ok", "value": {value}}}' for value in ("[" * 100_000 + "]" * 100_000, "1" * 5000)),
     ],
 )
-def test_a_stranger_s_answer_is_checked(text: str) -> None:
+def test_an_untrusted_answer_is_checked(text: str) -> None:
     outcome = read(text.encode("latin-1"))
     assert outcome.status == "error" and outcome.value is None
 

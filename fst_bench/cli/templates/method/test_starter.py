@@ -1,4 +1,4 @@
-"""starter keeps a method's contract, and its settings do what they say. Seconds: python -m pytest test_starter.py"""
+"""starter keeps a method's contract, and its settings work. Seconds: python -m pytest test_starter.py"""
 
 from pathlib import Path
 
@@ -13,6 +13,6 @@ def test_it_keeps_the_contract() -> None:
 
 
 def test_without_exploring_it_begins_with_the_seed_prompt(tmp_path: Path) -> None:
-    run = fst_bench.run(stream="single-math", method=FILE, preset="smoke", out=tmp_path, **{"settings.explore": 0.0})
+    run = fst_bench.run("single-math", FILE, tmp_path, preset="smoke", settings={"explore": 0.0})
     assert run.ledger["rollouts"] == {"train": 3 * 4 * 4}  # steps, problems a step, rollouts a problem
-    assert run.store.rows("events")[0]["prompt"] == 0
+    assert run.steps["prompt"][0] == 0

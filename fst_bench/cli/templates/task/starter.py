@@ -1,16 +1,15 @@
 r"""starter: write letters in reverse order. Protocol: the letters in the last \boxed{}.
 
-What a task promises is its base class's docstring: python -m pydoc fst_bench.tasks.base.Task
+What a task promises is its base class's docstring: python -m pydoc fst_bench.tasks.Task
 """
 
 import random
 import string
 from typing import Annotated
 
-from pydantic import Field
-
 from fst_bench.core.types import Problem, Score
 from fst_bench.tasks.base import CORRECT, Difficulty, Draft, Task, clip, last_boxed
+from pydantic import Field
 
 
 class StarterDifficulty(Difficulty):
@@ -24,10 +23,13 @@ class Starter(Task):
     Difficulty = StarterDifficulty
     protocol = "Put the final answer inside \\boxed{}."  # stated in the problem where format_given is set
     hint = "It helps to begin with the last letter."  # what feedback adds to an answer without any working
-    levels = [{"letters": 3}, {"letters": 4}, {}]  # difficulties from tiny to headline: what `validate tasks` tries
+    levels = [{"letters": 3}, {"letters": 4}, {}]  # difficulties from tiny to headline, which `validate tasks` tries
 
     def draw(self, rng: random.Random) -> Draft:
-        """One problem, every choice from `rng`. Its key is its content, which decides between training and held-out problems."""
+        """Draw one problem, every choice from `rng`.
+
+        Its key is its content, which decides between training and held-out problems.
+        """
         letters = rng.sample(string.ascii_uppercase, self.difficulty.letters)
         return Draft(
             "".join(letters),
@@ -40,21 +42,21 @@ class Starter(Task):
         return f"\\boxed{{{answer}}}"
 
     def check(self, problem: Problem, text: str) -> Score:
-        """The verdict on any text at all: it never raises. The feedback is what a prompt can be learnt from, so it does not tell the answer."""
+        """Score any text at all; never raise.
+
+        A prompt is learned from the feedback, so it does not contain the answer.
+        """
         found = last_boxed(text)
         if not found:
-            return Score(
-                0.0,
-                self.teach("The answer was expected in \\boxed{}, and no letters were found there.", text),
-                "unparseable",
-            )
+            missing = "The answer was expected in \\boxed{}, and no letters were found there."
+            return Score(0.0, self.teach(missing, text), "unparseable")
         if found.split() == problem.answer.split():
             return Score(1.0, CORRECT, "ok", clip(found))
         right = sum(a == b for a, b in zip(found.split(), problem.answer.split(), strict=False))
         return Score(0.0, self.teach(f"Only the letters at {right} places are right.", text), "wrong", clip(found))
 
     def wrong_texts(self, problem: Problem) -> list[str]:
-        """Near misses, which must earn nothing."""
+        """Return near misses, which must earn nothing."""
         letters = problem.answer.split()
         return [
             problem.answer,

@@ -1,4 +1,4 @@
-"""starter draws problems that its verifier can judge. Seconds: python -m pytest test_starter.py"""
+"""starter draws problems that its verifier can score. Seconds: python -m pytest test_starter.py"""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from fst_bench.tasks import load_task
 FILE = str(Path(__file__).with_name("starter.py"))
 
 
-def test_its_problems_and_verdicts_are_sound() -> None:
+def test_its_problems_and_scores_are_sound() -> None:
     assert [(name, complaint) for name, complaint in tasks(FILE) if complaint] == []
 
 

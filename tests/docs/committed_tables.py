@@ -1,4 +1,7 @@
-"""The tables of README.md and docs/results.md, from the committed runs. `python tests/docs/tables.py` writes them again."""
+"""The tables of README.md and docs/results.md, from the committed runs.
+
+`python tests/docs/committed_tables.py` writes them again.
+"""
 
 import re
 from functools import cache
@@ -18,7 +21,10 @@ SHOWN = ("end-of-stage accuracy", "online accuracy", "end, own prompt", "end, se
 def compared(stream: str) -> dict[str, str]:
     """Title -> its Markdown rows as `fst-bench compare` prints them: means, an empty line, differences to rl."""
     made = tables(load([ROOT / "results" / stream / method for method in METHODS]))
-    return {table.title: "\n".join(line for line in markdown(table).splitlines() if not line.startswith("**")).strip() for table in made}
+    return {
+        table.title: "\n".join(line for line in markdown(table).splitlines() if not line.startswith("**")).strip()
+        for table in made
+    }
 
 
 def results_page(text: str) -> str:
@@ -33,7 +39,9 @@ def cells(stream: str) -> dict[tuple[str, str], str]:
     for table in tables(load([ROOT / "results" / stream / method for method in METHODS])):
         for rows, ending in ((table.rows, ""), (table.differences, f" - {table.reference}")):
             for row in rows:
-                found |= {(row.label + ending, name): str(cell) for name, cell in zip(table.columns, row.cells, strict=True)}
+                found |= {
+                    (row.label + ending, name): str(cell) for name, cell in zip(table.columns, row.cells, strict=True)
+                }
     return found
 
 
