@@ -24,7 +24,7 @@ COLUMN = {column.key: column for column in COLUMNS}
 
 @dataclass(frozen=True)
 class Claim:
-    """What an ablation was made to tell: one method has more than another in a column."""
+    """The claim behind an ablation: one method has more than another in a column."""
 
     ablation: str
     text: str
@@ -132,9 +132,9 @@ def page() -> str:
     parts = [
         "# Every method, and what each ablation tells",
         "Embedded model, preset tiny; means over seeds with 95 % t-intervals, differences paired by seed. The "
-        "ablations ran with three seeds and with settings that nobody tuned, so *not clear* is no proof of nothing. Columns are "
-        "the leaderboard's; rollouts, tokens and seconds are what a method cost. Seconds are of one core, most of them "
-        "with other work alongside (which can double them): compare them across methods with care.",
+        "ablations ran with three seeds and with settings that nobody tuned, so *not clear* is no proof of nothing. "
+        "Columns are the leaderboard's; rollouts, tokens and seconds are what a method cost. Seconds are of one core, "
+        "most of them with other work alongside (which can double them): compare them across methods with care.",
     ]
     for stream, methods in runs.items():
         parts += [f"## {stream}", table(methods) if methods else "Not run yet."]

@@ -29,7 +29,7 @@ class Drawn:
     name: str
     figure: Figure
     data: pd.DataFrame
-    """What is drawn, ready to be drawn again."""
+    """The numbers drawn, ready to be drawn again."""
     caption: str
     """With n and seeds."""
     label: str

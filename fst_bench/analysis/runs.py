@@ -18,7 +18,7 @@ REMEDIES = {
     "stream": ": compare one stream at a time, as in fst-bench compare runs/STREAM@VERSION",
     "code": ": its task or stream was changed; a stream's version goes up with every change",
 }
-"""What differs -> what a user can do about it."""
+"""Name of what differs -> what a user can do about it."""
 ORDER = ["base", "gepa", "rl", "fst"]
 """The methods that every table begins with, in their order."""
 
@@ -87,7 +87,7 @@ def alike(found: Iterable[Run]) -> Runs:
             for name, value in same_of(run).items():
                 if value == expected[name]:
                     continue
-                # a setting that one of them does not have yet is no difference
+                # a setting that is younger than one of them had its default there
                 if name not in COMPARED or any(key.split(".")[0] == name for key in differing(run, other)):
                     ours, theirs = apart(value, expected[name])
                     raise ValueError(

@@ -51,7 +51,7 @@ class Ratio:
     value: float | None
     """None where both are censored."""
     bound: Literal["exactly", "at least", "at most", "unknown"]
-    """How censoring limits the value."""
+    """The limit that censoring sets to the value."""
 
 
 def efficiency_ratio(reference: Reached, other: Reached) -> Ratio:

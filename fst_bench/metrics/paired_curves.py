@@ -10,7 +10,7 @@ from fst_bench.metrics.efficiency import Reached, efficiency_ratio, samples_to_t
 from fst_bench.metrics.intervals import Estimate, expanded
 
 AXES = ("problems", "rollouts", "tokens")
-"""What a sample is counted in."""
+"""Units in which samples are counted."""
 REPS = 1000
 """Resamples behind an interval."""
 EPSILON = 1e-9

@@ -19,8 +19,8 @@ STREAMS, METHODS = ("continual-4@2", "continual-4-formats-given@1", "paper-3@2")
 
 
 def files(board: Path) -> dict[str, bytes]:
-    """What a build writes."""
-    paths = [board / "index.html", board / "data.json", *(board / "entries").iterdir(), *(board / "tables").iterdir()]
+    """Return what is committed of a board: its pages are made of data.json, and built again when they are needed."""
+    paths = [board / "data.json", *(board / "tables").iterdir()]
     return {str(path.relative_to(board)): path.read_bytes() for path in paths}
 
 

@@ -94,7 +94,7 @@ def test_what_cannot_be_fitted_is_refused(x: list, y: list, more: dict, complain
 
 
 def test_a_difference_is_paired_by_seed() -> None:
-    """What a seed adds to both curves is no part of their difference."""
+    """A seed's share in both curves is not part of their difference."""
     rng = np.random.default_rng(2)
     shared = rng.normal(0, 0.05, (6, 1))
     a, b = (sigmoid(X, top, 2.0, 700.0, 0.1) + shared + rng.normal(0, 0.005, (6, len(X))) for top in (0.8, 0.7))

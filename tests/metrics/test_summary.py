@@ -23,7 +23,7 @@ SYSTEM = {(0, "a"): 0.1, (0, "b"): 0.2, (1, "a"): 0.7, (1, "b"): 0.1, (2, "a"): 
 ROWS = [row(s, t, "system", v, kl=s / 100) for (s, t), v in SYSTEM.items()]
 ROWS += [row(s, t, "seed", v / 2) for (s, t), v in SYSTEM.items()]
 ROWS += [row(1, "a", "oracle", 0.7), row(2, "a", "oracle", 0.6), row(2, "b", "oracle", 0.9)]
-ROWS += [row(1, "a", "system", 0.0, boundary=False)]  # a small evaluation is no cell of the matrix
+ROWS += [row(1, "a", "system", 0.0, boundary=False)]  # a small evaluation is not a cell of the matrix
 
 
 def test_the_matrix_and_each_stages_own_task() -> None:

@@ -18,7 +18,7 @@ Verdict = Literal["reproduced", "not reproduced", "not testable"]
 BySeed = dict[int, float]
 """Seed -> a number of its run."""
 MARGIN = 0.05
-"""How much lower 'as well as' may be."""
+"""The largest deficit that still counts as 'as well as'."""
 HALF = 0.5
 """The accuracy at which star-graph has left the floor."""
 RESAMPLES = 1000

@@ -1,4 +1,4 @@
-"""How well the weights still learn: a fresh RL pass on a task that the stream does not hold.
+"""Plasticity, how well the weights still learn: a fresh RL pass on a task that the stream does not hold.
 
 It begins from the base, and from the weights at each stage's end.
 """

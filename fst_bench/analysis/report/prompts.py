@@ -19,7 +19,7 @@ class Cycle:
 
     row: PopulationRow
     task: str
-    """Of the row's stage."""
+    """The tasks of its stage, as they are shown."""
     best: Prompt
     changes: list[tuple[str, str]]
     """Changes to the best prompt of the round before, at first to the seed prompt (see `changes`)."""
