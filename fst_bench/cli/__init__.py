@@ -1,4 +1,4 @@
-"""What a person types: `fst-bench COMMAND`. Each group of commands is one file, with its arguments and what it does.
+"""The command line, `fst-bench COMMAND`. Each group of commands is one file: their arguments, and what they do.
 
 runs.py      run, sweep, resume
 analyse.py   compare, probe, paper, report

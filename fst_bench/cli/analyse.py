@@ -1,4 +1,4 @@
-"""compare, probe, paper, report: what is made of runs."""
+"""compare, probe, paper, report: tables, measurements and pages of runs."""
 
 import sys
 from argparse import Namespace
@@ -114,9 +114,7 @@ def do_paper(args: Namespace) -> Result:
 
 def do_report(args: Namespace) -> Result:
     from fst_bench.analysis.report import write_report
-    from fst_bench.harness.store import Store
 
-    Store(args.run).read("config")
     path = write_report(args.run)
     print(f"report: {path}")
     return {"run": str(args.run), "report": str(path)}

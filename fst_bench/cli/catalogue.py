@@ -1,4 +1,4 @@
-"""What exists: streams, methods, tasks, presets and runs, as lists and in full."""
+"""The streams, methods, tasks, presets and runs that exist, as lists and in full."""
 
 import inspect
 import json

@@ -1,4 +1,4 @@
-"""What a person sees during a run or a sweep: a live panel in a terminal, plain lines elsewhere."""
+"""The display of a run or a sweep in progress: a live panel in a terminal, plain lines elsewhere."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""What the groups of commands share: a parser that complains in one line, and how a command is added to it."""
+"""The parser that all groups of commands share: its complaints are one line, and each command is added in one way."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
 Result: TypeAlias = dict[str, Any]
-"""What a command returns: with --json it is the last line of output. Where it has `ok`, False is exit code 1."""
+"""The result of a command: with --json it is the last line of output. Where it has `ok`, False is exit code 1."""
 
 
 class Parser(argparse.ArgumentParser):

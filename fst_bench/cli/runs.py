@@ -1,4 +1,4 @@
-"""run, sweep, resume: what makes runs."""
+"""run, sweep, resume: making runs."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -109,11 +109,10 @@ def ended(run: "Run") -> Result:
     from fst_bench.harness.rows import label
 
     for stage, numbers in zip(run.stages, run.metrics["stages"], strict=True):
-        final = numbers["final"]
+        base, end, final = (numbers[moment]["system"] for moment in ("base", "end", "final"))
         print(
-            f"stage {stage.stage} {label(stage.tasks):<11} base {numbers['base']['system']:.2f}  "
-            f"end {numbers['end']['system']:.2f}  end of stream {final['system']:.2f}  seed prompt {final['seed']:.2f}  "
-            f"KL {numbers['kl']['system']:.3f}"
+            f"stage {stage.stage} {label(stage.tasks):<11} base {base:.2f}  end {end:.2f}  end of stream {final:.2f}  "
+            f"seed prompt {numbers['final']['seed']:.2f}  KL {numbers['kl']['system']:.3f}"
         )
     report = run.path / "report.html"
     print(f"report: {report}")

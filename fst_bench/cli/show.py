@@ -1,4 +1,4 @@
-"""list, show: what exists."""
+"""list, show: the streams, methods, tasks, presets and runs that exist."""
 
 from argparse import Namespace
 from pathlib import Path

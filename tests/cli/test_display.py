@@ -1,4 +1,4 @@
-"""What a person sees, drawn for real on a recording console."""
+"""The displays, drawn for real on a recording console."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What `fst-bench new` writes: clean, under the new name, never over a file. docs/test_pages.py runs its tests."""
+"""`fst-bench new`: its files are clean, have the new name, overwrite nothing. docs/test_pages.py runs their tests."""
 
 import importlib.util
 import subprocess

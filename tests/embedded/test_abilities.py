@@ -35,7 +35,7 @@ def test_answers_are_right_and_splits_disjoint(name: str) -> None:
     assert item(name, "test", 0, 7) == item(name, "test", 0, 7)
 
 
-def test_no_stream_trains_one_and_unknown_names_are_told() -> None:
+def test_no_stream_trains_one_and_unknown_names_are_named() -> None:
     assert not set(ABILITIES) & set(TASKS)
     with pytest.raises(ValueError, match="unknown ability"):
         item("juggle", "test", 0, 0)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fst_bench.core.types import Status
 from fst_bench.tasks import TASKS, Problem, Score, Task, load_task
-from fst_bench.tasks.base import Status
 from fst_bench.tasks.formats import WRAPPERS, AnswerFormat, Wrapped
 
 MB2 = 2_000_000

@@ -31,7 +31,7 @@ def test_a_batch_is_a_pure_function_of_stream_seed_and_step(name: str, seed: int
 @given(st.integers(0, 10**6), st.integers(1, 64))
 def test_batches_cover_the_stream_once(seed: int, size: int) -> None:
     stream = Stream(load_spec("continual-4"), seed, DIFFICULTY)
-    indices = [i for step in range(-(-stream.total // size)) for i in stream.batch(step, size)]
+    indices = [i for step in range(math.ceil(stream.total / size)) for i in stream.batch(step, size)]
     assert indices == list(range(stream.total))
     assert not stream.batch(len(indices), size)
 
@@ -40,7 +40,7 @@ def test_batches_cover_the_stream_once(seed: int, size: int) -> None:
 def test_stages_follow_each_other_and_are_jittered(seed: int) -> None:
     spec = load_spec("continual-4")
     stages = Stream(spec, seed, DIFFICULTY).stages
-    assert [s.task for s in stages] == ["math", "codeio", "hover", "star-graph"]
+    assert [s.tasks for s in stages] == [["math"], ["codeio"], ["hover"], ["star-graph"]]
     assert stages[0].start == 0 and all(a.end == b.start for a, b in itertools.pairwise(stages))
     assert all(abs(s.end - s.start - 400) <= spec.jitter and (s.end - s.start) % GRANULE == 0 for s in stages)
 
@@ -116,7 +116,7 @@ def test_published_streams_give_the_problems_they_gave(name: str, digest: str) -
     seen = hashlib.sha256()
     for seed in (0, 1, 7):
         stream = Stream(load_spec(name), seed, DIFFICULTY)
-        seen.update(str([(s.number, s.task, s.start, s.end) for s in stream.stages]).encode())
+        seen.update(str([(s.number, "+".join(s.tasks), s.start, s.end) for s in stream.stages]).encode())
         for i in range(0, stream.total, 7):
             p = stream.problem(i)
             seen.update(f"{p.id} {p.prompt} {p.answer}{stream.verifier_of(i).verify(p, 'nothing').feedback}".encode())
@@ -206,7 +206,11 @@ def test_a_mixture_has_its_weights_and_its_tasks_their_held_out_sets() -> None:
     for key, share in {"math": 0.6, "codeio": 0.3, "math:json": 0.1}.items():
         assert abs(counts[key] / 4000 - share) < 4 * math.sqrt(share * (1 - share) / 4000)
     held_out = stream.held_out()
-    assert list(held_out) == ["math", "codeio", "math:json"] and stream.stages[0].task == "math+codeio+math:json"
+    assert list(held_out) == ["math", "codeio", "math:json"] and stream.stages[0].tasks == [
+        "math",
+        "codeio",
+        "math:json",
+    ]
     math_, json_ = (held_out[key].problem("test", 0, 0) for key in ("math", "math:json"))
     assert math_ == json_ and held_out["math:json"].write("7") == '{"output": 7}', (
         "the same problems, another answer format"
@@ -219,7 +223,7 @@ def test_a_cycle_comes_back_with_stages_of_their_own() -> None:
         cycles=2,
         jitter=16,
     )
-    assert [s.task for s in stream.stages] == ["math", "hover", "math", "hover"]
+    assert [s.tasks for s in stream.stages] == [["math"], ["hover"], ["math"], ["hover"]]
     assert [s.blend for s in stream.stages] == [8, 8, 8, 0], "the last one has nowhere to go"
     assert {stream.source(i)[0].number for i in range(stream.stages[1].end - 8, stream.stages[1].end)} == {2, 3}
     assert list(stream.held_out()) == ["math", "hover"]
@@ -263,13 +267,13 @@ def test_formats_given_is_continual_4_with_the_protocol_in_every_problem() -> No
         assert given.problem(i).prompt.endswith(given.verifier_of(i).protocol)
 
 
-def test_what_is_told_is_what_the_file_says() -> None:
+def test_a_method_sees_what_the_file_makes_visible() -> None:
     stages = [{"task": "math", "problems": 16}, {"mixture": {"hover": 0.5, "math": 0.5}, "problems": 16}]
-    told = stream_of(stages=stages, announced=True, task_visible=True)
-    assert [i for i in range(32) if told.told(i)["boundary"]] == [0, 16]
-    assert all(told.told(i)["task"] == {"math": "task 1", "hover": "task 2"}[told.source(i)[1]] for i in range(32))
+    shown = stream_of(stages=stages, announced=True, task_visible=True)
+    assert [i for i in range(32) if shown.visible(i)["boundary"]] == [0, 16]
+    assert all(shown.visible(i)["task"] == {"math": "task 1", "hover": "task 2"}[shown.source(i)[1]] for i in range(32))
     hidden = stream_of(stages=stages)
-    assert all(hidden.told(i) == {"boundary": None, "task": None} for i in range(32))
+    assert all(hidden.visible(i) == {"boundary": None, "task": None} for i in range(32))
 
 
 # --- mistakes, each in one line, through `validate streams`
@@ -346,19 +350,23 @@ def test_validate_finds_a_stream_that_cannot_be(
 @pytest.mark.parametrize(
     ("text", "preset", "complaint"),
     [
-        ("stages: [{task: math, problems: 64}]\nsettings: {fast: {budget: 40}}", "tiny", "budget 40 is too small"),
         (
-            "stages: [{task: math, problems: 64}]\nsettings: {methods: {gepa: {fast: {budget: 40}}}}",
+            "stages: [{task: math, problems: 64}]\nsettings: {fast: {max_metric_calls: 40}}",
             "tiny",
-            "budget 40 is too small",
+            "max_metric_calls 40 is too small",
+        ),
+        (
+            "stages: [{task: math, problems: 64}]\nsettings: {methods: {gepa: {fast: {max_metric_calls: 40}}}}",
+            "tiny",
+            "max_metric_calls 40 is too small",
         ),
         (
             "stages: [{task: math, problems: 16}]",
             "tiny",
-            "a cycle looks 16 problems ahead, too few for an anchor set of 16 and a minibatch of 4",
+            "a cycle looks 16 problems ahead, too few for a valset of 16 and a minibatch of 4",
         ),
         (
-            "stages: [{task: math, problems: 64}]\nsettings: {batch: 2, fast: {anchor: 8}}",
+            "stages: [{task: math, problems: 64}]\nsettings: {batch: 2, fast: {valset_size: 8}}",
             "tiny",
             "looks 10 problems ahead",
         ),

@@ -209,7 +209,7 @@ def test_bad_data_is_one_line_and_no_directory(rows: Path, tmp_path: Path, capsy
             "unknown key 'operations'",
         ),
         ([*run, "single-math", "--data", str(rows), "--set", "difficulty.math.min_eighths=9"], "min_eighths"),
-        (["validate", "data"], "validate data wants hub or a folder"),
+        (["validate", "data"], "validate data requires hub or a folder"),
         (["validate", "data", str(tmp_path)], "holds none of polaris.jsonl"),
         (["validate", "data", "hbu"], "is not a folder"),
     ]

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from tables import codeio
 
+from fst_bench.core.types import Status
 from fst_bench.tasks import Problem, Score, Task
-from fst_bench.tasks.base import Status
 from fst_bench.tasks.data import DATA, task_from
 from fst_bench.tasks.data.codeio import CodeioRows
 
@@ -297,7 +297,7 @@ def check(verdict: Score) -> None:
         line.encode()
 
 
-CASES = [(name, level) for name, kind in DATA.items() for level in kind.levels[:2]]
+CASES = [(name, difficulty) for name, kind in DATA.items() for difficulty in kind.levels[:2]]
 
 
 @pytest.mark.parametrize(("name", "difficulty"), CASES)
