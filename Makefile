@@ -40,7 +40,7 @@ benchmark-gpu: .venv-gpu/.installed
 
 # The documentation site, into site/: opens offline.
 docs: $(INSTALLED)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The runs of the README's tables, two at a time, their submissions and the board; the same command again continues.
 REFERENCE := continual-4@2 continual-4-formats-given@1 paper-3@2
@@ -94,4 +94,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-trl .venv-backend .venv-gpu build *.egg-info
+	rm -rf .venv .venv-trl .venv-backend .venv-gpu build site *.egg-info

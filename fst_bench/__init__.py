@@ -26,7 +26,8 @@ def run(
 ) -> "Run":
     """Run a method on a stream, each a name or a file, and write the run's report.
 
-    `settings` are sections or values, as in slow={"ratio_clip_max": 4.0}, batch=8. Raises ValueError in one line for a wrong setting.
+    `settings` are sections or values, as in slow={"ratio_clip_max": 4.0}, batch=8. Raises ValueError in one line for a
+    wrong setting.
     """
     from fst_bench.analysis.report import write_report
     from fst_bench.harness import loop

@@ -1,4 +1,7 @@
-"""The layout shows the architecture: few rooms, imports that only lead down, no circle. Type-only and lazy imports count."""
+"""The layout shows the architecture: few rooms, imports that only lead down, no circle.
+
+Type-only and lazy imports count.
+"""
 
 import ast
 from collections.abc import Iterable, Iterator
@@ -18,14 +21,15 @@ LAYERS = (
     {"cli"},
     {"__main__"},
 )
-"""Rooms from the ground up: a room imports from lower layers only. `fst_bench` is the package's own file, the public functions."""
+"""Rooms from the ground up: a room imports from lower layers only. `fst_bench` is the package's own file."""
 Graph = dict[str, set[str]]
 
 
 def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name, methods/ and streams/ under their installed names."""
     found = {}
-    for folder, package in (("fst_bench", "fst_bench"), ("methods", "fst_bench.methods"), ("streams", "fst_bench.streams")):
+    installed = {"fst_bench": "fst_bench", "methods": "fst_bench.methods", "streams": "fst_bench.streams"}
+    for folder, package in installed.items():
         for path in (ROOT / folder).rglob("*.py"):
             if "templates" in path.parts and path.parent.name != "templates":
                 continue  # files that `fst-bench new` copies: they import like a user's
@@ -42,11 +46,12 @@ def imports(name: str, path: Path, known: Iterable[str]) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom):
             parts = package.split(".")
-            base = ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])]) if node.level else node.module
+            above = parts[: len(parts) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
                 whole = f"{base}.{alias.name}"
                 if whole in known or base in known:
-                    yield whole if whole in known else str(base)
+                    yield whole if whole in known else base
 
 
 @cache
