@@ -242,7 +242,7 @@ wrong_average = change(lambda metrics: metrics | {"final_average": {"system": 0.
     [
         ("evals.jsonl", without_last_row, r"BAD rows: evals.jsonl row \d+ is missing"),
         ("evals.jsonl", wrong_accuracy, "BAD answers: evals.jsonl row 1: accuracy 0.5"),
-        ("answers.jsonl", without_last_row, r"BAD answers: answers.jsonl row \d+: expected is an answer of step 1"),
+        ("answers.jsonl", without_last_row, r"BAD answers: answers.jsonl row \d+: expected an answer of step 1"),
         ("metrics.json", wrong_average, "BAD metrics: metrics.json: final_average.system is 0.9, the rows give"),
         ("ledger.json", change(lambda spent: spent | {"problems": 3}), "ledger.json: 3 problems, the stream has 4"),
         ("ledger.json", change(lambda spent: spent | {"rollouts": 9}), "BAD ledger: ledger.json: rollouts is 9"),

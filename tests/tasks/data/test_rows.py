@@ -329,7 +329,7 @@ def test_test_is_the_same_for_every_seed_and_has_an_end(folder: Path) -> None:
     n = task.sizes["test"]
     assert task.problems("test", 0) == task.problems("test", 7) and len({p.id for p in task.problems("test")}) == n
     with pytest.raises(
-        ValueError, match=rf"hover.jsonl has {n} test problems of hover at this difficulty, number {n + 1} is wanted"
+        ValueError, match=rf"hover.jsonl has {n} test problems of hover at this difficulty, number {n + 1} is required"
     ):
         task.problem("test", 0, n)
     with pytest.raises(ValueError, match="has 0 train problems"):

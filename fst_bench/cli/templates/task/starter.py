@@ -31,12 +31,8 @@ class Starter(Task):
         Its key is its content, which decides between training and held-out problems.
         """
         letters = rng.sample(string.ascii_uppercase, self.difficulty.letters)
-        return Draft(
-            "".join(letters),
-            f"Letters: {' '.join(letters)}\nWrite them in reverse order.",
-            " ".join(reversed(letters)),
-            {},
-        )
+        prompt = f"Letters: {' '.join(letters)}\nWrite them in reverse order."
+        return Draft("".join(letters), prompt, " ".join(reversed(letters)), {})
 
     def write(self, answer: str) -> str:
         return f"\\boxed{{{answer}}}"
