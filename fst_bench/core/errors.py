@@ -42,6 +42,8 @@ M = TypeVar("M", bound=BaseModel)
 
 def explain(model: type[M], values: Mapping[str, Any], where: str) -> M:
     """Return `model(**values)`. Raises ValueError with one line that names the first wrong key or value."""
+    if not isinstance(values, Mapping):  # a line of a damaged record file may hold anything
+        raise ValueError(f"{where}: {str(values)[:60]!r} is not a mapping of keys to values")
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:

@@ -198,6 +198,12 @@ def test_a_bad_row_is_named(tmp_path: Path) -> None:
         Run(store).typed("answers")
 
 
+def test_a_line_that_is_not_a_mapping_is_named(tmp_path: Path) -> None:
+    (tmp_path / "evals.jsonl").write_text("3\n")
+    with pytest.raises(ValueError, match=r"evals.jsonl row 1: '3' is not a mapping"):
+        Run(Store(tmp_path)).typed("evals")
+
+
 def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         loop.run("single-math", "rl", tmp_path, preset="smoke", callback=Stops(), **SHORT)
