@@ -12,7 +12,7 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The vllm-deepspeed backend on CPU: the same contract as torch, one process and two, the recipe for several machines, vLLM's server as
 # reflection LM. Its own environment, 4 GB.
