@@ -87,7 +87,7 @@ def alike(found: Iterable[Run]) -> Runs:
             for name, value in same_of(run).items():
                 if value == expected[name]:
                     continue
-                # a setting that is younger than one of them had its default there
+                # a setting added after one of them ran had its default there
                 if name not in COMPARED or any(key.split(".")[0] == name for key in differing(run, other)):
                     ours, theirs = apart(value, expected[name])
                     raise ValueError(
@@ -139,14 +139,14 @@ def settings_of(run: Run) -> dict[str, Any]:
 def differing(run: Run, other: Run) -> dict[str, tuple[Any, Any]]:
     """Return dotted names of settings in which two runs differ, and both values.
 
-    A setting that is younger than a run had its default there.
+    A setting added after a run had its default there.
     """
     ours, theirs = spelled(run), spelled(other)
     return {key: (ours.get(key), theirs.get(key)) for key in ours | theirs if ours.get(key) != theirs.get(key)}
 
 
 def spelled(run: Run) -> dict[str, Any]:
-    """Return every setting of a run by its dotted name, those that are younger than it with their defaults."""
+    """Return every setting of a run by its dotted name, those added after it with their defaults."""
     defaults = Config(stream="", method="", preset="").model_dump(mode="json")
     return dict(flat(merge(defaults, settings_of(run))))
 

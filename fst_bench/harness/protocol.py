@@ -5,7 +5,7 @@
 
 Locked are the embedded models' files, every shipped stream with its version, each task's problems at the presets'
 difficulties and those of the streams' variants (generators and verifiers are code: their output is hashed), and every
-setting that a preset resolves to. A setting that is added later is no change, as long as the locked ones keep their
+setting that a preset resolves to. A setting that is added later is not a change, as long as the locked ones keep their
 values.
 """
 
@@ -108,7 +108,7 @@ def digest(value: Any) -> str:
 
 
 def changes(locked: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """Yield in words what was locked and is no longer so. An addition is no change."""
+    """Describe each locked value that changed or is gone. An addition is not a change."""
     before, after = dict(flat(locked)), dict(flat(now))
     for key, value in before.items():
         if key != "version" and after.get(key) != value:

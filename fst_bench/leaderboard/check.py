@@ -1,6 +1,6 @@
 """Is a submission consistent? Every stored answer is scored again, every metric computed again from the rows.
 
-It proves consistency, not honesty: whoever invents whole runs with fitting answers is found by running a seed again
+It proves consistency, not honesty: invented runs with fitting answers are found by running a seed again
 (`adjudications.verify`). What can't be recomputed without the weights, KL and what was spent, only has to fit the other
 rows. This file looks at the submission as a whole, `check_run` at one run, and `answers` scores a run's answers.
 """

@@ -30,7 +30,7 @@ COUNTED = {
     "problems", "rollouts", "prompt_tokens", "sampled_tokens", "reflections", "reflection_failures", "optimizer_steps",
     "seconds",
 }  # fmt: skip
-"""Entries that every ledger has; the others are younger than the first published runs."""
+"""Entries that every ledger has; the others were added after the first published runs."""
 MOST_SPENT = 10**15
 """More than a run can spend of anything."""
 KL_ROUNDING = 1e-3

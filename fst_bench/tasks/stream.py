@@ -37,7 +37,7 @@ DriftEnd = int | float | None
 class Part(BaseModel):
     """A part of a stream file.
 
-    Fields that are younger than the first published streams are left out of a dump where they are neutral: a stream
+    Fields added after the first published streams are left out of a dump where they are neutral: a stream
     without them reads and hashes as it did.
     """
 

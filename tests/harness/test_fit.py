@@ -360,7 +360,7 @@ def test_a_preset_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_a_model_that_is_nowhere_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # or it would try five times
-    with pytest.raises(ValueError, match="neither here nor to be had from the hub"):
+    with pytest.raises(ValueError, match="neither local nor on the hub"):
         shape_of("nobody/no-such-model")
     with pytest.raises(ValueError, match=r"no config\.json"):
         shape_of(str(tmp_path))

@@ -121,7 +121,7 @@ def config_of(name: str) -> Any:
         return load_config(name)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"the config of the model {name!r} is neither here nor to be had from the hub ({type(error).__name__})"
+            f"the config of the model {name!r} is neither local nor on the hub ({type(error).__name__})"
         ) from None
 
 

@@ -84,7 +84,7 @@ class Qwen3:
         return x + F.linear(F.silu(gate) * up, layer.down)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the mixed values (rows, heads, width, size); causal where there is no mask."""
+        """Return the mixed values (rows, heads, width, size); causal without a mask."""
         grouped = self.heads != self.kv_heads
         return F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped
