@@ -419,7 +419,10 @@ FILES: dict[str, tuple[Change, str]] = {
         "runs/s0 is not a run: config.json has no config",
     ),
     "a stream that is not": (of_run("config", lambda c: c.update(spec=[])), "config.json: spec holds no mapping"),
-    "stages that are not": (of_run("config", lambda c: c.update(stages=[5])), "not as a run records it: TypeError"),
+    "stages that are not": (
+        of_run("config", lambda c: c.update(stages=[5])),
+        "config.json: stages: .5. is not a mapping",
+    ),
     "data that are not": (of_run("config", lambda c: c.update(data=5)), "not as a run records it: AttributeError"),
     "settings left out": (of_run("config", lambda c: c["config"].pop("init")), "not as a run records it: KeyError"),
     "modes that are not": (setting("evaluation.small_modes", 5), "small_modes: Input should be|TypeError"),
