@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from fst_bench.method import Method, Rollout
+from fst_bench.slow.learn import learned_tokens, reward
 from fst_bench.slow.losses import nll
 
 from .fst import FST
@@ -30,7 +31,8 @@ class FSTDistill(FST):
     def slow(self, groups: list[list[Rollout]]) -> dict[str, Any]:
         metrics = super().slow(groups)
         weight = self.config.settings.weight
-        right = [r for group in groups for r in group if r.score.reward == 1.0]
+        slow = self.config.slow
+        right = [r for group in groups for r in group if reward(r, slow) == 1.0 and learned_tokens(r, slow)]
         if not (weight and right):
             return metrics
         with_prompt = self.lab.with_prompt(right, self.config.seed_prompt)

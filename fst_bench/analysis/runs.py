@@ -8,8 +8,9 @@ from typing import Any
 from fst_bench.harness.collection import Collection
 from fst_bench.harness.config import Config, merge
 from fst_bench.harness.protocol import flat
-from fst_bench.harness.run import Run
+from fst_bench.harness.run import Run, sound
 from fst_bench.harness.store import Store
+from fst_bench.policy.models import other_parts
 
 Runs = tuple[Run, ...]
 COMPARED = ("batch", "stage_problems", "seed_prompt", "difficulty", "evaluation", "init")
@@ -26,14 +27,14 @@ ORDER = ["base", "gepa", "rl", "fst"]
 def load(paths: Iterable[Path]) -> Runs:
     """Return the finished runs at or below the paths, run directories and committed collections alike.
 
-    A method that was run in several ways is several (see `versions`). Raises ValueError where no run is found, or where
-    two do not belong in one table.
+    A method that was run in several ways is several (see `versions`). Raises ValueError where no run is found, where
+    one is not sound (see `harness.run.sound`), or where two do not belong in one table.
     """
     paths = list(paths)
     found = [run for path in paths for run in finished_below(path)]
     if not found:
         raise ValueError(f"no finished run in {', '.join(map(str, paths))}")
-    return alike(versions(list({run.path: run for run in found}.values())))
+    return alike(versions([sound(run) for run in {run.path: run for run in found}.values()]))
 
 
 def finished_below(path: Path) -> list[Run]:
@@ -95,6 +96,11 @@ def alike(found: Iterable[Run]) -> Runs:
                         f"the others have {short(theirs)}{REMEDIES.get(name, '')}"
                     )
         for other in runs:
+            if parts := other_parts(run.fingerprint.model, other.fingerprint.model):
+                raise ValueError(
+                    f"{run.path} does not belong in this table: its {run.saved['model']} is not that of {other.path}: "
+                    f"another {' and another '.join(parts)}"
+                )
             if other.method == run.method and other.seed == run.seed:
                 raise ValueError(
                     f"{run.path} is a second run of {run.method} with seed {run.seed}, like {other.path}: "
@@ -112,7 +118,12 @@ def compared_settings(run: Run) -> dict[str, Any]:
     variants = run.saved.get("spec", {}).get("variants", {})
     held = {variants.get(key, {"task": key})["task"] for stage in run.stages for key in stage.tasks}
     settings = run.saved["config"]
-    return settings | {"difficulty": {task: values for task, values in settings["difficulty"].items() if task in held}}
+    return settings | {
+        "difficulty": {task: values for task, values in settings["difficulty"].items() if task in held},
+        # folders may lie elsewhere: what they hold is compared
+        "model": model.name if (model := Path(run.saved["model"])).is_absolute() else run.saved["model"],
+        "init": run.fingerprint.init or settings["init"],
+    }
 
 
 def same_of(run: Run) -> dict[str, Any]:
@@ -122,7 +133,7 @@ def same_of(run: Run) -> dict[str, Any]:
     code = settings.get("code", {})
     return {
         "stream": f"{saved['stream']}@{saved['stream_version']}",
-        "model": saved["model"],
+        "model": settings["model"],
         "preset": saved["preset"],
         **{name: settings[name] for name in COMPARED},
         # by what it holds: its folder may lie elsewhere
@@ -147,7 +158,7 @@ def differing(run: Run, other: Run) -> dict[str, tuple[Any, Any]]:
 
 def spelled(run: Run) -> dict[str, Any]:
     """Return every setting of a run by its dotted name, those added after it with their defaults."""
-    defaults = Config(stream="", method="", preset="").model_dump(mode="json")
+    defaults = Config(stream="any", method="any", preset="any").model_dump(mode="json")
     return dict(flat(merge(defaults, settings_of(run))))
 
 

@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from fst_bench.cli.parser import Commands, Result, add_command
+from fst_bench.cli.parser import Commands, Result, add_command, names
 
 FORMATS = ("terminal", "markdown", "csv", "latex")
 PROBES = ("drift", "channels", "ood", "plasticity", "forgetting")
@@ -27,9 +27,9 @@ def add_commands(commands: Commands) -> None:
     rows = "a run directory; its rows go to RUN/probes/KIND.jsonl"
     probe.add_argument("runs", type=Path, nargs="+", metavar="RUN", help=rows)
     probe.add_argument("--task", help="plasticity: a task the stream does not hold, by name or file")
-    names = "forgetting: lm-eval tasks or groups, comma-separated (default: fst_general; for a hub model mmlu, "
-    names += "arc_challenge, hellaswag, truthfulqa_mc2, ifeval)"
-    probe.add_argument("--tasks", help=names)
+    usual = "forgetting: lm-eval tasks or groups, comma-separated (default: fst_general; for a hub model mmlu, "
+    usual += "arc_challenge, hellaswag, truthfulqa_mc2, ifeval)"
+    probe.add_argument("--tasks", type=names, help=usual)
     size = "held-out problems a row; plasticity: problems of the fresh pass; forgetting: documents of a task"
     probe.add_argument("--n", type=int, help=size)
 
@@ -86,7 +86,7 @@ def do_probe(args: Namespace) -> Result:
     if args.task:
         options["task"] = args.task
     if args.tasks:
-        options["tasks"] = args.tasks.split(",")
+        options["tasks"] = args.tasks
     if args.n:
         options["problems" if args.kind == "plasticity" else "n"] = args.n
     rows = []

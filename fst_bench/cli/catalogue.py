@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from fst_bench.core.registry import Registry, package_of
-from fst_bench.harness.config import REGISTRIES, load_preset, preset_files
+from fst_bench.harness.config import REGISTRIES, is_text, load_preset, preset_files
 from fst_bench.harness.store import Store
 from fst_bench.method.registry import find_method
 from fst_bench.tasks import find_task
@@ -165,9 +165,13 @@ def fields_of(model: type[BaseModel], above: str = "") -> Fields:
         default = field.get_default(call_default_factory=True)
         found[f"{above}{name}"] = {
             "type": (f"{kind} with {bounds}" if bounds else kind).replace("typing.", ""),
-            "default": "(required)"
-            if default is PydanticUndefined
-            else json.dumps(to_jsonable_python(default), ensure_ascii=False),
+            "default": "(required)" if default is PydanticUndefined else shown(default, field.annotation),
             "description": " ".join((field.description or "").split()),
         }
     return found
+
+
+def shown(value: Any, kind: Any) -> str:
+    """Return a value as --set takes it for a setting of that type."""
+    value = to_jsonable_python(value)
+    return value if isinstance(value, str) and is_text(kind) else json.dumps(value, ensure_ascii=False)

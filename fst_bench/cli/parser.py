@@ -31,3 +31,11 @@ def add_command(commands: Commands, name: str, do: Callable[[argparse.Namespace]
     command.add_argument("--json", action="store_true", help="make the last line of output one JSON object")
     command.set_defaults(do=do)
     return command
+
+
+def names(text: str) -> list[str]:
+    """Return 'a, b' as ["a", "b"]. Raises argparse's error where a name is empty."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"requires names with commas between them, got {text!r}")
+    return found

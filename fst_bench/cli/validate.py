@@ -9,8 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from fst_bench.core.errors import RunError
 from fst_bench.core.registry import PLACES, place_of
 from fst_bench.core.types import Problem
@@ -220,16 +218,17 @@ def unplayable(stream: str, preset: str) -> str | None:
         return None  # which rows exist, `validate data` checks
     made = Stream(spec, 0, config.difficulty, config.stage_problems)
     for task in made.passed():
-        draw(task.name, task.difficulty, "train", 1)
+        draw(task.name, task.difficulty.model_dump_json(), "train", 1)
     for task in made.held_out().values():
-        draw(task.name, task.difficulty, "test", config.evaluation.boundary)
+        draw(task.name, task.difficulty.model_dump_json(), "test", config.evaluation.boundary)
     return None
 
 
 @cache  # most streams and presets share their difficulties
-def draw(task: str, difficulty: BaseModel, split: Split, n: int) -> None:
-    """Raise ValueError where a task has fewer than n problems in a split."""
-    find_task(task)(difficulty).problems(split, 0, n)
+def draw(task: str, difficulty: str, split: Split, n: int) -> None:
+    """Raise ValueError where a task has fewer than n problems in a split. The difficulty is JSON: it may hold lists."""
+    made = find_task(task)
+    made(made.Difficulty.model_validate_json(difficulty)).problems(split, 0, n)
 
 
 def unaffordable(stream: str, preset: str) -> str | None:
@@ -256,10 +255,11 @@ def unaffordable(stream: str, preset: str) -> str | None:
 def run(name: str | None) -> Iterator[Check]:
     """Check a finished run by the parts that the leaderboard checks of a submission.
 
-    Its files are those of its manifest, its evaluation rows those that its settings ask for, its rewards those of the
-    verifiers, its metrics those of its rows.
+    Its files are those of its manifest, its steps one after another, its evaluation rows those that its settings ask
+    for, its rewards those of the verifiers, its metrics those of its rows.
     """
     from fst_bench.harness.loop import recorded
+    from fst_bench.harness.run import Run, disorder
     from fst_bench.leaderboard.bundle import SubmittedRun
     from fst_bench.leaderboard.check_run import MEASURED, ledger, parts_of
 
@@ -269,6 +269,7 @@ def run(name: str | None) -> Iterator[Check]:
     recorded(store, ["tasks"])  # loads the tasks' code; the method's is not needed, so it is not run
     broken = store.broken()
     yield "manifest", f"changed since the run: {', '.join(broken)}" if broken else None
+    yield "order", next(disorder(Run(store)), None)
     yield from parts_of(SubmittedRun(store), {"ledger": ledger, **MEASURED})
 
 

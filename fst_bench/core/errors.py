@@ -12,6 +12,14 @@ class RunError(RuntimeError):
     """A fault of the machinery, not of the user: the run stops here with one line, and nothing it recorded is lost."""
 
 
+class Taken(ValueError):
+    """A run directory belongs to another process: what was asked for may be possible once that has ended."""
+
+
+class Unwritable(RunError):
+    """A file of a run can't be written: the disk is full, or may not be written to."""
+
+
 class NotFinite(RunError):
     """A number that learning depends on, such as a loss or a log-probability, is infinite or not a number."""
 

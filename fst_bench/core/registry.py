@@ -25,8 +25,10 @@ from pydantic import BaseModel, ConfigDict
 
 from fst_bench.core.errors import unknown
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
-"""The name of a method or task: folders and settings are named after it."""
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""The name of a method or task: folders and settings are named after it, so no dot is in it."""
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""The name of a stream or preset, which runs' folders are named after; every `NAME` is one too."""
 T = TypeVar("T")
 PLACES: set[Path] = set()
 """The files and the packages' folders that something was loaded from in this process."""
@@ -215,7 +217,7 @@ class Registry(Generic[T]):
         name = vars(plugin.made).get("name")
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ValueError(
-                f"{where}: {plugin.made.__name__}.name has to be a text of a-z, 0-9, - and _, not {name!r}"
+                f"{where}: {plugin.made.__name__}.name has to be a text of a-z, 0-9, - and _, 64 at most, not {name!r}"
             )
         if name in self.shipped:
             raise ValueError(
@@ -226,6 +228,19 @@ class Registry(Generic[T]):
             raise ValueError(f"{where}: {complaint}")
         self.loaded[name] = plugin
         return plugin.made
+
+
+def file_name(name: str) -> str:
+    """Return the name of a stream or preset, or of anything else that becomes part of a path.
+
+    Raises ValueError where it could lead elsewhere, or no file system would take it.
+    """
+    if not FILE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name[:80]!r} is no name: it has to be of letters, digits, -, _ and ., 64 at most, "
+            "and to begin with a letter or digit"
+        )
+    return name
 
 
 def package_of(point: EntryPoint) -> str:

@@ -31,6 +31,13 @@ from typing import Any, Literal
 
 Message = dict[str, str]
 """{"role": "system" | "user" | "assistant" | "tool", "content": text}"""
+THOUGHTS = {
+    "<think>": "</think>",
+    "[THINK]": "[/THINK]",
+    "<seed:think>": "</seed:think>",
+    "<|START_THINKING|>": "<|END_THINKING|>",
+}
+"""The tags that begin a model's thought and those that end it, by families of models. A thought is not the answer."""
 Status = Literal["ok", "wrong", "unparseable", "timeout", "crash"]
 
 
@@ -95,11 +102,13 @@ class Prefix:
     logprobs: list[float]
     """(sum(mask),): log-probabilities of those tokens."""
     max_new_tokens: int
+    opened: str = ""
+    """The opening of a thought that the tokens end with: the answer's text begins with it."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One turn as an engine sampled it. The last token is the end token where `finished`."""
+    """One turn as an engine sampled it. Where `finished`, the last token is an end token or completes a stop string."""
 
     tokens: list[int]
     logprobs: list[float]
@@ -120,7 +129,7 @@ class Sample:
     logprobs: list[float]
     """(sum(mask),): of the sampled tokens only, at temperature 1, by the weights that sampled."""
     text: str
-    """The text of the last turn."""
+    """The text of the last turn, beginning with the opening of a thought where the template wrote that."""
     finished: bool
     """False where the answer was cut off: at `max_tokens`, which its turns share, or at the model's last position."""
 

@@ -104,7 +104,7 @@ def main() -> None:
     preset = load_preset(args.preset)
     policy = load_policy(args.model, PolicySettings(max_tokens=preset["policy"]["max_tokens"]))
     print("| task | seed prompt | format | format + strategy | the same, greedy |\n| --- | --- | --- | --- | --- |")
-    for name in args.tasks.split(","):
+    for name in map(str.strip, args.tasks.split(",")):
         task = load_task(name, **(preset["difficulty"][name] | args.difficulty.get(name, {})))
         problems, contexts = task.problems("test", 0, args.n), prompts_by_hand(name)
         shares = [accuracy(policy, task, context, problems, 1.0) for context in contexts]

@@ -12,7 +12,7 @@ from gepa.strategies.instruction_proposal import InstructionProposalSignature
 
 from fst_bench.core.types import Candidate, ProblemHandle, ReflectionExample, Rollout, RolloutRequest
 from fst_bench.method.lab import Lab
-from fst_bench.method.reflection import ReflectionFailure
+from fst_bench.method.reflection import ReflectionFailure, caught, fence_around, prompt_in
 
 COMPONENT = "system_prompt"
 """The one component of a gepa candidate."""
@@ -126,22 +126,31 @@ class Reflections:
 
 
 def propose(lab: Lab, prompts: Sequence[str], max_characters: int) -> list[str | ReflectionFailure]:
-    """Return the new prompt of each reflection, or its failure: no reply, or an empty or oversized prompt."""
+    """Return the new prompt of each reflection, or its failure: no reply, or nothing in it that can be a prompt."""
     replies = lab.reflect_many(prompts)
     return [reply if isinstance(reply, ReflectionFailure) else extract(lab, reply, max_characters) for reply in replies]
 
 
 def extract(lab: Lab, reply: str, max_characters: int) -> str | ReflectionFailure:
-    """Return the prompt in a reflector's reply, refused where it is empty or oversized."""
-    prompt = InstructionProposalSignature.output_extractor(reply.strip())["new_instruction"].strip()
+    """Return the prompt in a reflector's reply, refused where it is cut off, empty or too long."""
+    prompt = caught(prompt_in, reply)
+    if isinstance(prompt, ReflectionFailure):
+        return lab.refused(str(prompt))
     if not prompt or len(prompt) > max_characters:
         return lab.refused("oversized prompt" if prompt else "empty prompt")
-    return prompt
+    return prompt if lab.leaves_room(prompt) else lab.refused("prompt leaves no room")
 
 
 def reflection_prompt(current: str, records: Sequence[Mapping[str, Any]]) -> str:
-    """Render gepa's own reflection prompt, from the current prompt and the records of its rollouts."""
-    parts = {"current_instruction_doc": current, "dataset_with_feedback": records, "prompt_template": None}
+    """Render gepa's own reflection prompt, from the current prompt and the records of its rollouts.
+
+    Where those hold fences, its own are longer: else the first of them would end its block.
+    """
+    template = InstructionProposalSignature.default_prompt_template
+    fence = fence_around(current, *(str(text) for record in records for text in record.values()))
+    for block in ("<curr_param>", "<side_info>"):
+        template = template.replace(f"```\n{block}\n```", f"{fence}\n{block}\n{fence}")
+    parts = {"current_instruction_doc": current, "dataset_with_feedback": records, "prompt_template": template}
     prompt = InstructionProposalSignature.prompt_renderer(parts)
     assert isinstance(prompt, str), "gepa renders text-only reflection prompts as one string"
     return prompt

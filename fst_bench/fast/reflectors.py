@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from fst_bench.core.types import Sample, SampleRequest
 from fst_bench.method.ledger import Ledger
-from fst_bench.method.reflection import ReflectionFailure, Reflector
+from fst_bench.method.reflection import ReflectionFailure, Reflector, fence_around
 from fst_bench.method.settings import FastSettings
 from fst_bench.policy import Policy
 
 MAX_SENTENCES = 6
-FENCE = re.compile(r"```\w*\n?(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"(?<!`)(`{3,}+)\w*\n?(?P<content>.*?)(?<!`)\1(?!`)", re.DOTALL)
 FEEDBACK = re.compile(r"^## Feedback\n(.*?)(?=\n#|\n```|\Z)", re.DOTALL | re.MULTILINE)
 SENTENCE = re.compile(r"(?<=\.)\s+")
 RULES: list[tuple[re.Pattern[str], tuple[str, ...]]] = [
@@ -48,11 +48,11 @@ def extractive(prompt: str, seed: int) -> str:
     It gains the instruction that the feedback asks for most, repeats an ignored one last or in other words, or loses a
     sentence. Raises ReflectionFailure where the reflection prompt holds no current one.
     """
-    fence = FENCE.search(prompt)
-    if fence is None:
+    current = BLOCK.search(prompt)
+    if current is None:
         raise ReflectionFailure("no current instruction in the reflection prompt")
     rng = random.Random(f"{seed}/{prompt}")
-    sentences = [s for s in SENTENCE.split(fence[1].strip()) if s]
+    sentences = [s for s in SENTENCE.split(current["content"].strip()) if s]
     asked = Counter(wordings for text in FEEDBACK.findall(prompt) for wordings in instructions(text))
     ranked = [wordings for wordings, _ in asked.most_common()]
     missing = [wordings for wordings in ranked if not set(wordings) & set(sentences)]
@@ -69,7 +69,9 @@ def extractive(prompt: str, seed: int) -> str:
         sentences.pop(rng.randrange(len(sentences)))
     while len(sentences) > MAX_SENTENCES:
         sentences.pop(rng.randrange(len(sentences) - 1))
-    return "```\n" + " ".join(sentences) + "\n```"
+    text = " ".join(sentences)
+    fence = fence_around(text)
+    return f"{fence}\n{text}\n{fence}"
 
 
 class BasePolicy:
@@ -82,7 +84,7 @@ class BasePolicy:
         self.policy, self.ledger = policy, ledger
 
     def reflect_many(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | ReflectionFailure]:
-        """Return the reply to each prompt; a prompt that is too long fails alone."""
+        """Return the reply to each prompt; one that is too long, or whose reply was cut off, fails alone."""
         # one call: on GPUs the reference weights are loaded into the sampler for it, and the policy's again after it
         requests = [
             SampleRequest(({"role": "user", "content": prompt},), seed)
@@ -92,7 +94,7 @@ class BasePolicy:
         for sample in samples:
             if sample:
                 self.ledger.reflected(len(sample.tokens) - sample.sampled, sample.sampled, 0.0)
-        return [sample.text if sample else ReflectionFailure("reflection prompt too long") for sample in samples]
+        return [reply_of(sample) for sample in samples]
 
     def sampled(self, requests: list[SampleRequest]) -> list[Sample | None]:
         """Return a sample for each request, None where its prompt leaves no room for an answer."""
@@ -101,6 +103,13 @@ class BasePolicy:
         except ValueError:  # one is too long, before anything was sampled: halving finds out which
             half = len(requests) // 2
             return [*self.sampled(requests[:half]), *self.sampled(requests[half:])] if half else [None]
+
+
+def reply_of(sample: Sample | None) -> str | ReflectionFailure:
+    """Return a sample's text as a reply; a failure where the prompt was too long, or the answer was cut off."""
+    if sample is None:
+        return ReflectionFailure("reflection prompt too long")
+    return sample.text if sample.finished else ReflectionFailure("reply cut off")
 
 
 def load_reflector(settings: FastSettings, policy: Policy, ledger: Ledger) -> Reflector:

@@ -189,6 +189,8 @@ class RemoteReflector:
         text = text_of(reply)
         tokens = usage_of(reply) or (most[0], len(text.encode("utf-8", "replace")))
         self.ledger.reflected(*tokens, self.cost(tokens))
+        if cut_off(reply):
+            raise ReflectionFailure("reply cut off")
         if not text.strip():
             raise ReflectionFailure("empty reply")
         return text
@@ -304,6 +306,14 @@ def text_of(reply: Any) -> str:
     except (AttributeError, IndexError, TypeError):
         return ""
     return text if isinstance(text, str) else ""
+
+
+def cut_off(reply: Any) -> bool:
+    """Return whether the provider says that the reply ended before the model had ended it."""
+    try:
+        return reply.choices[0].finish_reason in ("length", "content_filter")
+    except (AttributeError, IndexError, TypeError):
+        return False
 
 
 def usage_of(reply: Any) -> tuple[int, int] | None:

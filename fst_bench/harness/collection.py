@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fst_bench.harness.rows import ROWS
-from fst_bench.harness.run import Run
+from fst_bench.harness.run import Run, sound
 
 PARTS = ("config", "env", "metrics", "ledger")
 """JSON files of a run that a collection keeps."""
@@ -50,6 +50,9 @@ class CollectedRun:
             raise ValueError(f"{self.path} has no {name}.json: a collection keeps {', '.join(PARTS)}")
         found: dict[str, Any] = json.loads(self.collection.rows("runs")[self.id][0][name])
         return found
+
+    def broken(self) -> list[str]:
+        return []
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         rows = self.collection.rows(name.replace("/", "-")).get(self.id, [])
@@ -93,7 +96,9 @@ def read(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def collect(runs: Sequence[tuple[str, Run]], out: Path, probes: Iterable[str] = ()) -> None:
-    """Write runs, each with its id, as the collection of their stream."""
+    """Write runs, each with its id, as the collection of their stream. Raises ValueError for one that is not sound."""
+    for _, run in runs:
+        sound(run)
     out.mkdir(parents=True, exist_ok=True)
     heads = [{"run_id": id} | {part: json.dumps(run.source.read(part)) for part in PARTS} for id, run in runs]
     write(out, "runs", heads)

@@ -5,23 +5,37 @@ The section `methods` of a preset or a stream holds settings for one method only
 """
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Self
+from pathlib import Path, PurePath
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticSerializationError
 
 from fst_bench.core.errors import explain, first_line, unknown
-from fst_bench.core.registry import Registry, Source
+from fst_bench.core.registry import Registry, Source, file_name
 from fst_bench.harness.rows import PromptMode
 from fst_bench.method.method import Method
 from fst_bench.method.registry import METHOD_REGISTRY
 from fst_bench.method.settings import FastSettings, SlowSettings
 from fst_bench.policy import Backend, PolicySettings
 from fst_bench.tasks import TASK_REGISTRY
-from fst_bench.tasks.data import DATA, PROCEDURAL, check_difficulty, check_source
+from fst_bench.tasks.data import DATA, HUB, PROCEDURAL, check_difficulty, check_source
+from fst_bench.tasks.formats import DECODER
 from fst_bench.tasks.stream import StreamSpec, load_spec, read_yaml, stream_files
 
 REGISTRIES: dict[str, Registry[Any]] = {"methods": METHOD_REGISTRY, "tasks": TASK_REGISTRY}
@@ -73,9 +87,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    stream: str
-    method: str
-    preset: str
+    stream: Annotated[str, AfterValidator(file_name)]
+    method: Annotated[str, AfterValidator(file_name)]
+    preset: Annotated[str, AfterValidator(file_name)]
     seed: int = 0
     model: str = "embedded:tiny"
     init: str | None = None
@@ -164,11 +178,13 @@ def hardware_of(preset: str) -> Hardware:
     return explain(Hardware, values["hardware"], f"preset {preset}: hardware")
 
 
-def whole_preset(name: str) -> dict[str, Any]:
+def whole_preset(name: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return a shipped preset by name, or a file by path (ends in .yaml), over the preset it extends.
 
-    Its section `hardware`, which decides no number of a run, is included.
+    Its section `hardware`, which decides no number of a run, is included. `below` are the presets that extend it.
     """
+    if name in below:
+        raise ValueError(f"preset {name} extends itself: {' -> '.join([*below, name])}")
     path = Path(name) if name.endswith((".yaml", ".yml")) else preset_files().get(name)
     if path is None:
         raise ValueError(unknown("preset", name, preset_files()))
@@ -177,7 +193,11 @@ def whole_preset(name: str) -> dict[str, Any]:
         raise ValueError(f"{path}: {why}: give the file another name")
     values = read_yaml(path)
     extended = values.pop("extends", None)
-    return layer(whole_preset(extended), values) if extended else values
+    if extended is None:
+        return values
+    if not isinstance(extended, str):
+        raise ValueError(f"preset {name}: extends names one preset, not {extended!r}")
+    return layer(whole_preset(extended, (*below, name)), values)
 
 
 def resolve(
@@ -186,8 +206,8 @@ def resolve(
     """Return the run's configuration, all layers merged and checked, and its stream.
 
     `stream` and `method` are names or files. In the configuration they are names, so that a run can do without the
-    files. `overrides` maps dotted names ("slow.ratio_clip_max") or section names to values. Raises ValueError in one
-    line for anything wrong.
+    files. `overrides` maps dotted names ("slow.ratio_clip_max") or section names to values; those that are `Written`
+    are read by the type of their setting. Raises ValueError in one line for anything wrong.
     """
     spec, low = load_spec(stream), load_preset(preset)
     own = merge(for_methods(low, preset), for_methods(spec.settings, stream))
@@ -198,7 +218,7 @@ def resolve(
     values = layer(values, own.get(made.name, {}))
     top: dict[str, Any] = {}
     for key, value in (overrides or {}).items():
-        nested: Any = value
+        nested: Any = value.read(kind_of(key, made)) if isinstance(value, Written) else value
         for part in reversed(key.split(".")):
             nested = {part: nested}
         top = merge(top, nested)
@@ -217,8 +237,26 @@ def resolve(
         config = Config.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"settings: {first_line(Config, error)}") from None
+    try:
+        for written in (config, spec):
+            written.model_dump_json()
+    except PydanticSerializationError:
+        raise ValueError("settings: a text has a lone surrogate, which UTF-8 cannot have") from None
     settings = explain(made.Settings, config.settings, f"settings of {made.name}")
-    return config.model_copy(update={"settings": settings.model_dump(mode="json")}), spec
+    return config.model_copy(update={"settings": settings.model_dump(mode="json")} | places(config)), spec
+
+
+def places(config: Config) -> dict[str, str]:
+    """Return the settings that are paths, absolute: a run is resumed in any folder, and named after what it is made of.
+
+    A model that is no folder is a hub id.
+    """
+    folders = {"model": config.model, "init": config.init, "data": config.data}
+    return {
+        key: str(Path(value).absolute())
+        for key, value in folders.items()
+        if value is not None and (key == "init" or (value not in (PROCEDURAL, HUB) and Path(value).is_dir()))
+    }
 
 
 RENAMED = {
@@ -268,6 +306,7 @@ def for_methods(settings: Mapping[str, Any], file: str) -> dict[str, Any]:
         raise ValueError(f"settings: methods holds settings for one method only, as in {example}, not {section!r}")
     found: dict[str, Any] = {}
     for name, own in section.items():
+        name = str(name)  # YAML has other keys too
         # a file that is loaded already may not exist for the next run
         lasting = METHOD_REGISTRY.shipped.keys() | METHOD_REGISTRY.offered().keys()
         if not name.endswith(".py") and name not in lasting:
@@ -296,7 +335,8 @@ def layer(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     """
     source = low.get("data", PROCEDURAL)
     if (high.get("data", source) == PROCEDURAL) != (source == PROCEDURAL):
-        kept = {task: parameters for task, parameters in low.get("difficulty", {}).items() if task not in DATA}
+        given = low.get("difficulty", {})
+        kept = {task: own for task, own in given.items() if task not in DATA} if isinstance(given, Mapping) else given
         low = {**low, "difficulty": kept}
     return merge(low, high)
 
@@ -309,14 +349,87 @@ def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """Return 'slow.ratio_clip_max=4' as ("slow.ratio_clip_max", 4). The value is YAML."""
+class Written(str):
+    """A setting's value as it was written after --set. How it is read depends on the setting's type."""
+
+    def read(self, kind: Any) -> Any:
+        """Return the value: of a setting that is text the text itself, of any other what it says in JSON or YAML.
+
+        `null` is None where the setting may be that.
+        """
+        if is_text(kind):
+            return None if self == "null" and NoneType in members(kind) else str(self)
+        for load in (DECODER.decode, yaml.safe_load):  # YAML 1.1 reads some JSON otherwise: 1e-05 is a text there
+            with suppress(Exception):  # PyYAML raises errors of many kinds
+                return load(self)
+        return str(self)
+
+
+def parse_setting(text: str) -> tuple[str, Written]:
+    """Return 'slow.ratio_clip_max=4' as ("slow.ratio_clip_max", Written("4"))."""
     key, equals, value = text.partition("=")
+    key = key.strip()
     if not equals or not key:
         raise ValueError(f"--set requires key=value, got {text!r}")
     if key in ("stream", "method", "preset", "seed"):
         raise ValueError(f"--set {key} is --{key}")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        return key.strip(), value
+    if (section := key.partition(".")[0]) not in Config.model_fields and section != "methods":
+        raise ValueError(f"settings: {unknown('key', section, Config.model_fields)}")
+    return key, Written(value)
+
+
+def write_setting(key: str, value: Any, method: type[Method]) -> str:
+    """Return 'key=value', which `parse_setting` and `Written.read` turn into the same value again.
+
+    Raises ValueError for a text that cannot be an argument of a command.
+    """
+    if isinstance(value, Written):
+        return f"{key}={value}"
+    if not (isinstance(value, str) and is_text(kind := kind_of(key, method))):
+        return f"{key}={json.dumps(value)}"
+    if Written(value).read(kind) != value or "\0" in value:
+        raise ValueError(f"settings: {key} cannot be the text {value!r} in a sweep")
+    return f"{key}={value}"
+
+
+def kind_of(key: str, method: type[Method]) -> Any:
+    """Return the type of the setting with a dotted name, Any where it has none of its own."""
+    section, _, rest = key.partition(".")
+    if section == "settings" and rest:
+        return kind_at(method.Settings, rest.split("."))
+    task, _, parameter = rest.partition(".")
+    if section == "difficulty" and parameter:
+        procedural = [TASK_REGISTRY.find(task).Difficulty] if task in TASK_REGISTRY else []
+        models = [*procedural, *([DATA[task].Difficulty] if task in DATA else [])]
+        return next(
+            (model.model_fields[parameter].annotation for model in models if parameter in model.model_fields), Any
+        )
+    return kind_at(Config, key.split("."))
+
+
+def kind_at(kind: Any, path: Sequence[str]) -> Any:
+    """Return the type at a path of field names below a type, Any where there is none."""
+    for name in path:
+        fields = [part.model_fields for part in members(kind) if isinstance(part, type) and issubclass(part, BaseModel)]
+        kind = next((found[name].annotation for found in fields if name in found), Any)
+    return kind
+
+
+def members(kind: Any) -> tuple[Any, ...]:
+    """Return the types that a type is a union of; of another type itself."""
+    if get_origin(kind) is Annotated:
+        return members(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return tuple(member for part in get_args(kind) for member in members(part))
+    return (kind,)
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether a setting of this type is text: one of its own choice, one of a list, a path, or nothing."""
+    given = [part for part in members(kind) if part is not NoneType]
+    return bool(given) and all(
+        all(isinstance(value, str) for value in get_args(part))
+        if get_origin(part) is Literal
+        else isinstance(part, type) and issubclass(part, str | PurePath)
+        for part in given
+    )

@@ -6,7 +6,7 @@ training number. Its rows are the raw material of every metric.
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -22,6 +22,7 @@ from fst_bench.method.ledger import Ledger
 from fst_bench.method.method import Method
 from fst_bench.metrics import Drift
 from fst_bench.policy import Policy
+from fst_bench.policy.interface import Progress
 from fst_bench.policy.rollout import generate
 from fst_bench.tasks import Task
 from fst_bench.tasks.stream import Stream
@@ -95,6 +96,21 @@ def evaluation_schedule(stream: Stream, batch: int, settings: EvaluationSettings
     return schedule
 
 
+def answers(schedule: Mapping[int, ScheduledEvaluation], settings: EvaluationSettings, evolves: bool) -> dict[int, int]:
+    """Return step -> the answers that its evaluation samples, for a method that evolves prompts or one that does not.
+
+    Modes with the same prompts share them: all modes where no prompt has evolved, and the oracle prompt of a task whose
+    stage ends is the method's own.
+    """
+    found = {}
+    for step, scheduled in schedule.items():
+        tasks = len({task for task, _ in scheduled.cells})
+        shared = sum(mode == "oracle" and task in scheduled.ended for task, mode in scheduled.cells)
+        cells = len(scheduled.cells) - shared if evolves and step else tasks
+        found[step] = cells * scheduled.n * settings.samples
+    return found
+
+
 class Snapshot:
     """A copy of a method at one state, without a lab; `check` makes sure that answering changed nothing in it."""
 
@@ -127,6 +143,7 @@ def evaluate(
     ledger: Ledger,
     settings: EvaluationSettings,
     seed: int,
+    progress: Progress | None = None,
 ) -> tuple[list[EvaluationRow], list[AnswerRow]]:
     """Evaluate each (task, prompt mode) of `contexts`, which gives the context under which a prompt is answered.
 
@@ -146,8 +163,10 @@ def evaluate(
         for p, context in zip(problems[name], used, strict=True)
     ]
     tools = [partial(tasks[name].respond, p) for name, _ in groups_of_modes for p in problems[name]]
+    if progress:
+        progress(0, len(requests) * settings.samples)
     # all at once: the more rows at a time, the faster
-    groups = generate(policy, requests, tools, temperature=settings.temperature)
+    groups = generate(policy, requests, tools, temperature=settings.temperature, progress=progress)
     divergence = iter(policy.kl_to_reference([t.sample for group in groups for t in group]))
     rest = iter(groups)
     rows: list[EvaluationRow] = []

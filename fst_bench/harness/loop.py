@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from pydantic import BaseModel, Field
 
-from fst_bench.core.errors import NotFinite, explain
+from fst_bench.core.errors import NotFinite, Taken, Unwritable, explain
 from fst_bench.core.registry import Source
 from fst_bench.core.types import ProblemHandle, Score
 from fst_bench.fast.reflectors import load_reflector
@@ -32,14 +32,16 @@ from fst_bench.harness.evaluate import (
 )
 from fst_bench.harness.planning.memory import with_cache
 from fst_bench.harness.rows import EvaluationRow, PopulationRow, Row, StageRow, StepRow
-from fst_bench.harness.run import Run
-from fst_bench.harness.store import Store, complete
+from fst_bench.harness.run import Fingerprint, Run
+from fst_bench.harness.store import Store, complete, sha256, written
 from fst_bench.method.contract import check_memory, metrics_of, state_of
 from fst_bench.method.lab import Lab
 from fst_bench.method.ledger import Ledger
 from fst_bench.method.settings import MethodConfig
 from fst_bench.metrics import summarise
 from fst_bench.policy import load_policy
+from fst_bench.policy.models import fingerprint, refuse_other_model
+from fst_bench.tasks import Task
 from fst_bench.tasks.data import refuse_other
 from fst_bench.tasks.stream import Stream, StreamSpec
 
@@ -48,13 +50,20 @@ LATER = {"hover-search"}
 
 
 class Callback:
-    """An observer of the loop. This one does nothing; the terminal's display and the trackers are callbacks."""
+    """An observer of the loop. This one does nothing; the terminal's display and the trackers are callbacks.
+
+    What a callback of your own raises ends the run as it is: `resume` continues it from its last checkpoint. The
+    display and the trackers raise nothing.
+    """
 
     def on_begin(self, config: Config, stream: Stream, path: Path, step: int) -> None:
         """Called before the first step, with the steps that a checkpoint holds already."""
 
     def on_step(self, row: StepRow, ledger: Ledger) -> None:
         """Called after each training step."""
+
+    def on_progress(self, answers: int, total: int) -> None:
+        """Called often while an evaluation samples, with the answers of a turn that are whole, and all of them."""
 
     def on_evaluation(self, rows: Sequence[EvaluationRow]) -> None:
         """Called after each evaluation."""
@@ -76,36 +85,63 @@ def run(
     seed: int = 0,
     preset: str = "tiny",
     callback: Callback | None = None,
+    once: bool = False,
     **settings: Any,
 ) -> Run:
     """Run a method on a stream, each a name or a file, from the start.
 
     `settings` are sections or values, as in slow={"ratio_clip_max": 4.0}, batch=8. Raises ValueError in one line for a
-    wrong setting.
+    wrong setting; with `once`, Taken where these settings have a run already, which otherwise gets a number.
     """
-    return start(*resolve(stream, method, preset, seed, settings), Path(out), callback)
+    return start(*resolve(stream, method, preset, seed, settings), Path(out), callback, once)
 
 
-def start(config: Config, spec: StreamSpec, out: Path, callback: Callback | None = None) -> Run:
-    """Run a resolved configuration from the start."""
+def start(config: Config, spec: StreamSpec, out: Path, callback: Callback | None = None, once: bool = False) -> Run:
+    """Run a resolved configuration from the start. Raises Taken as `run` does."""
     bench = Bench(config, spec)  # raises what is wrong with the settings before a directory is made
     # takes a moment: before the directory is made, so that a kill rarely leaves one without a config.json
     found = environment(config.threads)
-    store = Store.create(out, run_parts(config, spec))
-    keep_code(config, store)
-    store.write("env", found)
-    store.write("config", described(config, spec))  # last: with it the directory is a run
-    return bench.loop(store, callback or Callback())
+    parts = run_parts(config, spec)
+    store = Store(out.joinpath(*parts)) if once else Store.create(out, parts)
+    with store.held():
+        if once and store.begun:
+            raise Taken(f"{store.path} exists already: fst-bench resume {store.path}")
+        keep_code(config, store)
+        store.write("env", found)
+        store.write("config", described(config, spec))  # last: with it the directory is a run
+        return bench.loop(store, callback or Callback())
 
 
 def resume(path: str | Path, callback: Callback | None = None) -> Run:
-    """Continue a killed run from its last checkpoint; a finished run is returned as it is."""
+    """Continue a killed run from its last checkpoint; a finished run is returned as it is.
+
+    Raises Taken where another process works on it.
+    """
     store = Store(Path(path))
     store.read("config")
     if store.finished:
         return Run(store)
-    config, spec = recorded(store)
-    return Bench(config, spec).loop(store, callback or Callback())
+    if owner := store.holder():  # said before the model is loaded
+        raise Taken(f"{store.path} is in use by {owner}: wait until that has ended")
+    bench = Bench(*recorded(store))  # on several machines only the first one comes back from here
+    with store.held():
+        if store.finished:
+            return Run(store)
+        refuse_other_weights(store, bench.config)
+        return bench.loop(store, callback or Callback())
+
+
+def refuse_other_weights(store: Store, config: Config) -> None:
+    """Raise ValueError where the model that a run was begun on, or the checkpoint it started from, is now another."""
+    then = Run(store).fingerprint
+    refuse_other_model(config.model, then.model)
+    if then.init and then.init != start_of(config):
+        raise ValueError(f"the run was begun from other weights than those that {config.init} now holds")
+
+
+def start_of(config: Config) -> str | None:
+    """Return the sha256 of the weights that a run starts with, where they are not the model's."""
+    return None if config.init is None else sha256(complete(Path(config.init)) / "weights.safetensors")
 
 
 def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
@@ -124,7 +160,7 @@ def run_parts(config: Config, spec: StreamSpec) -> tuple[str, str, str]:
 def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
     """Return config.json: the run's identity, its stages in problems, and all that is required to run it again.
 
-    Its `data` is the identity of the data set's rows.
+    Its `data` is the identity of the data set's rows, its `fingerprint` that of the model and of what it starts from.
     """
     stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
     return {
@@ -139,6 +175,7 @@ def described(config: Config, spec: StreamSpec) -> dict[str, Any]:
         "announced": spec.announced,
         "task_visible": spec.task_visible,
         "data": stream.sources(),
+        "fingerprint": Fingerprint(model=fingerprint(config.model), init=start_of(config)).model_dump(),
         "config": config.model_dump(mode="json"),
         "spec": spec.model_dump(mode="json"),
     }
@@ -158,8 +195,9 @@ def keep_code(config: Config, store: Store) -> None:
         kind, _, name = key.partition("/")
         if kind in REGISTRIES and (text := REGISTRIES[kind].loaded[name].text) is not None:
             path = store.path / "code" / f"{key}.py"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(text)
+            with written(path, len(text)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(text)
 
 
 class Written(BaseModel):
@@ -187,6 +225,9 @@ def recorded(store: Store, kinds: Collection[str] = tuple(REGISTRIES)) -> tuple[
 
 
 _STREAMS: WeakKeyDictionary["StreamProblems", Stream] = WeakKeyDictionary()
+_LONGEST: WeakKeyDictionary["StreamProblems", list[str]] = WeakKeyDictionary()
+MEASURED = 5_000
+"""Problems of a stream among which the longest is searched for."""
 
 
 class StreamProblems:
@@ -196,8 +237,8 @@ class StreamProblems:
     finds no task and no answer.
     """
 
-    def __init__(self, stream: Stream, batch: int):
-        self._batch = batch
+    def __init__(self, stream: Stream, batch: int, held_out: int):
+        self._batch, self._held_out = batch, held_out
         _STREAMS[self] = stream
 
     def batch(self, step: int) -> range:
@@ -214,6 +255,17 @@ class StreamProblems:
     def verify(self, index: int, text: str, earlier: Sequence[str]) -> Score:
         stream = _STREAMS[self]
         return stream.verifier_of(index).verify(stream.problem(index), text, earlier)
+
+    def longest(self) -> list[str]:
+        if self not in _LONGEST:
+            stream, found = _STREAMS[self], dict[str, str]()
+            problems = [task.problems("test", TEST_SEED, self._held_out) for task in stream.held_out().values()]
+            problems.append([stream.problem(i) for i in range(0, stream.total, 1 + stream.total // MEASURED)])
+            for problem in (one for some in problems for one in some):
+                task = problem.id.rpartition("-")[0]
+                found[task] = max(found.get(task, ""), problem.prompt, key=lambda text: len(text.encode()))
+            _LONGEST[self] = list(found.values())
+        return _LONGEST[self]
 
 
 class Bench:
@@ -233,10 +285,13 @@ class Bench:
         self.schedule = evaluation_schedule(self.stream, config.batch, config.evaluation)
         for stage in self.stream.stages:  # too few rows are an error now, and not in the run
             self.stream.problem(stage.start)
+        held_out = max(config.evaluation.small, config.evaluation.boundary)
         for task in self.stream.held_out().values():
-            task.problem("test", TEST_SEED, max(config.evaluation.small, config.evaluation.boundary) - 1)
+            task.problem("test", TEST_SEED, held_out - 1)
         self.ledger = Ledger()
         self.policy = load_policy(config.model, with_cache(config), config.backend)
+        if any(type(task).respond is not Task.respond for task in self.stream.held_out().values()):
+            self.policy.template.check_replies()
         if config.init:
             self.policy.start_from(complete(Path(config.init)))
         self.pending: list[tuple[str, dict[str, Any]]] = []
@@ -245,7 +300,7 @@ class Bench:
             self.policy,
             self.ledger,
             config.seed,
-            StreamProblems(self.stream, config.batch),
+            StreamProblems(self.stream, config.batch, held_out),
             load_reflector(config.fast, self.policy, self.ledger),
             partial(record, self.pending),
         )
@@ -261,6 +316,8 @@ class Bench:
         done = self._restore(store)
         step = max(done, 0)
         callback.on_begin(self.config, self.stream, store.path, step)
+        for note in self.policy.template.notes:
+            callback.on_note(note)
         try:
             if done < 0:
                 self._evaluate(store, callback, self.schedule[0])
@@ -287,6 +344,9 @@ class Bench:
             return self._finish(store, callback)
         except NotFinite as error:
             raise NotFinite(f"step {step}: {error}") from None
+        except Unwritable as error:
+            again = f"no step before its last checkpoint is lost: fst-bench resume {store.path}"
+            raise Unwritable(f"step {step}: {error}; {again}") from None
         finally:
             callback.on_end()
 
@@ -330,6 +390,7 @@ class Bench:
                 self.ledger,
                 self.config.evaluation,
                 self.config.seed,
+                callback.on_progress,
             )
         for snapshot in (own, *oracles.values()):
             snapshot.check()

@@ -1,11 +1,13 @@
 """A run, read: the one reader of what it recorded, in a directory, in a submission or in committed Parquet files."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
+from pydantic import BaseModel
 
 from fst_bench.core.errors import explain
 from fst_bench.harness.config import refuse_renamed
@@ -45,6 +47,19 @@ class Source(Protocol):
         """Return the records of a file by its stem, such as evals or probes/ood; none where it does not exist."""
         ...
 
+    def broken(self) -> list[str]:
+        """Return the files that were changed since the run ended; none where the source keeps rows only."""
+        ...
+
+
+class Fingerprint(BaseModel):
+    """What a run's weights began as, by content; nothing in a run of an older fst-bench."""
+
+    model: dict[str, str] = {}
+    """See `fst_bench.policy.models.fingerprint`."""
+    init: str | None = None
+    """sha256 of the weights of the setting `init`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -74,6 +89,11 @@ class Run:
                 raise ValueError(f"{self.path} is not a run: config.json has no {key}")
         refuse_renamed(saved["config"], str(self.path))
         return saved
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """The identity of the model and of the weights that the run began with."""
+        return explain(Fingerprint, self.saved.get("fingerprint", {}), f"{self.path}: config.json: fingerprint")
 
     @cached_property
     def env(self) -> dict[str, Any]:
@@ -134,3 +154,39 @@ class Run:
         """Return the rows of a probe, each with its key as columns; none where it was not run."""
         rows = [row["key"] | {k: v for k, v in row.items() if k != "key"} for row in self.source.rows(f"probes/{kind}")]
         return pd.DataFrame(rows).assign(method=self.method, seed=self.seed)
+
+
+def sound(run: Run) -> Run:
+    """Return a run itself. Raises ValueError where a finished one is not as one process left it."""
+    if run.finished:
+        if broken := run.source.broken():
+            raise ValueError(f"{run.path} was changed since the run: {', '.join(broken)}")
+        for complaint in disorder(run):
+            raise ValueError(f"{run.path}: {complaint}: see fst-bench validate run")
+    return run
+
+
+def disorder(run: Run) -> Iterator[str]:
+    """Yield the first row of steps, and of evaluations, that is out of order, as where two processes wrote a run.
+
+    Rows are not typed for it: that takes ten times as long, and is done where they are used.
+    """
+    events, evals = ([row for row in run.source.rows(name) if isinstance(row, dict)] for name in ("events", "evals"))
+    problems, end = 0, run.stages[-1].end
+    for number, row in enumerate(events, 1):
+        step, at = row.get("step"), row.get("problems")
+        if step != number or not isinstance(at, int) or not problems < at <= end:
+            yield f"events.jsonl row {number} is of step {step} at {at} of {end} problems"
+            break
+        problems = at
+    else:
+        if events and problems < end:
+            yield f"events.jsonl ends at {problems} of {end} problems"
+    problems, seen = 0, set[tuple[Any, ...]]()
+    for number, row in enumerate(evals, 1):
+        cell, at = tuple(row.get(key) for key in ("step", "task", "prompt_mode")), row.get("problems")
+        if cell in seen or not isinstance(at, int) or not problems <= at <= end:
+            yield f"evals.jsonl row {number} is out of order or there twice: step {', '.join(map(str, cell))}"
+            break
+        problems = at
+        seen.add(cell)

@@ -1,15 +1,15 @@
 """A sweep: methods x seeds on one stream, each run a process of its own.
 
 Where a run's directory exists already it is skipped when finished and resumed when not. So the same command continues a
-sweep that was stopped, also on another machine that has the directory. A run that fails stops no other one. Runs on the
-CPU share its cores; a run on a GPU has that GPU to itself.
+sweep that was stopped, also on another machine that has the directory. A run that another process works on is waited
+for. A run that fails stops no other one. Runs on the CPU share its cores; a run on a GPU has that GPU to itself.
 """
 
-import json
 import math
 import os
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fst_bench.core.errors import unknown
-from fst_bench.harness.config import Config, resolve
+from fst_bench.harness.config import Config, resolve, write_setting
+from fst_bench.harness.evaluate import answers, evaluation_schedule
 from fst_bench.harness.loop import run_parts
 from fst_bench.harness.store import Store
 from fst_bench.harness.trackers import load
@@ -26,8 +27,12 @@ from fst_bench.method.registry import find_method
 from fst_bench.policy.settings import NO_GPU
 from fst_bench.tasks.stream import Stream
 
-State = Literal["there", "run", "resume", "done", "FAILED"]
-"""Of a run: finished before the sweep, started, resumed, finished, or failed."""
+State = Literal["there", "in use", "run", "resume", "done", "FAILED"]
+"""Of a run: finished without the sweep, in progress in another process, started, resumed, finished, or failed."""
+TAKEN = 4
+"""The exit code of a command whose run another process works on, or began a moment ago."""
+LOOK = 1.0
+"""Seconds between looks at a run that another process works on."""
 OWN = "methods."
 """The prefix of settings that are for one method only."""
 
@@ -41,6 +46,8 @@ class Planned:
     steps: int
     command: list[str]
     """Arguments of fst-bench that start it."""
+    answers: tuple[Mapping[int, int], ...] = ({}, {})
+    """Step -> the answers that its evaluation samples: where no prompt evolves, and where prompts do."""
 
 
 class SweepCallback:
@@ -50,7 +57,7 @@ class SweepCallback:
         """Called before the first run, with every run by its directory."""
 
     def on_state(self, path: Path, state: State, why: str | None = None) -> None:
-        """Called when a run's state changes; `why` is the error of a run that failed."""
+        """Called when a run's state changes; `why` is the error of a run that failed, or who uses it."""
 
     def on_end(self) -> None:
         """Called when no run is in progress any more."""
@@ -120,12 +127,15 @@ def plan(
         for method in methods:
             own = settings_of(names[method], settings)
             config, spec = resolve(stream, method, preset, seed, own)
-            length = Stream(spec, seed, config.difficulty, config.stage_problems, config.data).total
+            found = Stream(spec, seed, config.difficulty, config.stage_problems, config.data)
+            schedule = evaluation_schedule(found, config.batch, config.evaluation)
+            sampled = (answers(schedule, config.evaluation, evolves=evolves) for evolves in (False, True))
             command = ["run", "--stream", stream, "--method", method, "--preset", preset]
-            command += ["--seed", str(seed), "--out", str(out)]
-            command += [part for key, value in own.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+            command += ["--seed", str(seed), "--out", str(out), "--once"]
+            made = find_method(method)
+            command += [part for key, value in own.items() for part in ("--set", write_setting(key, value, made))]
             path = out.joinpath(*run_parts(config, spec))
-            runs[path] = Planned(method, seed, math.ceil(length / config.batch), command)
+            runs[path] = Planned(method, seed, math.ceil(found.total / config.batch), command, tuple(sampled))
             configs.append(config)
     return runs, configs
 
@@ -161,21 +171,33 @@ def sweep(
 
     def one(path: Path) -> str | None:
         """Bring one run to its end. Return None, or why it failed."""
-        if Store(path).finished:
-            observer.on_state(path, "there")
-            return None
-        begun = (path / "config.json").exists()
-        observer.on_state(path, "resume" if begun else "run")
-        arguments = ["resume", str(path)] if begun else planned[path].command
-        command = [sys.executable, "-m", "fst_bench", *arguments, *tracked]
-        environment = free.popleft()  # never empty: the pool has as many threads as there are environments
-        try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        finally:
-            free.append(environment)
-        why = None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        store, code, said = Store(path), TAKEN, ""
+        while code == TAKEN:  # another process was quicker: what is left to do shows when it has ended
+            wait(store)
+            if store.finished:
+                observer.on_state(path, "there")
+                return None
+            begun = store.begun
+            observer.on_state(path, "resume" if begun else "run")
+            arguments = ["resume", str(path)] if begun else planned[path].command
+            command = [sys.executable, "-m", "fst_bench", *arguments, *tracked]
+            environment = free.popleft()  # never empty: the pool has as many threads as there are environments
+            try:
+                done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            finally:
+                free.append(environment)
+            code, said = done.returncode, done.stderr
+        why = None if code == 0 else (said.strip().splitlines() or [f"exit {code}"])[-1]
         observer.on_state(path, "FAILED" if why else "done", why)
         return why
+
+    def wait(store: Store) -> None:
+        """Return when no other process works on a run."""
+        known = None
+        while (owner := store.holder()) is not None:
+            if owner != known:
+                observer.on_state(store.path, "in use", known := owner)
+            time.sleep(LOOK)
 
     observer.on_begin(planned)
     try:

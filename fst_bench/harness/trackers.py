@@ -1,6 +1,7 @@
 """Experiment trackers, off by default: a run shown in TensorBoard, Weights & Biases or MLflow (`--track wandb,mlflow`).
 
-A tracker decides no number and stops no run: one that raises is reported once and dropped. It shows what the run
+A tracker decides no number and stops no run: one that raises, or whose server does not answer for PATIENCE seconds, is
+reported once and dropped. It shows what the run
 records, at x = problems seen. When a run continues after a kill, its records, cut back to the checkpoint, are logged
 again first. So the tracker's curve is whole, whatever the kill cut off and wherever tracking was switched on.
 
@@ -12,14 +13,18 @@ again first. So the tracker's curve is whole, whatever the kill cut off and wher
 import os
 import re
 import shutil
+import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from textwrap import indent
+from threading import Thread
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -32,6 +37,9 @@ from fst_bench.harness.store import Store
 from fst_bench.method.ledger import Ledger
 from fst_bench.tasks.stream import Stream
 
+PATIENCE = 15.0
+"""Seconds that a run waits for a tracker's server, and then goes on without it."""
+
 
 class Tracker(ABC):
     """One tracker of one run. x never falls, except that a resume logs again what is recorded.
@@ -41,6 +49,8 @@ class Tracker(ABC):
 
     packages: ClassVar[tuple[str, ...]]
     """Modules that it requires."""
+    served = False
+    """Whether it waits for a server."""
 
     @abstractmethod
     def begin(self, path: Path, run_id: str, settings: Mapping[str, Any]) -> None:
@@ -92,23 +102,26 @@ class WandB(Tracker):
 
     packages = ("wandb",)
 
-    def begin(self, path: Path, run_id: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it calls its server in offline mode too
+        self.mode: Any = os.environ.get("WANDB_MODE", "offline")
+        self.served = self.mode not in ("offline", "dryrun", "disabled")
+
+    def begin(self, path: Path, run_id: str, settings: Mapping[str, Any]) -> None:
         import wandb
 
         for old in path.glob(f"wandb/offline-run-*-{run_id}"):
             shutil.rmtree(old, ignore_errors=True)
-        mode: Any = os.environ.get("WANDB_MODE", "offline")
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "fst-bench"),
             id=run_id,
             name=title(path),
             config=dict(settings),
             dir=path,
-            mode=mode,
+            mode=self.mode,
             resume="allow",
             reinit="create_new",
-            settings=wandb.Settings(console="off", silent=mode != "online"),
+            settings=wandb.Settings(console="off", silent=self.mode != "online"),
         )
 
     def log(self, x: int, values: Mapping[str, Any]) -> None:
@@ -130,19 +143,28 @@ class MLflow(Tracker):
 
     packages = ("mlflow", "sqlalchemy", "alembic")
 
-    def begin(self, path: Path, run_id: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI")
+        self.served = bool(self.uri) and re.match(r"(sqlite|file):|[./]", self.uri or "") is None
+
+    def begin(self, path: Path, run_id: str, settings: Mapping[str, Any]) -> None:
         from fcntl import LOCK_EX, flock
 
         from mlflow import MlflowClient
         from mlflow.entities import Param
+        from sqlalchemy import URL
 
-        out, uri = path.parents[2], os.environ.get("MLFLOW_TRACKING_URI")
+        out, uri = path.parents[2], self.uri
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "fst-bench")
         with (out / "mlflow.lock").open("w") as lock:  # two runs of a sweep that make its tables at once break them
             flock(lock, LOCK_EX)
-            self.client = MlflowClient(uri or f"sqlite:///{out / 'mlflow.db'}")
+            if not uri:
+                with sqlite3.connect(out / "mlflow.db") as database:  # MLflow tries one that is damaged for 100 seconds
+                    database.execute("PRAGMA schema_version")
+            own = URL.create("sqlite", database=str(out / "mlflow.db")).render_as_string()
+            self.client = MlflowClient(uri or own)
             if known := self.client.get_experiment_by_name(name):
                 experiment = known.experiment_id
             else:
@@ -208,6 +230,9 @@ class Tracked(Callback):
         self.shown.on_step(row, ledger)
         self._step(row, ledger)
 
+    def on_progress(self, answers: int, total: int) -> None:
+        self.shown.on_progress(answers, total)
+
     def on_evaluation(self, rows: Sequence[EvaluationRow]) -> None:
         self.shown.on_evaluation(rows)
         self._evaluation(rows)
@@ -271,11 +296,35 @@ class Tracked(Callback):
     def _each(self, what: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self.trackers.items()):
             try:
-                what(tracker)
+                if tracker.served:
+                    for package in tracker.packages:  # on a busy machine the import alone takes longer
+                        import_module(package)
+                    within(PATIENCE, partial(what, tracker))
+                else:
+                    what(tracker)
             except Exception as error:  # of any kind: the run continues
                 del self.trackers[name]
                 why = " ".join(str(error).split())[:300] or type(error).__name__
                 self.on_note(f"tracker {name} failed and is dropped, the run continues: {why}")
+
+
+def within(seconds: float, call: Callable[[], None]) -> None:
+    """Call what may never return. Raises TimeoutError after `seconds`, and leaves it to itself then."""
+    raised: list[Exception] = []
+
+    def catch() -> None:
+        try:
+            call()
+        except Exception as error:  # of any kind: it belongs to the caller
+            raised.append(error)
+
+    thread = Thread(target=catch, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {seconds:g} seconds")
+    if raised:
+        raise raised[0]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

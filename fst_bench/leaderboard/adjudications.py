@@ -23,6 +23,7 @@ from fst_bench.harness.run import Run
 from fst_bench.leaderboard.bundle import Bundle
 from fst_bench.leaderboard.standings import COLUMNS
 from fst_bench.metrics.intervals import t_interval
+from fst_bench.policy.models import refuse_other_model
 
 DECISIONS = "adjudications.jsonl"
 """Name of the file in the board's folder."""
@@ -99,6 +100,7 @@ def verify(bundle: Bundle, seed: int, out: Path) -> tuple[Action, str, str]:
     if run is None:
         seeds = ", ".join(str(run.seed) for run in bundle.runs)
         raise ValueError(f"no seed {seed} in this submission: its seeds are {seeds}")
+    refuse_other_model(run.config.model, run.fingerprint.model)
     with tempfile.TemporaryDirectory() as folder:
         for name, text in bundle.code().items():
             copy = Path(folder) / f"{name}.py"

@@ -37,7 +37,9 @@ from fst_bench.tasks.stream import Stream, StreamSpec
 SETTINGS, RECORDS = ("config", "env", "metrics", "ledger"), ("evals", "answers", "prompts")
 SEED = r"(0|[1-9]\d{0,8})"
 RUN = re.compile(rf"runs/s{SEED}/({'|'.join(SETTINGS)})\.json|runs/s{SEED}/({'|'.join(RECORDS)})\.jsonl")
-CODE = re.compile(r"code/methods/[a-z0-9][a-z0-9_-]{0,99}\.py")
+CODE = re.compile(rf"code/methods/{NAME.pattern}\.py")
+ADDED = re.compile(r"/\Z|\A__MACOSX/|(?:\A|/)(?:\.DS_Store|\._[^/]*)\Z")
+"""Names in a zip file that a file manager adds."""
 MANIFEST = "submission.json"
 PACKED, UNPACKED, FILES = 50_000_000, 400_000_000, 200
 """Most bytes of a submission's file, most bytes of all that is in it, most files in it."""
@@ -113,6 +115,9 @@ class BundledRun:
     def read(self, name: str) -> dict[str, Any]:
         return self.settings[name]
 
+    def broken(self) -> list[str]:
+        return []
+
     def rows(self, name: str) -> list[dict[str, Any]]:
         return self.records.get(name, [])
 
@@ -182,7 +187,7 @@ def read_bundle(path: Path) -> Bundle:
             raise BundleError(f"{path.name} has {size:,} bytes, more than {PACKED:,}")
         digest = sha256(path.read_bytes())
         with zipfile.ZipFile(path) as packed:
-            files = {entry.filename: unpacked(packed, entry) for entry in admitted(packed.infolist())}
+            files = {name: unpacked(packed, entry) for name, entry in admitted(packed.infolist()).items()}
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise BundleError(f"{path.name} is not a whole zip file: {error}") from None
     except OSError as error:
@@ -194,30 +199,39 @@ def read_bundle(path: Path) -> Bundle:
     return Bundle(digest, submission, [run_of(seed, files) for seed in sorted(submission.seeds)], files)
 
 
-def admitted(entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
-    """Return the entries of a zip file, none of them read yet. Raises BundleError for what no submission holds."""
+def admitted(entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """Return the entries of a zip file by their names in the submission, none of them read yet.
+
+    What a file manager adds is left out: the folder that was packed, entries of folders, and macOS's own files. Raises
+    BundleError for what no submission holds.
+    """
     if len(entries) > FILES:
         raise BundleError(f"{len(entries)} files, more than {FILES}")
     if (total := sum(entry.file_size for entry in entries)) > UNPACKED:
         raise BundleError(f"unpacked it would have {total:,} bytes, more than {UNPACKED:,}")
-    names: set[str] = set()
     for entry in entries:
         name = entry.filename
         if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or ":" in name:
             raise BundleError(f"{name!r} leads out of the folder")
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise BundleError(f"{name} is a link")
+    entries = [entry for entry in entries if not ADDED.search(entry.filename)]
+    tops = {entry.filename.partition("/")[0] for entry in entries if MANIFEST in entry.filename.split("/")[1:2]}
+    top = f"{tops.pop()}/" if len(tops) == 1 else ""
+    found: dict[str, zipfile.ZipInfo] = {}
+    for entry in entries:
+        name = entry.filename.removeprefix(top)
         if name != MANIFEST and not RUN.fullmatch(name) and not CODE.fullmatch(name):
             raise BundleError(f"{name!r} is not a file of a submission")
-        if name in names:
+        if name in found:
             raise BundleError(f"{name} is there twice")
         if (
             entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
             or entry.flag_bits & 1
         ):
             raise BundleError(f"{name} is encrypted, or compressed otherwise than by bzip2 or deflate")
-        names.add(name)
-    return entries
+        found[name] = entry
+    return found
 
 
 def unpacked(packed: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

@@ -2,8 +2,8 @@
 
 Both divisions answer the same questions: a shipped stream, its problems, batches, seed prompt and evaluations as the
 preset has them. The closed division also fixes what a comparison of methods has to hold still: the base model, its
-start, how long an answer may be, the reflector, the seeds, and a budget, which is what `fst` with the preset's settings
-may spend at most. How a method learns is free in both.
+start, how a problem is put to it, how long an answer may be and what ends it, the reflector, the seeds, and a budget,
+which is what `fst` with the preset's settings may spend at most. How a method learns is free in both.
 """
 
 import re
@@ -21,7 +21,9 @@ SEEDS = [0, 1, 2, 3, 4]
 """Seeds that an entry needs to be ranked, in both divisions; the closed one has no others."""
 ASKED = ("batch", "stage_problems", "seed_prompt", "difficulty", "evaluation", "data")
 """Settings that both divisions hold still."""
-CLOSED = ("model", "init", "policy.max_tokens", "policy.thinking", "fast.reflector", "fast.reflection")
+ANSWERED = ("max_tokens", "thinking", "template", "wording", "stop")
+"""Settings of the policy that say how a problem is put to the model and how its answer ends."""
+CLOSED = ("model", "init", *(f"policy.{name}" for name in ANSWERED), "fast.reflector", "fast.reflection")
 """Settings that the closed division holds still as well."""
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
 

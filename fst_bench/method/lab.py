@@ -43,6 +43,10 @@ class ProblemSource(Protocol):
         """Score `text` as the answer to a problem; `earlier` are the policy's turns before it."""
         ...
 
+    def longest(self) -> Sequence[str]:
+        """Return the longest text among each task's problems, those held out included."""
+        ...
+
 
 def conversation(context: str, prompt: str) -> tuple[Message, ...]:
     """Return the context in front of the problem, as every backend and every mode of evaluation writes it."""
@@ -263,6 +267,15 @@ class Lab:
             if isinstance(reply, ReflectionFailure):
                 self.ledger.reflection_failed(str(reply))
         return found
+
+    def leaves_room(self, context: str) -> bool:
+        """Return whether a context leaves room for any problem of the run and its answer.
+
+        A longer one would end the run when it is sampled under.
+        """
+        conversations = [conversation(context, text) for text in self._problems.longest()]
+        lengths = [len(prompt.tokens) for prompt in self._policy.template.prompts(conversations)]
+        return max(lengths) <= self._policy.max_prompt_tokens
 
     @charged
     def refused(self, reason: str) -> ReflectionFailure:

@@ -1,7 +1,29 @@
-"""The interface of a reflector: reflection prompt in, text with a new prompt out, or a failure that is counted."""
+"""The interface of a reflector: reflection prompt in, text with a new prompt out, or a failure that is counted.
 
+A reflector is a language model: its thoughts are not part of what it says, a reply that was cut off says nothing, and
+any character may be in it. `replies`, which every reply passes through, and `prompt_in`, which takes the new prompt out
+of one, see to that.
+"""
+
+import re
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
+
+from fst_bench.core.types import THOUGHTS
+from fst_bench.policy.template import encodable
+
+MARKED = THOUGHTS | {"<thinking>": "</thinking>", "<|channel|>analysis": "<|channel|>final<|message|>"}
+"""Beginning -> end of a thought, as a server may leave it in the text."""
+MARKS = re.compile("|".join(["(?<!`)`{3,}+", *map(re.escape, MARKED), *map(re.escape, MARKED.values())]))
+"""A fence, or the beginning or end of a thought."""
+FENCE = re.compile(
+    r"^[ \t]*(?P<run>`{3,}+|~{3,}+)(?=[ \t]*(?P<info>[^\n]*))|(?<!`)(?P<last>`{3,}+)[ \t]*$", re.MULTILINE
+)
+"""A fence at the beginning of a line, with what follows it there, or at its end."""
+LANGUAGE = re.compile(r"\A\S*\n")
+"""The rest of an opening fence's line."""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters that no tokenizer or terminal should see: all control characters but tab and newline."""
 
 
 class ReflectionFailure(Exception):
@@ -25,13 +47,73 @@ Reflector = Callable[[str, int], str] | BatchReflector
 
 
 def replies(reflector: Reflector, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | ReflectionFailure]:
-    """Return the reply to each reflection prompt, or its failure: in one call where the reflector is able to."""
-    if isinstance(reflector, BatchReflector):
-        return reflector.reflect_many(prompts, seeds)
-    found: list[str | ReflectionFailure] = []
-    for prompt, seed in zip(prompts, seeds, strict=True):
-        try:
-            found.append(reflector(prompt, seed))
-        except ReflectionFailure as failure:
-            found.append(failure)
-    return found
+    """Return what a reflector says to each reflection prompt, or its failure.
+
+    They are asked in one call where the reflector is able to.
+    """
+    found = (
+        reflector.reflect_many(prompts, seeds)
+        if isinstance(reflector, BatchReflector)
+        else [caught(reflector, prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+    )
+    return [reply if isinstance(reply, ReflectionFailure) else caught(said, reply) for reply in found]
+
+
+def caught(call: Callable[..., str], *arguments: Any) -> str | ReflectionFailure:
+    """Return the result of a call, or the ReflectionFailure that it raised."""
+    try:
+        return call(*arguments)
+    except ReflectionFailure as failure:
+        return failure
+
+
+def said(reply: str) -> str:
+    """Return a reply without the thoughts in it, in characters that UTF-8 and a tokenizer can take.
+
+    A thought inside a fenced block is part of the block. Raises ReflectionFailure where the reply ends in a thought.
+    """
+    reply = CONTROL.sub("\ufffd", encodable(reply).replace("\r\n", "\n").replace("\r", "\n"))
+    kept, start, at = "", 0, 0
+    while mark := MARKS.search(reply, at):
+        at = mark.end()
+        if mark[0] in MARKED:
+            kept += reply[start : mark.start()]
+            end = MARKED[mark[0]]
+            if (found := reply.find(end, at)) < 0:
+                raise ReflectionFailure("reply ends inside its thought")
+            start = at = found + len(end)
+        elif mark[0].startswith("`"):
+            if (found := reply.find(mark[0], at)) < 0:
+                break
+            at = found + len(mark[0])
+        else:  # the chat template had begun the thought
+            kept, start = "", at
+    return kept + reply[start:]
+
+
+def prompt_in(reply: str) -> str:
+    """Return the new prompt in what a reflector said: its last fenced block, or all of it where no fence is in it.
+
+    A block reaches from its first fence to its last, as gepa reads it, so that a prompt may hold fenced examples.
+    Raises ReflectionFailure where a block has no end.
+    """
+    mark, depth, start, end = "", 0, 0, len(reply)
+    for fence in FENCE.finditer(reply):
+        run, info = fence["run"] or fence["last"], fence["info"] or ""
+        mark = mark or run
+        if not run.startswith(mark):  # of the other kind, or shorter
+            continue
+        if depth and not info:
+            depth, end = depth - 1, fence.start()
+        else:
+            if depth == 0 and (info or not start):
+                start = fence.end()
+            depth += 1
+    if depth:
+        raise ReflectionFailure("reply ends inside its fence")
+    return LANGUAGE.sub("", reply[start:end]).strip() if mark else reply.strip()
+
+
+def fence_around(*texts: str) -> str:
+    """Return a fence that is longer than any in the texts."""
+    return "`" * max([3, *(len(run) + 1 for text in texts for run in re.findall("`{3,}", text))])

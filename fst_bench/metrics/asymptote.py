@@ -7,10 +7,10 @@ upward the more, the smaller the evaluations.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import least_squares
 
 from fst_bench.metrics.curve import Floats, checked
@@ -56,7 +56,7 @@ class Asymptote:
         """A with its interval."""
         return Estimate(self.A, self.low, self.high)
 
-    def __call__(self, samples: Sequence[float]) -> Floats:
+    def __call__(self, samples: ArrayLike) -> Floats:
         """Return the fitted accuracy at sample counts, both (points,)."""
         return self.r0 + (self.A - self.r0) * rise(np.asarray(samples, dtype=np.float64), np.log(self.c_mid), self.B)
 
@@ -68,8 +68,8 @@ def rise(x: Floats, log_mid: float | Floats, slope: float | Floats) -> Floats:
 
 
 def fit_asymptote(
-    samples: Sequence[float],
-    accuracy: Sequence[float] | Sequence[Sequence[float]],
+    samples: ArrayLike,
+    accuracy: ArrayLike,
     r0: float | None = None,
     seed: int = 0,
 ) -> Asymptote:

@@ -1,4 +1,4 @@
-"""Checks of a learning curve given as arrays."""
+"""Numbers and learning curves given as arrays: nested lists or tuples, numpy, pandas or torch."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -6,12 +6,28 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 
+def floats(values: ArrayLike, name: str) -> Floats:
+    """Return numbers as an array. Raises ValueError, which names them, where they are ragged or no numbers."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} are no array of numbers: {str(error)[:100]}") from None
+
+
+def listed(values: ArrayLike, name: str) -> list[float]:
+    """Return numbers (n,) as a list. Raises ValueError for another shape, or none."""
+    found = floats(values, name)
+    if found.ndim != 1 or not len(found):
+        raise ValueError(f"{name} are (n,) with n at least 1, got {found.shape}")
+    return found.tolist()
+
+
 def checked(samples: ArrayLike, accuracy: ArrayLike, at_least: int = 1) -> tuple[Floats, Floats]:
     """Return samples (points,) and accuracies (points,) or (seeds, points) as arrays.
 
     Raises ValueError that says which point is wrong.
     """
-    x, y = np.asarray(samples, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    x, y = floats(samples, "samples"), floats(accuracy, "accuracies")
     if x.ndim != 1 or y.ndim not in (1, 2) or y.shape[-1] != len(x):
         raise ValueError(
             f"samples are (points,) and accuracies (points,) or (seeds, points), got {x.shape} and {y.shape}"

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -32,7 +35,7 @@ class Drift:
         return sum(self.answers) / len(self.answers)
 
 
-def token_kl(p: "Tensor", q: "Tensor", tokens: Sequence[int]) -> Drift:
+def token_kl(p: "Tensor | ArrayLike", q: "Tensor | ArrayLike", tokens: Sequence[int]) -> Drift:
     """Return KL(p || q) at the tokens of some answers, from logits (tokens, vocabulary), answer after answer.
 
     `tokens` are the lengths of the answers. The first argument is the model that sampled them: KL(train || base), the
@@ -41,15 +44,17 @@ def token_kl(p: "Tensor", q: "Tensor", tokens: Sequence[int]) -> Drift:
     """
     import torch  # not needed to read finished runs
 
+    p, q = (logits if isinstance(logits, torch.Tensor) else torch.tensor(np.asarray(logits)) for logits in (p, q))
+    tokens = [int(length) for length in tokens]
     if p.shape != q.shape or p.ndim != 2 or len(p) != sum(tokens) or not len(p) or min(tokens) < 1:
         raise ValueError(
-            f"logits are (tokens, vocabulary) of {sum(tokens)} tokens in answers of {list(tokens)[:5]}..., "
+            f"logits are (tokens, vocabulary) of {sum(tokens)} tokens in answers of {tokens[:5]}..., "
             f"got {tuple(p.shape)} and {tuple(q.shape)}"
         )
     if p.isnan().any() or q.isnan().any():
         raise ValueError("a logit is NaN")
     kl = torch.cat([exact(first, second) for first, second in zip(p.split(ROWS), q.split(ROWS), strict=True)])
-    return Drift([float(part.sum()) for part in kl.split(list(tokens))], list(tokens))
+    return Drift([float(part.sum()) for part in kl.split(tokens)], tokens)
 
 
 def exact(p: "Tensor", q: "Tensor") -> "Tensor":

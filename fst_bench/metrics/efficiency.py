@@ -32,6 +32,8 @@ def samples_to_threshold(samples: ArrayLike, accuracy: ArrayLike, threshold: flo
     count. Raises ValueError for arrays that are not a curve, or a `hold` below 1.
     """
     x, y = checked(samples, accuracy)
+    if y.ndim != 1:
+        raise ValueError(f"the accuracies of one curve are (points,), got {y.shape}")
     if hold < 1:
         raise ValueError(f"hold is a number of evaluations, at least 1, got {hold}")
     if math.isnan(threshold):
@@ -62,12 +64,9 @@ def efficiency_ratio(reference: Reached, other: Reached) -> Ratio:
     for name, curve in (("reference", reference), ("other", other)):
         if (curve.after if curve.samples is None else curve.samples) <= 0:
             raise ValueError(f"the {name} curve has no samples at its threshold: there is no ratio to zero")
-    match reference.samples, other.samples:
-        case None, None:
-            return Ratio(None, "unknown")
-        case None, float(theirs):
-            return Ratio(reference.after / theirs, "at least")
-        case float(ours), None:
-            return Ratio(ours / other.after, "at most")
-    assert reference.samples is not None and other.samples is not None
+    if other.samples is None:
+        ours = reference.samples
+        return Ratio(None, "unknown") if ours is None else Ratio(ours / other.after, "at most")
+    if reference.samples is None:
+        return Ratio(reference.after / other.samples, "at least")
     return Ratio(reference.samples / other.samples, "exactly")

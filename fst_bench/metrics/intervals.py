@@ -9,7 +9,7 @@ bootstrap): intervals err on the wide side.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from scipy.stats import norm, sem
 from scipy.stats import t as student
 
 from fst_bench.core.errors import unknown
-from fst_bench.metrics.curve import Floats
+from fst_bench.metrics.curve import Floats, floats, listed
 
 Scores = Mapping[str, ArrayLike]
 """{task: (seeds, problems)}, or {task: (seeds,)} where a seed has one number."""
@@ -45,8 +45,9 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def t_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
-    """Return the mean of some seeds' numbers with its t-interval; NaN ends for a single value."""
+def t_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
+    """Return the mean of some seeds' numbers (seeds,) with its t-interval; NaN ends for a single value."""
+    values = listed(values, "values")
     mean = sum(values) / len(values)
     if len(values) < 2:
         return Estimate(mean)
@@ -97,9 +98,9 @@ def paired_difference(
 
 def checked(scores: Scores) -> dict[str, Floats]:
     """Return scores as arrays (seeds, problems). Raises ValueError that names what is wrong with them."""
-    if not scores:
+    if not len(scores):
         raise ValueError("no scores")
-    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in scores.items()}
+    arrays = {name: floats(values, f"scores of {name}") for name, values in scores.items()}
     arrays = {name: values[:, None] if values.ndim == 1 else values for name, values in arrays.items()}
     seeds = len(next(iter(arrays.values())))
     for name, values in arrays.items():
@@ -145,6 +146,7 @@ def wilson(accuracy: Any, n: Any, z: float = 1.959964) -> tuple[Any, Any]:
 
     With several answers a problem it errs on the wide side.
     """
+    accuracy, n = floats(accuracy, "accuracies"), floats(n, "problems")
     scale = 1 + z**2 / n
     middle = (accuracy + z**2 / (2 * n)) / scale
     half = z / scale * np.sqrt(accuracy * (1 - accuracy) / n + z**2 / (4 * n**2))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fst_bench.metrics.curve import Floats
+from fst_bench.metrics.curve import Floats, floats
 from fst_bench.metrics.efficiency import Reached, efficiency_ratio, samples_to_threshold
 from fst_bench.metrics.intervals import Estimate, expanded
 
@@ -19,7 +19,7 @@ EPSILON = 1e-9
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's learning curve, at the problem counts where every seed was evaluated."""
+    """A method's learning curve, at the problem counts where every seed was evaluated; any array-likes will do."""
 
     method: str
     seeds: list[int]
@@ -31,6 +31,12 @@ class Curve:
     """(seeds, points)"""
     kl: Floats
     """(seeds, points), nats per token"""
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "accuracy", "kl"):
+            object.__setattr__(self, name, floats(getattr(self, name), name))
+        object.__setattr__(self, "seeds", list(self.seeds))
+        object.__setattr__(self, "spent", {axis: floats(values, axis) for axis, values in self.spent.items()})
 
     def rows(self, numbers: list[int]) -> "Curve":
         """Return the curve of some of its seeds, by their row; a row may be taken many times."""

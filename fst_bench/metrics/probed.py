@@ -1,10 +1,14 @@
 """Statistics of probes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
+
+from numpy.typing import ArrayLike
+
+from fst_bench.metrics.curve import listed
 
 
-def interaction(cells: dict[tuple[str, str], float]) -> float:
+def interaction(cells: Mapping[tuple[str, str], float]) -> float:
     """Return the accuracy that both channels add together beyond the sum of each alone.
 
     `cells` are accuracies by (weights, prompt): base or trained, seed or evolved.
@@ -14,11 +18,12 @@ def interaction(cells: dict[tuple[str, str], float]) -> float:
     return cells["trained", "evolved"] - cells["base", "seed"] - slow - fast
 
 
-def difference(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+def difference(before: ArrayLike, after: ArrayLike) -> tuple[float, float]:
     """Return the mean of after - before and its standard error, paired by document.
 
     Raises ValueError for unlike numbers of documents, or fewer than two.
     """
+    before, after = listed(before, "scores before"), listed(after, "scores after")
     if len(before) != len(after) or len(before) < 2:
         raise ValueError(f"paired scores of {len(before)} and {len(after)} documents")
     deltas = [b - a for a, b in zip(before, after, strict=True)]

@@ -4,14 +4,19 @@ The harness sees conversations, sampled tokens with the sampler's log-probabilit
 sees a device, a rank, an engine or a weight.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from fst_bench.core.types import Message, Sample, SampleRequest
+from fst_bench.policy.template import Template
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the number of samples that are whole, and of all."""
 
 
 class TokenLoss(Protocol):
@@ -23,11 +28,14 @@ class TokenLoss(Protocol):
 class LanguageModel(Protocol):
     """The interface that the policy and its reference policy share: they sample, score, and can be written to disk."""
 
-    def sample(self, requests: Sequence[SampleRequest], *, temperature: float = 1.0) -> list[list[Sample]]:
+    def sample(
+        self, requests: Sequence[SampleRequest], *, temperature: float = 1.0, progress: Progress | None = None
+    ) -> list[list[Sample]]:
         """Return `request.n` samples for each request, in order. A pure function of (weights, requests, temperature).
 
         Raises ValueError where a prompt leaves no room for an answer. Where a tool's reply (`request.after`) leaves
-        none, the sample comes back as it was, but not finished; the tokens of a reply are not sampled ones.
+        none, the sample comes back as it was, but not finished; the tokens of a reply are not sampled ones. `progress`
+        is called now and then by a backend that knows.
         """
         ...
 
@@ -46,6 +54,16 @@ class Policy(LanguageModel, Protocol):
     @property
     def reference(self) -> LanguageModel:
         """The reference policy: the base model's weights, frozen."""
+        ...
+
+    @property
+    def template(self) -> Template:
+        """How conversations become the model's tokens."""
+        ...
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """The most tokens that a prompt may have: behind it there is room for an answer."""
         ...
 
     @property
@@ -85,7 +103,10 @@ class Policy(LanguageModel, Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Save weights, optimizer state and version, so that `load` continues bit for bit."""
+        """Save weights, optimizer state and version, so that `load` continues bit for bit.
+
+        Raises OSError where they can't be written.
+        """
         ...
 
     def load(self, folder: Path) -> None:

@@ -1,10 +1,19 @@
-"""Loading a model with transformers, for every backend: its config, its tokenizer, and its weights ready to learn."""
+"""Loading a model with transformers, for every backend: its config, its tokenizer, and its weights ready to learn.
 
+`saving` is for what a backend writes.
+"""
+
+import errno
 import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -22,17 +31,14 @@ def load_config(name: str, local: bool = False) -> Any:
 
 
 def load_tokenizer(name: str) -> Any:
-    """Load a model's tokenizer. Raises ValueError where none exists, or it has no chat template."""
+    """Load a model's tokenizer. Raises ValueError where none exists."""
     folder = model_folder(name)
     if Path(folder).is_dir() and not (Path(folder) / "config.json").exists():
         raise ValueError(f"cannot load the model {name!r}: the folder has no config.json")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise unloadable(name, error) from None
-    if not tokenizer.chat_template:
-        raise ValueError(f"the model {name!r} has no chat template")
-    return tokenizer
 
 
 def unloadable(name: str, error: Exception) -> ValueError:
@@ -50,12 +56,12 @@ def check_device(settings: PolicySettings) -> None:
 def end_tokens(model: PreTrainedModel, tokenizer: Any) -> set[int]:
     """Return the ids of the tokens that end an answer."""
     stops = model.generation_config.eos_token_id if model.generation_config else None
-    return set(stops if isinstance(stops, list) else [stops]) - {None} | {tokenizer.eos_token_id}
+    return {*(stops if isinstance(stops, list) else [stops]), tokenizer.eos_token_id} - {None}
 
 
 def pad_token(tokenizer: Any) -> int:
-    """Return the id that fills rows up: the tokenizer's own, or its end token."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    """Return the id that fills rows up: the tokenizer's own, its end token, or any."""
+    return next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
 
 
 def ready_to_learn(model: PreTrainedModel, settings: PolicySettings) -> PreTrainedModel:
@@ -74,3 +80,16 @@ def ready_to_learn(model: PreTrainedModel, settings: PolicySettings) -> PreTrain
         )
     model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
+
+
+@contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """Raise OSError where tensors can't be written into a folder, whatever safetensors or torch.save raises then."""
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if not number and "inline_container.cc" not in str(error):
+            raise
+        code = int(number[1]) if number else errno.ENOSPC  # torch.save knows only that less was written than it gave
+        raise OSError(code, os.strerror(code), str(folder)) from None

@@ -7,21 +7,27 @@ from collections.abc import Callable, Sequence
 
 from fst_bench.core.seeds import seed_for
 from fst_bench.core.types import Sample, SampleRequest, Trajectory, Turn
-from fst_bench.policy.interface import LanguageModel
+from fst_bench.policy.interface import LanguageModel, Progress
 
 Tool = Callable[[Sequence[str]], str | None]
 """`Task.respond` of one problem: the policy's turns so far -> the reply, None where the conversation ends."""
 
 
 def generate(
-    model: LanguageModel, requests: Sequence[SampleRequest], tools: Sequence[Tool], *, temperature: float = 1.0
+    model: LanguageModel,
+    requests: Sequence[SampleRequest],
+    tools: Sequence[Tool],
+    *,
+    temperature: float = 1.0,
+    progress: Progress | None = None,
 ) -> list[list[Trajectory]]:
     """Return `request.n` trajectories for each request, in order; `tools[i]` replies to those of request i.
 
     All conversations take a turn together. The random numbers of a later turn belong to the request as well: they
-    depend neither on the other requests nor on which conversations continue.
+    depend neither on the other requests nor on which conversations continue. `progress` counts the samples of the turn.
     """
-    found = [[Trajectory(sample) for sample in group] for group in model.sample(requests, temperature=temperature)]
+    begun = model.sample(requests, temperature=temperature, progress=progress)
+    found = [[Trajectory(sample) for sample in group] for group in begun]
     latest = {(i, k): request for i, request in enumerate(requests) for k in range(request.n)}
     while True:
         further: dict[tuple[int, int], SampleRequest] = {}
@@ -33,7 +39,7 @@ def generate(
                 further[i, k] = SampleRequest(messages, seed, after=last.sample)
         if not further:
             return found
-        groups = model.sample(list(further.values()), temperature=temperature)
+        groups = model.sample(list(further.values()), temperature=temperature, progress=progress)
         for ((i, k), request), (sample,) in zip(further.items(), groups, strict=True):
             found[i][k] = extended(found[i][k], sample, reply=request.messages[-1]["content"])
         latest = further

@@ -30,6 +30,12 @@ class PolicySettings(BaseModel):
     memory and time."""
     thinking: bool = True
     """Handed to chat templates that know `enable_thinking`, as Qwen3's does."""
+    template: Literal["chat", "plain"] = "chat"
+    """How a conversation becomes text: by the tokenizer's chat template, or for a base model as `wording` has it."""
+    wording: Annotated[str, Field(pattern=r"\{user\}")] = "{system}\n\nProblem: {user}\nSolution:"
+    """The text of `template: plain`, with the context as {system} and the problem as {user}."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+    """Texts that end an answer and are no part of it; None: the end of a line with `template: plain`, else none."""
     device: Literal["cpu", "cuda"] = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
     float32_head: bool = False
@@ -38,3 +44,8 @@ class PolicySettings(BaseModel):
 
     distributed: DistributedSettings = DistributedSettings()
     """Settings of the vllm-deepspeed backend."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts that end an answer."""
+        return (("\n",) if self.template == "plain" else ()) if self.stop is None else self.stop

@@ -46,13 +46,13 @@ def learn(
     }
     n = settings.num_minibatches
     for minibatch in [range(k, len(groups), n) for k in range(min(n, len(groups)))]:
-        weights = token_weights([[r.sample.sampled for r in groups[p]] for p in minibatch], settings.loss_aggregation)
+        lengths = [[learned_tokens(r, settings) for r in groups[p]] for p in minibatch]
+        weights = token_weights(lengths, settings.loss_aggregation)
         rows = [
             (r, signal, [w * ratio for ratio in tis_weights(r, before, settings.tis_cap)])
             for p, group_weights in zip(minibatch, weights, strict=True)
             for r, before, signal, w in zip(groups[p], sampled[p], signals[p], group_weights, strict=True)
-            if any(signal)  # a rollout without an advantage has no gradient, and is not worth a forward pass
-            and not (settings.overlong == "mask" and not r.sample.finished)
+            if w and any(signal)  # a rollout without either has no gradient, and is not worth a forward pass
         ]
         if rows:
             metrics |= lab.update([r for r, _, _ in rows], [a for _, a, _ in rows], [w for _, _, w in rows], loss)
@@ -67,6 +67,11 @@ def per_problem(groups: list[list[Rollout]], settings: SlowSettings) -> list[lis
 def reward(rollout: Rollout, settings: SlowSettings) -> float:
     """Return the reward of a rollout in learning (see `SlowSettings.overlong`)."""
     return 0.0 if settings.overlong == "zero" and not rollout.sample.finished else rollout.score.reward
+
+
+def learned_tokens(rollout: Rollout, settings: SlowSettings) -> int:
+    """Return the tokens of a rollout that count in the loss: none where it is masked."""
+    return 0 if settings.overlong == "mask" and not rollout.sample.finished else rollout.sample.sampled
 
 
 def token_advantages(advantage: float, rollout: Rollout, penalties: list[float] | None) -> list[float]:

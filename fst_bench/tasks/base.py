@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 
 from fst_bench.core.errors import unknown
-from fst_bench.core.types import Problem, Score
+from fst_bench.core.types import THOUGHTS, Problem, Score
 
 Split = Literal["train", "test", "pretrain"]
 
@@ -43,6 +44,7 @@ class Draft:
 
 
 CORRECT = "The answer is correct."
+BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
 class Task(ABC):
@@ -147,9 +149,15 @@ class Task(ABC):
 
 
 def answer_of(text: str) -> str | None:
-    """Return the text after the last </think>, all of it without one; None where a <think> is left open."""
-    answer = text.rpartition("</think>")[2]
-    return None if "<think>" in answer else answer
+    """Return the text after the last thought, all of it without one; None where a thought is left open.
+
+    `THOUGHTS` has the tags. A sample's text begins with the opening one where the chat template wrote it.
+    """
+    for opening, closing in THOUGHTS.items():
+        text = text.rpartition(closing)[2]
+        if opening in text:
+            return None
+    return text
 
 
 def clip(text: str, limit: int = 60) -> str:
@@ -159,17 +167,17 @@ def clip(text: str, limit: int = 60) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Return the content of the last \boxed{...} with balanced braces, or None.
+    r"""Return the content of the last \boxed{...} or \fbox{...} with balanced braces, or None.
 
     An outer box that holds a box yields the inner one.
     """
     tail = text[-TAIL:]
-    start = tail.rfind("\\boxed{")
-    if start < 0:
+    start = max((box.end() for box in BOX.finditer(tail)), default=0)
+    if not start:
         return None
-    depth = 0
-    for i in range(start + 6, len(tail)):
+    depth = 1
+    for i in range(start, len(tail)):
         depth += {"{": 1, "}": -1}.get(tail[i], 0)
         if depth == 0:
-            return tail[start + 7 : i].strip()
+            return tail[start:i].strip()
     return None

@@ -84,7 +84,7 @@ class Codeio(Wrapped):
     def value_in(self, text: str) -> dict | None:
         """Return the JSON value in the wrapper, as the object that would hold it."""
         try:
-            value = DECODER.decode(self.wrapper.read(text) or "")
+            value = DECODER.decode((self.wrapper.read(text) or "").removesuffix("."))
         except (ValueError, RecursionError):
             return None
         return {"output": value} if shallow(value) else None

@@ -3,9 +3,16 @@
 A wrapper is read from the end: its last occurrence counts, and one that is left open or empty is not an answer. All are
 read with one strictness, so a stream may ask for the same answer in another wrapper and nothing else changes. An answer
 in another wrapper than the one asked for earns nothing.
+
+The line between style and protocol, here and in the verifiers: what a human grader would not even notice changes no
+verdict. That is bold type (**ANSWER:** 7), a full stop or white space around a value, fbox or a space before the brace
+of a box, curly quotes, separators of thousands and other typography of numbers and units. Another label, other letters
+(Answer:), a wrapper that is missing, left open or empty, a second value or anything else beside the value is a wrong
+protocol, and earns nothing.
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -118,12 +125,23 @@ def read_json(text: str) -> str | None:
     return found["output"].strip() if isinstance(found["output"], str) else compact(found["output"])
 
 
-def line_after(mark: str) -> Callable[[str], str | None]:
+def label(name: str) -> re.Pattern[str]:
+    """Return the pattern of a label, NAME:, in bold type or not."""
+    return re.compile(rf"{name}(?:\*\*)?:(?:\*\*)?")
+
+
+def unbold(text: str) -> str:
+    """Return a value without the marks of bold type at its ends; a label in bold may have opened it."""
+    return re.sub(r"^\*\*|\*\*$", "", text.strip()).strip()
+
+
+def line_after(mark: re.Pattern[str]) -> Callable[[str], str | None]:
     """Return a reader of the first line of text after the last mark."""
 
     def read(text: str) -> str | None:
-        _, there, rest = text[-TAIL:].rpartition(mark)
-        return rest.strip().partition("\n")[0].strip() if there else None
+        tail = text[-TAIL:]
+        end = max((found.end() for found in mark.finditer(tail)), default=None)
+        return None if end is None else unbold(tail[end:].strip().partition("\n")[0])
 
     return read
 
@@ -132,7 +150,7 @@ def read_tag(text: str) -> str | None:
     """Return the content of the last <answer> tag, if it is closed."""
     _, there, rest = text[-TAIL:].rpartition("<answer>")
     content, closed, _ = rest.partition("</answer>")
-    return content.strip() if there and closed else None
+    return unbold(content) if there and closed else None
 
 
 WRAPPERS: dict[AnswerFormat, Wrapper] = {
@@ -147,10 +165,10 @@ WRAPPERS: dict[AnswerFormat, Wrapper] = {
         read_json,
     ),
     "answer": Wrapper(
-        "after ANSWER:", "ANSWER:", "Write ANSWER: before {}.", "ANSWER: {}".format, line_after("ANSWER:")
+        "after ANSWER:", "ANSWER:", "Write ANSWER: before {}.", "ANSWER: {}".format, line_after(label("ANSWER"))
     ),
     "tag": Wrapper(
         "in <answer> tags", "the tag", "Put {} inside <answer> tags.", "<answer>{}</answer>".format, read_tag
     ),
-    "hash": Wrapper("after ####", "####", "Write #### before {}.", "#### {}".format, line_after("####")),
+    "hash": Wrapper("after ####", "####", "Write #### before {}.", "#### {}".format, line_after(re.compile("####"))),
 }

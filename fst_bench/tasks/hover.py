@@ -2,9 +2,14 @@
 
 A verdict alone would start at 50 %, so the exact set of supporting titles is asked too (our definition; the
 HoVer data has claim, label and supporting titles; the paper does not state how it scores them).
+
+Not part of the answer: bold type, a full stop or a semicolon at an end, quotes around a title, curly quotes, and HTML's
+&amp;. Part of it: the labels, capital letters, one verdict, and all titles on one line, separated by semicolons.
 """
 
+import html
 import random
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -12,6 +17,7 @@ from pydantic import Field
 
 from fst_bench.core.types import Problem, Score
 from fst_bench.tasks.base import CORRECT, TAIL, Difficulty, Draft, Task, clip
+from fst_bench.tasks.formats import label, unbold
 
 PEOPLE = "Ana Bob Carl Dina Eva Finn Gus Hana Ivan Jill Kim Leo Mia Nora Omar Pia".split()
 FIRMS = "Corvex Zentro Quillo Marlin Optix Brio Tandem Vexar Lumen Nimbo Pyxis Astra Helix Rondo Sable Tycho".split()
@@ -23,6 +29,11 @@ RULERS = "Queen King Duke Count Baron Prince Consul Regent Emir Sultan Mayor Sha
 LEVELS = [PEOPLE, FIRMS, CITIES, COUNTRIES, RULERS]
 PROSE = ["{} works at {}.", "{} is based in {}.", "{} lies in {}.", "{} is ruled by the {}."]
 CLAIMS = ["{} works at {}.", "{} works in {}.", "{} works in {}.", "{} works under the {}."]
+
+VERDICT, EVIDENCE = label("VERDICT"), label("EVIDENCE")
+ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z]\w{1,30});", re.IGNORECASE | re.ASCII)
+"""Only with its semicolon: without one the & of "M&Microphone" would begin one."""
+QUOTES = str.maketrans("‘’“”", "''\"\"")
 
 Passage = tuple[str, str, int]
 """(title, the name it states, its hop in the chain)"""
@@ -77,22 +88,22 @@ class Hover(Task):
         if given is None:
             diagnosis = "The answer was expected with the labels VERDICT: and EVIDENCE:, and they were not found."
             return Score(0.0, self.teach(diagnosis, text), "unparseable")
-        verdict, titles = given
         right_verdict, right_titles = problem.answer.split(": ", 1)
-        shown = clip(f"{verdict}: {'; '.join(titles)}")
+        shown = clip(f"{given[0]}: {'; '.join(given[1])}")
+        verdict, titles = plain_verdict(given[0]), plain_titles(given[1])
         if verdict not in ("SUPPORTED", "REFUTED"):
             return Score(
                 0.0,
-                self.teach(f"The verdict {clip(verdict, 20)!r} is neither SUPPORTED nor REFUTED.", text),
+                self.teach(f"The verdict {clip(given[0], 20)!r} is neither SUPPORTED nor REFUTED.", text),
                 "unparseable",
                 shown,
             )
-        if len(titles) == len(set(titles)) and set(titles) == set(right_titles.split("; ")):
+        if sorted(titles) == sorted(plain_titles(right_titles.split("; "))):
             if verdict == right_verdict:
                 return Score(1.0, CORRECT, "ok", shown)
             diagnosis = f"The evidence is right, but the claim is {right_verdict}."
         else:
-            diagnosis = f"The evidence given is {clip('; '.join(titles), 40)}, but the claim rests on {right_titles}."
+            diagnosis = f"The evidence given is {clip('; '.join(given[1]), 40)}, but the claim rests on {right_titles}."
         return Score(0.0, self.teach(diagnosis, text), "wrong", shown)
 
     def wrong_texts(self, problem: Problem) -> list[str]:
@@ -113,9 +124,33 @@ class Hover(Task):
 def read_labels(text: str) -> tuple[str, list[str]] | None:
     """Return (verdict, titles) after the last VERDICT: label, or None. Titles are on one line."""
     tail = text[-TAIL:]
-    start = tail.rfind("VERDICT:")
-    if start < 0:
+    start = max((found.end() for found in VERDICT.finditer(tail)), default=None)
+    evidence = None if start is None else EVIDENCE.search(tail, start)
+    if evidence is None:
         return None
-    verdict, label, rest = tail[start + 8 :].partition("EVIDENCE:")
-    titles = [title.strip() for title in rest.strip().partition("\n")[0].split(";")]
-    return (verdict.strip(), titles) if label and any(titles) else None
+    line = tail[evidence.end() :].strip().partition("\n")[0]
+    titles = [title.strip() for title in unescaped(line).split(";")]
+    return (tail[start : evidence.start()].strip(), titles) if any(titles) else None
+
+
+def plain_verdict(verdict: str) -> str:
+    """Return what stands between the labels without the marks around it."""
+    return verdict.translate(QUOTES).strip(" \t\r\n*`\"'.,;-")
+
+
+def plain_titles(titles: Sequence[str]) -> list[str]:
+    """Return the titles without their typography; a semicolon at the end of a line is followed by none."""
+    return [plain for plain in map(plain_title, titles) if plain]
+
+
+def plain_title(title: str) -> str:
+    """Return a title with straight quotes, without bold type, quotes around it and a full stop behind it."""
+    title = unescaped(title).translate(QUOTES)
+    for _ in range(2):
+        title = re.sub(r"""^(["'])(.+)\1$""", r"\2", unbold(title).removesuffix("."))
+    return title.strip()
+
+
+def unescaped(text: str) -> str:
+    """Return a text with the marks that HTML writes as &amp; and its like."""
+    return ENTITY.sub(lambda entity: html.unescape(entity[0]), text)

@@ -1,7 +1,7 @@
 r"""math: a chain of operations, applied in order. Protocol: the value in the last \boxed{} (or another format).
 
 Two plain decimals are compared here, exactly. Anything else (fractions, LaTeX, on either side) goes to math-verify in a
-child process that can be killed, after structural limits that keep it quick.
+child process that can be killed, after structural limits that keep it quick. "7." is 7 (`math_judge.plain`).
 """
 
 import random
@@ -14,7 +14,7 @@ from pydantic import Field
 from fst_bench.core.types import Problem, Score, Status
 from fst_bench.tasks.base import CORRECT, Difficulty, Draft, clip
 from fst_bench.tasks.formats import AnswerFormat, Wrapped
-from fst_bench.tasks.math_judge import judge
+from fst_bench.tasks.math_judge import judge, plain
 
 MAX_CHARS = 120
 MAX_DIGITS = 40
@@ -64,16 +64,17 @@ class Math(Wrapped):
                 self.teach(f"The answer was expected {self.wrapper.wanted}, and no value was found there.", text),
                 "unparseable",
             )
-        if content == problem.answer:
+        value, gold = plain(content), plain(problem.answer)
+        if value == gold:
             return Score(1.0, CORRECT, "ok", clip(content))
         if len(content) > MAX_CHARS or sum(c.isdigit() for c in content) > MAX_DIGITS:
             return Score(
                 0.0, self.teach(f"{subject} holds far more than one value.", text), "unparseable", clip(content)
             )
-        if DECIMAL.fullmatch(content) and DECIMAL.fullmatch(problem.answer):
-            status: Status = "ok" if Fraction(content) == Fraction(problem.answer) else "wrong"
+        if DECIMAL.fullmatch(value) and DECIMAL.fullmatch(gold):
+            status: Status = "ok" if Fraction(value) == Fraction(gold) else "wrong"
         else:
-            status = judge(problem.answer, content)
+            status = judge(gold, value)
         if status == "ok":
             return Score(1.0, CORRECT, "ok", clip(content))
         right = clip(problem.answer, MAX_CHARS)

@@ -1,7 +1,8 @@
 """physics: a number with its unit, from a chain of formulas. Protocol: the line after ANSWER: (or another format).
 
 Any unit of the same dimension is right (0.012 kN for 12 N). Units are read by a small grammar over a list of
-symbols, and only those symbols ever reach pint: its own parser would evaluate a model's expressions.
+symbols, and only those symbols ever reach pint: its own parser would evaluate a model's expressions. The typography is
+free (1,200 J, 1.2×10^3 J, N·m, kg m/s², $12\\,\\text{N}$); names of units and other letters are not (newton, n).
 """
 
 import random
@@ -16,11 +17,25 @@ from pydantic import Field
 
 from fst_bench.core.types import Problem, Score
 from fst_bench.tasks.base import CORRECT, Difficulty, Draft, clip
-from fst_bench.tasks.formats import AnswerFormat, Wrapped
+from fst_bench.tasks.formats import AnswerFormat, Wrapped, unbold
 
 MAX_LINE = 120
-NUMBER = re.compile(r"([+-]?\d{1,30}(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?)\s*(.*)", re.ASCII | re.DOTALL)
-FACTOR = re.compile(r"([*/]?)\s*([A-Za-z]{1,8})(?:\^(-?\d))?\s*", re.ASCII)
+NUMBER = re.compile(
+    r"([+-]?(?:(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,30})(?:\.\d{1,30})?|\.\d{1,30})(?:[eE][+-]?\d{1,2})?)"
+    r"(?:\s*[*x]\s*10\s*\^([+-]?\d{1,2}))?\s*(.*)",
+    re.ASCII | re.DOTALL,
+)
+FACTOR = re.compile(r"(\s*[*/]\s*|\s+|)([A-Za-z]{1,8})(?:\^(-?\d))?", re.ASCII)
+SIGNS = str.maketrans(
+    {"−": "-", "×": "*", "·": "*", "⋅": "*", "Ω": "ohm", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "$": ""}
+)
+RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+LATEX = [
+    (re.compile(r"\\[,;: ]|~"), " "),
+    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])"), "*"),
+    (re.compile(r"\\(?:text|mathrm)\s*\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\^\s*\{\s*([+-]?\d+)\s*\}"), r"^\1"),
+]
 SYMBOLS = frozenset(
     f"{prefix}{unit}"
     for prefix in ("", "k", "M", "m", "c")
@@ -159,15 +174,24 @@ def _registry() -> "pint.UnitRegistry":
     return pint.UnitRegistry()
 
 
+def plain(line: str) -> str:
+    """Return a quantity in the grammar's signs, its typography and LaTeX rewritten."""
+    line = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda raised: f"^{raised[0].translate(RAISED)}", line.translate(SIGNS))
+    for latex, sign in LATEX:
+        line = latex.sub(sign, line)
+    return unbold(line.strip().rstrip(".")).rstrip(".").rstrip()
+
+
 def read_quantity(line: str) -> tuple[Fraction, tuple[tuple[str, int], ...]] | None:
     """Return a line such as '12 kg*m/s^2' as (value in SI base units, dimension).
 
     None where it is not a number and a unit.
     """
-    match = NUMBER.fullmatch(line.strip().rstrip("."))
+    match = NUMBER.fullmatch(plain(line))
     if match is None:
         return None
-    value, rest, powers = Fraction(match[1]), match[2].strip(), dict[str, int]()
+    value = Fraction(re.sub("[, ]", "", match[1])) * Fraction(10) ** int(match[2] or 0)
+    rest, powers = match[3].strip(), dict[str, int]()
     if not rest:
         return None
     at = 0
@@ -175,7 +199,7 @@ def read_quantity(line: str) -> tuple[Fraction, tuple[tuple[str, int], ...]] | N
         factor = FACTOR.match(rest, at)
         if factor is None or factor[2] not in SYMBOLS or (at > 0) != bool(factor[1]):
             return None
-        power = int(factor[3] or 1) * (-1 if factor[1] == "/" else 1)
+        power = int(factor[3] or 1) * (-1 if factor[1].strip() == "/" else 1)
         scale, dimension = base_unit(factor[2])
         value *= scale**power
         for name, exponent in dimension:

@@ -21,16 +21,25 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from fst_bench.core.errors import explain, unknown
+from fst_bench.core.registry import file_name
 from fst_bench.tasks import TASK_REGISTRY, Problem, Task
 from fst_bench.tasks.data import PROCEDURAL, FromRows, expect, task_from
 
 GRANULE = 16
 """Problems; the smallest preset batch, so that its batches hold one task each."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9:._-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9:._-]{0,63}$")]
 DriftEnd = int | float | None
 
 
@@ -108,7 +117,7 @@ class StreamSpec(Part):
 
     younger = frozenset({"variants", "cycles", "announced", "task_visible", "format_given"})
 
-    name: str
+    name: Annotated[str, AfterValidator(file_name)]
     version: Annotated[int, Field(ge=1)]
     description: str
     stages: Annotated[list[StageSpec], Field(min_length=1)]
@@ -178,17 +187,17 @@ def load_spec(name: str) -> StreamSpec:
     if path is None:
         raise ValueError(unknown("stream", name, stream_files(), ".yaml"))
     values = read_yaml(path)
-    if (shipped := stream_files().get(values.get("name", ""))) and shipped.resolve() != path.resolve():
-        raise ValueError(
-            f"{path}: a stream named {values['name']} is shipped, and runs are named after it: "
-            "give this one another name"
-        )
     for part in ("stages", "variants"):
         try:
             values |= {part: named(values[part], path.parent)} if part in values else {}
         except ValueError as error:
             raise ValueError(f"stream {name}: {part}: {error}") from None
-    return explain(StreamSpec, values, f"stream {name}")
+    spec = explain(StreamSpec, values, f"stream {name}")
+    if (shipped := stream_files().get(spec.name)) and shipped.resolve() != path.resolve():
+        raise ValueError(
+            f"{path}: a stream named {spec.name} is shipped, and runs are named after it: give this one another name"
+        )
+    return spec
 
 
 def named(value: Any, folder: Path) -> Any:
@@ -203,10 +212,10 @@ def named(value: Any, folder: Path) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return a YAML mapping. Raise ValueError in one line where the file is missing, broken or something else."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # PyYAML raises errors of many kinds
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path} does not hold a mapping of keys to values")

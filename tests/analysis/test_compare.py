@@ -7,15 +7,20 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 from written import write_run
 
 from fst_bench.analysis import latex, load, markdown, spreadsheet, tables, terminal, write_page
+from fst_bench.analysis.report import write_report
 from fst_bench.analysis.tables import Cell
 from fst_bench.harness.collection import collect
+from fst_bench.harness.run import Run
+from fst_bench.harness.store import Store
 from fst_bench.leaderboard.submit import submit
 from fst_bench.metrics import Estimate
 
@@ -237,3 +242,76 @@ def test_runs_of_a_probe_are_no_runs_of_the_sweep(tmp_path: Path) -> None:
     path = write_run(tmp_path, "rl", 0)
     write_run(path / "probes" / "plasticity" / "hover", "rl", 0)
     assert [run.path for run in load([tmp_path])] == [path]
+
+
+def repeat(run: Path, name: str) -> None:
+    """Repeat the last row of a record file, as a second process does that works on the same run."""
+    with (run / f"{name}.jsonl").open("r+") as f:
+        f.write(f.readlines()[-1])
+
+
+def change(run: Path) -> None:
+    (run / "manifest.json").write_text(json.dumps({"evals.jsonl": "0" * 64}))
+
+
+@pytest.mark.parametrize(
+    ("disturb", "complaint"),
+    [
+        (lambda run: repeat(run, "events"), r"events\.jsonl row 121 is of step 120 at 960 of 960 problems"),
+        (lambda run: repeat(run, "evals"), r"evals\.jsonl row 51 is out of order or there twice: step 120, math, seed"),
+        (lambda run: lose_first(run), r"events\.jsonl row 1 is of step 2 at 16 of 960 problems"),
+        (change, r"was changed since the run: evals\.jsonl$"),
+    ],
+    ids=["a step twice", "an evaluation twice", "a step lost", "changed"],
+)
+def test_a_run_that_two_processes_wrote_is_refused(tmp_path: Path, disturb: Any, complaint: str) -> None:
+    run = write_run(tmp_path, "rl", 0)
+    write_run(tmp_path, "fst", 0)
+    disturb(run)
+    readers: list[Callable[[], object]] = [
+        lambda: load([tmp_path]),
+        lambda: submit([run], "n", "o", "open", "", tmp_path / "s.zip"),
+        lambda: write_report(run),
+        lambda: collect([("a", Run(Store(run)))], tmp_path / "collected"),
+    ]
+    for reader in readers:
+        with pytest.raises(ValueError, match=complaint) as raised:
+            reader()
+        assert str(run) in str(raised.value) and "\n" not in str(raised.value)
+    assert not (tmp_path / "collected").exists()
+    if disturb is not change:  # a collection has no files to hash, and rows all the same
+        (run / "env.json").write_text("{}")
+        unchecked = [("a", Run(Store(run)))]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fst_bench.harness.collection.sound", lambda run: run)
+            collect(unchecked, tmp_path / "collected")
+        with pytest.raises(ValueError, match=complaint):
+            load([tmp_path / "collected"])
+
+
+def lose_first(run: Path) -> None:
+    lines = (run / "events.jsonl").read_text().splitlines(keepends=True)
+    (run / "events.jsonl").write_text("".join(lines[1:]))
+
+
+def test_a_run_in_progress_has_a_page_whatever_its_rows(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "rl", 0)
+    repeat(run, "events")
+    (run / "manifest.json").unlink()
+    assert write_report(run).exists()
+
+
+def test_models_are_told_apart_by_content_and_not_by_place(tmp_path: Path) -> None:
+    def made(method: str, folder: str, weights: str) -> Path:
+        run = write_run(tmp_path, method, 0)
+        saved = json.loads((run / "config.json").read_text())
+        place = f"{folder}/base"
+        saved |= {"model": place, "fingerprint": {"model": {"weights": weights}, "init": None}}
+        saved["config"]["model"] = place
+        (run / "config.json").write_text(json.dumps(saved))
+        return run
+
+    runs = [made("rl", "/home/a", "1"), made("fst", "/home/b", "1")]
+    assert len(load(runs)) == 2
+    with pytest.raises(ValueError, match=r"its /home/a/base is not that of \S+: another weights$"):
+        load([*runs, made("gepa", "/home/a", "2")])

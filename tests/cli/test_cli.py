@@ -1,10 +1,12 @@
 """Bad input: one clear line, no traceback, exit code 2, nothing lost."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,14 @@ import pytest
 
 import fst_bench
 from fst_bench.cli import main
+from fst_bench.cli.display import terminal
+from fst_bench.cli.parser import names
+from fst_bench.harness.config import Config
+from fst_bench.harness.loop import Callback
+from fst_bench.harness.rows import StepRow
 from fst_bench.harness.store import Store
-from fst_bench.tasks.stream import stream_files
+from fst_bench.method.ledger import Ledger
+from fst_bench.tasks.stream import Stream, stream_files
 
 RUN = ["run", "--stream", "single-math", "--method", "rl", "--preset", "smoke", "--set", "stage_problems=4"]
 
@@ -25,7 +33,8 @@ def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     except SystemExit as stop:
         code = stop.code
     out, err = capsys.readouterr()
-    assert code == 2 and err.count("\n") == 1 and err.startswith("fst-bench: ") and not out
+    assert code == 2 and err.count("\n") == 1 and err.startswith("fst-bench: ")
+    assert re.fullmatch(r"(loading .*\n)?", out)
     return err
 
 
@@ -289,3 +298,153 @@ def test_a_finished_run_is_valid_until_someone_edits_it(capsys: pytest.CaptureFi
     assert main(["show", "run", str(run)]) == 0
     out = capsys.readouterr().out
     assert "was scored" in out and "changed since the run: answers.jsonl" in out
+
+
+def program(*arguments: str, **how: Any) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-m", "fst_bench", *arguments], **how)
+
+
+def test_a_reader_that_leaves_and_a_narrow_encoding_end_no_run(tmp_path: Path) -> None:
+    """As in `fst-bench run ... | head -2`, of a prompt that Latin-1 cannot print."""
+    shell = os.environ | {"PYTHONIOENCODING": "latin-1", "OMP_NUM_THREADS": "1"}
+    prompt = ["--set", "seed_prompt=Solve → answer ∎ 解"]
+    command = [*RUN, *prompt, "--method", "fst", "--out", str(tmp_path)]
+    run = program(*command, env=shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.stdout and run.stderr and run.stdout.readline() == b"loading fst on single-math\n"
+    run.stdout.close()
+    assert run.stderr.read() == b"" and run.wait() == 0
+    (path,) = tmp_path.glob("*/fst/*")
+    assert Store(path).finished and (path / "report.html").exists()
+
+
+def test_a_full_disk_below_stdout_ends_no_run_and_is_told(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        run = program(*RUN, "--out", str(tmp_path), stdout=full, stderr=subprocess.PIPE)
+    _, err = run.communicate()
+    assert err == b"fst-bench: what was printed is not whole: No space left on device\n" and run.returncode == 1
+    (path,) = tmp_path.glob("*/rl/*")
+    assert Store(path).finished
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full", "| true", "2>&1 | true"])
+def test_closed_outputs_are_not_missed(closed: str) -> None:
+    command = f"set -o pipefail; {sys.executable} -m fst_bench list tasks --json {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and not done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252:strict", "utf-8"])
+def test_what_an_encoding_lacks_is_escaped(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nversion: 1\ndescription: Zwei → 解 é.\nstages: [{task: math, problems: 9}]\n", encoding="utf-8"
+    )
+    shell = os.environ | {"PYTHONIOENCODING": encoding}
+    show = program("show", "stream", str(tmp_path / "s.yaml"), env=shell, stdout=subprocess.PIPE)
+    out, _ = show.communicate()
+    name = encoding.partition(":")[0]
+    assert show.returncode == 0 and "Zwei → 解 é.".encode(name, "backslashreplace") in out
+
+
+def test_a_pipe_that_does_not_block_gets_everything() -> None:
+    """As node and ssh leave them: a write that would block is an error then."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    while True:  # fill it
+        try:
+            os.write(write, b"x" * 1024)
+        except BlockingIOError:
+            break
+    show = program("list", "tasks", stdout=write)
+    os.close(write)
+    time.sleep(1)
+    assert show.poll() is None
+    with open(read, "rb") as pipe:
+        text = pipe.read().lstrip(b"x").decode()
+    assert show.wait() == 0 and text.startswith("math ") and text.endswith("\n")
+
+
+class InTheWay(Callback):
+    """A callback that makes a folder where the report would go."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def on_begin(self, config: Config, stream: Stream, path: Path, step: int) -> None:
+        (path / "report.html").mkdir()
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_a_report_that_cannot_be_written_fails_no_run(tmp_path: Path) -> None:
+    callback = InTheWay()
+    run = fst_bench.run("single-math", "base", tmp_path, preset="smoke", callback=callback, stage_problems=4)
+    assert run.finished and run.metrics
+    (note,) = callback.notes
+    assert note.startswith("report.html can't be written: ") and f"fst-bench report {run.path}" in note
+
+
+class Broken(Callback):
+    """A callback with a fault of its own."""
+
+    def on_step(self, row: StepRow, ledger: Ledger) -> None:
+        raise ZeroDivisionError("mine")
+
+
+def test_what_a_callback_of_ones_own_raises_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        fst_bench.run("single-math", "base", tmp_path, preset="smoke", callback=Broken(), stage_problems=4)
+    (path,) = tmp_path.glob("*/base/*")
+    assert fst_bench.resume(path).finished
+
+
+@pytest.mark.parametrize("policy", ["PASSIVE", "ACTIVE"])
+def test_idle_threads_wait_without_work_unless_the_user_says_otherwise(policy: str) -> None:
+    shell = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    own = {"OMP_WAIT_POLICY": policy} if policy == "ACTIVE" else {}
+    code = "import sys, fst_bench, os; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", code], env=shell | own, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{policy}\n"
+
+
+def test_names_with_commas_have_no_spaces_around_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert names(" fst_general , ifeval") == ["fst_general", "ifeval"]
+    assert "unknown tracker 'b'" in complaint([*RUN, "--out", str(tmp_path), "--track", "tensorboard, b"], capsys)
+    for flags in (["--track", "a,,b"], ["--track", ""]):
+        assert "requires names with commas between them" in complaint([*RUN, *flags], capsys)
+
+
+def test_a_setting_named_like_a_flag_is_no_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    for key in ("out", "callback", "once", " "):
+        assert "fst-bench: " in complaint([*RUN, "--set", f"{key}=x"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(), "OSError"),
+        (ValueError(), "ValueError"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(2, "No such file or directory", "x"), "x: No such file or directory"),
+    ],
+)
+def test_an_error_without_words_has_a_name(
+    error: Exception, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("fst_bench.harness.config.resolve", fail)
+    assert complaint([*RUN, "--dry-run"], capsys) == f"fst-bench: {line}\n"
+
+
+@pytest.mark.parametrize(("columns", "width"), [("0", 80), ("00", 80), ("", 80), ("120", 120)])
+def test_a_terminal_of_no_width_shows_everything(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["list", "presets"]) == 0
+    capsys.readouterr()
+    console, _ = terminal(plain=True)
+    console.print("a line")
+    assert console.width == width and capsys.readouterr().out == "a line\n"

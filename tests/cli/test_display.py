@@ -2,16 +2,25 @@
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
-from fst_bench.cli.display import Display, SweepDisplay, last_step
+import fst_bench
+from fst_bench.cli.display import Display, Pace, SweepDisplay, clock, last_step
+from fst_bench.core.types import SampleRequest
+from fst_bench.harness.config import resolve
+from fst_bench.harness.evaluate import answers, evaluation_schedule
 from fst_bench.harness.loop import Bench
 from fst_bench.harness.rows import EvaluationRow, PopulationRow, Prompt, PromptMode, StepRow
 from fst_bench.harness.sweep import Planned
 from fst_bench.method.ledger import Ledger
+from fst_bench.tasks.stream import Stream
 
 PROMPT = "Put it in [bold]\\boxed{}[/] \u202e <b>now</b>."
 
@@ -33,9 +42,9 @@ def watch(b: Bench, live: bool) -> str:
     return out.getvalue()
 
 
-def evaluation(mode: PromptMode) -> EvaluationRow:
+def evaluation(mode: PromptMode, step: int = 0) -> EvaluationRow:
     return EvaluationRow(
-        step=0,
+        step=step,
         stage=0,
         boundary=True,
         task="math",
@@ -78,6 +87,100 @@ def test_the_live_panel_shows_the_same(bench: Callable[..., Bench]) -> None:
         "EVERY reflection failed",
     ):
         assert part in text, part
+
+
+@settings(max_examples=20)
+@given(st.floats(0.01, 50), st.floats(0.001, 5), st.booleans())
+def test_at_constant_speeds_the_time_left_is_exact(step_seconds: float, answer_seconds: float, evolves: bool) -> None:
+    config, spec = resolve("continual-4", "fst", "smoke", 0, {})
+    stream = Stream(spec, 0, config.difficulty, config.stage_problems, config.data)
+    schedule = evaluation_schedule(stream, config.batch, config.evaluation)
+    work, steps = answers(schedule, config.evaluation, evolves), -(-stream.total // config.batch)
+    rest = steps * step_seconds + sum(work.values()) * answer_seconds
+    display, ledger = Display(Console(file=io.StringIO()), live=False), Ledger()
+    display.on_begin(config, stream, Path("runs/x"), 0)
+    display.evolves = evolves
+    assert display.left() == "?"
+    for step in range(steps + 1):
+        if step:
+            rest -= step_seconds
+            display.on_step(StepRow(step=step, stage=1, problems=step, reward=0.5, seconds=step_seconds), ledger)
+            assert display.pace == pytest.approx(Pace(step_seconds, answer_seconds))
+            assert display.left() in (clock(rest + 1e-6), clock(max(rest - 1e-6, 0.0)))
+        if step in schedule:
+            rest -= work[step] * answer_seconds
+            ledger.seconds["evaluate"] += work[step] * answer_seconds
+            display.on_evaluation([evaluation("system", step)])
+    assert display.left() == "0:00"
+
+
+def test_the_first_evaluation_is_counted_as_it_goes(tmp_path: Path) -> None:
+    out = io.StringIO()
+    display = Display(Console(file=out), live=False)
+    run = fst_bench.run("single-math", "rl", tmp_path, preset="smoke", callback=display, stage_problems=8)
+    lines = out.getvalue().splitlines()
+    assert lines[2] == "evaluating 0 of 8 answers" and lines[3].startswith("eval at 0 problems")
+    config, spec = resolve("single-math", "rl", "smoke", 0, {"stage_problems": 8})
+    stream = Stream(spec, 0, config.difficulty, config.stage_problems, config.data)
+    expected = answers(evaluation_schedule(stream, config.batch, config.evaluation), config.evaluation, evolves=False)
+    sampled = [row["step"] for row in run.source.rows("answers")]
+    assert {step: sampled.count(step) for step in sampled} == expected
+
+
+def test_progress_is_counted_in_batches_and_printed_now_and_then(bench: Callable[..., Bench]) -> None:
+    b = bench("single-math", policy={"max_num_seqs": 3})
+    counted: list[tuple[int, int]] = []
+    requests = [SampleRequest(({"role": "user", "content": str(i)},), seed=i) for i in range(8)]
+    plain = b.policy.sample(requests)
+    assert b.policy.sample(requests, progress=lambda whole, total: counted.append((whole, total))) == plain
+    assert {total for _, total in counted} == {8} and counted == sorted(counted) and len(counted) > 8
+    out = io.StringIO()
+    display = Display(Console(file=out), live=False)
+    for whole, total in counted:
+        display.on_progress(whole, total)
+    assert out.getvalue().count("evaluating") == 1
+
+
+def test_a_display_that_fails_ends_no_run(bench: Callable[..., Bench], capsys: pytest.CaptureFixture[str]) -> None:
+    b, out = bench(), io.StringIO()
+    display = Display(Console(file=out), live=False)
+    display.on_begin(b.config, b.stream, Path("runs/x"), 0)
+    out.close()
+    display.on_evaluation([evaluation("system")])
+    display.on_note("nobody reads this")
+    display.on_end()
+    assert capsys.readouterr().err == (
+        "fst-bench: the display failed, the run continues: I/O operation on closed file\n"
+    )
+
+
+def test_any_reward_can_be_drawn(bench: Callable[..., Bench]) -> None:
+    b, display = bench(), Display(Console(file=io.StringIO(), force_terminal=True), live=True)
+    display.on_begin(b.config, b.stream, Path("runs/x"), 0)
+    for step, reward in enumerate((-1.0, 2.5, float("nan"), float("inf")), 1):
+        display.on_step(StepRow(step=step, stage=1, problems=step, reward=reward, seconds=0.1), Ledger())
+    display.on_end()
+    assert display.done == 4 and not vars(display).get("failed")
+
+
+def test_the_time_that_a_sweep_has_left(tmp_path: Path) -> None:
+    work = {0: 10, 20: 10, 40: 10}
+    runs = {tmp_path / name: Planned(name, 0, 40, [], (work, work)) for name in ("a", "b")}
+    path, other = runs
+    display = SweepDisplay(Console(file=io.StringIO(), width=80), live=False)
+    display.on_begin(runs)
+    display.on_state(path, "run")
+    assert display.left() == ""
+    path.mkdir()
+    rows = [StepRow(step=i, stage=1, problems=i, reward=None, seconds=2.0) for i in range(1, 6)]
+    (path / "events.jsonl").write_text("".join(json.dumps(row.model_dump(mode="json")) + "\n" for row in rows))
+    began = display.started[path][0]
+    os.utime(path / "events.jsonl", (began + 40, began + 40))  # 30 seconds for 10 answers, and 5 steps of 2
+    display.observe(path, runs[path])
+    assert display.paces["a"] == pytest.approx(Pace(2.0, 3.0), abs=0.01)
+    assert display.left() in (", 5:00 left", ", 4:59 left")  # 35 steps and 20 answers, then 40 steps and 30 answers
+    display.on_state(other, "done")
+    assert display.left() in (", 2:10 left", ", 2:09 left")
 
 
 def sweep_of(tmp_path: Path) -> dict[Path, Planned]:

@@ -163,7 +163,10 @@ class Counting:
 def test_the_base_policy_reflects_once_in_an_iteration(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """Two rounds, four proposals at a time: one call of the reference policy for all four, and the same texts."""
+    """Two rounds, four proposals at a time: one call of the reference policy for all four, and the same texts.
+
+    Answers that do not end are failures: a second call asks for those of one iteration again.
+    """
     b = bench(method=method, fast={"reflector": "base-policy", "proposals": 4, "max_metric_calls": 48})
     iterations: list[int] = []
     sample_tasks = IndependentSampling.sample_tasks
@@ -179,8 +182,9 @@ def test_the_base_policy_reflects_once_in_an_iteration(
     for step in range(3):
         b.method.step(b.lab.begin(step))
     assert len(iterations) > 2 and set(iterations) == {4}
-    assert [len(requests) for requests, _ in counting.calls] == iterations
-    assert b.ledger.reflections == sum(iterations) and b.ledger.reflection_failures == 0
+    sizes = [len(requests) for requests, _ in counting.calls]
+    assert sizes.count(4) >= len(iterations) >= len(sizes) / 2 and b.ledger.reflections == sum(sizes)
+    assert set(b.ledger.reflection_reasons) <= {"reply cut off"} and b.ledger.reflection_failures < sum(sizes)
     for requests, texts in counting.calls:
         assert [counting.sample([request])[0][0].text for request in requests] == texts
 

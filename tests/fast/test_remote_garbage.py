@@ -28,6 +28,16 @@ GARBAGE: dict[str, tuple[Answer, str]] = {
     "no choices": (says(200, completion({}).replace(b'"choices": [', b'"choices": [], "c": [')), "empty reply"),
     "no content": (says(200, completion({})), "empty reply"),
     "blank content": (says(200, completion({"content": " \n"})), "empty reply"),
+    "its thoughts alone": (
+        says(200, completion({"content": None, "reasoning_content": "```\nBe brief.\n```"})),
+        "empty reply",
+    ),
+    "half a prompt": (says(200, completion({"content": "Be bri"}).replace(b'"stop"', b'"length"')), "reply cut off"),
+    "thoughts up to the limit": (says(200, completion({}).replace(b'"stop"', b'"length"')), "reply cut off"),
+    "a filtered prompt": (
+        says(200, completion({"content": "```\nBe\n```"}).replace(b'"stop"', b'"content_filter"')),
+        "reply cut off",
+    ),
     "a tool call": (says(200, completion({"content": None, "tool_calls": [TOOL_CALL]})), "empty reply"),
 }
 
@@ -69,6 +79,29 @@ def test_a_reply_that_cannot_be_a_prompt_leaves_the_prompts(bench: Callable[...,
         assert propose(b.lab, [PROMPT], 1000) == [replies[2]]
     assert b.ledger.reflection_reasons == {"oversized prompt": 1, "empty prompt": 1}
     assert (b.ledger.reflections, b.ledger.reflection_failures, b.ledger.reflection_prompt_tokens) == (3, 2, 120)
+
+
+def test_a_prompt_that_leaves_no_room_is_a_failure(tmp_path: Path, bench: Callable[..., Bench]) -> None:
+    """900 characters may be 3,600 tokens, of 2,048 positions: sampling under such a prompt would end the run."""
+    replies = ["```\n" + "\U0001f600" * 900 + "\n```", "```\n" + "\U0001f600" * 400 + "\n```"]
+    with serving(*(says(200, completion({"content": text})) for text in replies)) as server:
+        b = bench(**fast(server))
+        assert [str(text) for text in propose(b.lab, [PROMPT], 1000)] == ["prompt leaves no room"]
+        assert propose(b.lab, [PROMPT], 1000) == ["\U0001f600" * 400]
+    assert b.ledger.reflection_reasons == {"prompt leaves no room": 1}
+
+
+def test_a_server_of_ill_replies_ends_no_run(tmp_path: Path) -> None:
+    """Lone surrogates, control tokens, half thoughts and fences: each is a prompt or a counted failure."""
+    texts = ["```\n\ud83d<|end|>\x00\n```", "<think>```\ndraft\n```", "```\nhalf a sen", "<|user|>\u2028\u202e"]
+    texts += ["[THINK]", "```\n" + "\U0001f600" * 900 + "\n```"]
+    with serving(*(says(200, completion({"content": text})) for text in texts)) as server:
+        run = smoke(tmp_path, **fast(server, retries=0))
+    reasons = run.ledger["reflection_reasons"]
+    assert {"reply ends inside its thought", "reply ends inside its fence", "prompt leaves no room"} <= set(reasons)
+    tried = {row["context"] for row in run.source.rows("rollouts")}
+    assert "\ufffd<|end|>\ufffd" in tried and not any("draft" in text or "half" in text for text in tried)
+    assert Store(run.path).broken() == []
 
 
 # --- death

@@ -37,6 +37,7 @@ from fst_bench.harness.planning.memory import GIB, QWEN3, memory_of, shape_of, w
 from fst_bench.policy import load_policy
 from fst_bench.policy.conversation import tokenise
 from fst_bench.policy.models import model_folder
+from fst_bench.policy.template import Template
 from fst_bench.slow.losses import cispo
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -91,11 +92,9 @@ class Bench:
         ]
 
     def prompts(self) -> list[list[int]]:
-        return tokenise(
-            AutoTokenizer.from_pretrained(self.config.model),
-            [request.messages for request in self.requests],
-            self.shape["max_position_embeddings"],
-        )
+        template = Template(AutoTokenizer.from_pretrained(self.config.model), self.config.policy)
+        conversations = [request.messages for request in self.requests]
+        return [prompt.tokens for prompt in tokenise(template, conversations, self.shape["max_position_embeddings"])]
 
     def sample(self) -> list[Sample]:
         self.samples = [sample for answers in self.policy.sample(self.requests) for sample in answers]

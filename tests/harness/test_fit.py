@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -330,16 +331,36 @@ def test_an_evaluation_at_8b_costs_less_than_five_rl_steps(stream: str) -> None:
     assert cost["evaluation_rollouts"] < 0.1 * cost["training_rollouts"]
 
 
-def test_a_dry_run_says_it_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_says_where_it_fits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the preset is made for and what this machine has are two lines; exit code 1 where it fits neither."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     command = ["run", "--stream", "continual-4", "--method", "fst", "--preset", "qwen3-0.6b", "--dry-run"]
     assert main(command) == 0
     output = capsys.readouterr().out
     assert "596,049,920 parameters, on 1 x 24 GB: GB of memory weights 1.11, reference 1.11, optimizer 6.66" in output
     assert "context 2.2, gradients 2.22" in output
     assert "cache 10\n" in output and "standing" not in output and "hours" in output
-    assert main([*command, "--model", "Qwen/Qwen3-8B"]) == 2
-    complaint = capsys.readouterr().err
-    assert "does not fit" in complaint and "Would fit: 16 x 24 GB" in complaint and complaint.count("\n") == 1
+    assert "# preset qwen3-0.6b is made for 1 x 24 GB, where it fits\n" in output
+    assert "# this machine has no GPU, where it does not fit: torch sees no GPU\n" in output
+    assert main([*command, "--model", "Qwen/Qwen3-8B"]) == 1
+    output = capsys.readouterr()
+    assert "made for 1 x 24 GB, where it does not fit: it takes" in output.out and output.err == ""
+    assert "Would fit: 16 x 24 GB" in output.out
+
+
+@pytest.mark.parametrize(("gb", "code"), [(48, 0), (16, 1)])
+def test_a_model_too_large_for_the_preset_may_fit_this_machine(
+    gb: int, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny preset is made for 4 GB, which says nothing about a larger model on a larger machine."""
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=gb * 2**30, available=2**30))
+    command = ["run", "--stream", "continual-4", "--method", "rl", "--dry-run", "--model", "Qwen/Qwen3-0.6B", "--json"]
+    assert main(command) == code
+    *lines, result = capsys.readouterr().out.splitlines()
+    assert "# preset tiny is made for a CPU with 4 GB, where it does not fit: it takes" in lines[-2]
+    assert f"# this machine has a CPU with {gb} GB, where it {'does not fit' if code else 'fits'}" in lines[-1]
+    need = json.loads(result)["needs"]
+    assert need["refused"] and bool(need["refused_here"]) == bool(code) and need["here"] == f"a CPU with {gb} GB"
 
 
 def test_a_preset_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

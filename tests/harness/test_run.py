@@ -2,17 +2,28 @@
 
 import json
 import random
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fst_bench
-from fst_bench.harness.rows import EvaluationRow
+from fst_bench.analysis.probes.opened import Opened
+from fst_bench.core.errors import Unwritable
+from fst_bench.harness import loop
+from fst_bench.harness.loop import Callback, recorded, refuse_other_weights
+from fst_bench.harness.rows import EvaluationRow, StepRow
+from fst_bench.harness.run import Run
 from fst_bench.harness.store import Store
+from fst_bench.method.ledger import Ledger
+from fst_bench.policy.models import model_folder
 
 STREAM = ["--stream", "single-math", "--preset", "smoke", "--set", "stage_problems=24"]
 COMMAND = [sys.executable, "-m", "fst_bench", "run", *STREAM]
@@ -114,3 +125,91 @@ def test_a_run_directory_holds_no_host_and_no_key(uninterrupted: Path, monkeypat
     texts = [p.read_text(errors="replace") for p in files]
     assert not [t for t in texts if platform.node() and f'"{platform.node()}"' in t]
     assert not [t for t in texts if f"/{getpass.getuser()}/" in t or str(uninterrupted) in t]
+
+
+class Disturbed(Callback):
+    """Does something after the second step."""
+
+    def __init__(self, what: Callable[[], None]):
+        self.what = what
+
+    def on_step(self, row: StepRow, ledger: Ledger) -> None:
+        if row.step == 2:
+            self.what()
+
+
+def killed() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_in_one_line(tmp_path: Path) -> None:
+    """The limit on a file's size is a disk that takes no more, without one's own disk."""
+    settings: dict[str, Any] = {"preset": "smoke", "stage_problems": 16, "checkpoint": {"every": 1}}
+    whole = loop.run("single-math", "rl", tmp_path / "whole", **settings)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = Disturbed(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard)))
+    try:
+        with pytest.raises(Unwritable) as raised:
+            loop.run("single-math", "rl", tmp_path / "full", callback=full, **settings)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    run = only_run(tmp_path / "full")
+    assert str(raised.value) == (
+        f"step 2: cannot write {run}/checkpoints/step-000002: File too large; "
+        f"no step before its last checkpoint is lost: fst-bench resume {run}"
+    )
+    assert sorted(folder.name for folder in (run / "checkpoints").iterdir()) == ["step-000000", "step-000001"]
+    assert same(loop.resume(run).path, whole.path)
+
+
+def test_relative_folders_are_found_from_anywhere_and_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        shutil.copytree(model_folder("embedded:tiny"), folder / "base")
+    (here / "data").mkdir()
+    rows = [{"problem": f"What is {i} + 1?", "answer": str(i + 1), "difficulty": "4/8"} for i in range(400)]
+    (here / "data" / "polaris.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    weights = there / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    settings: dict[str, Any] = {"preset": "smoke", "stage_problems": 16, "model": "base", "data": "data"}
+    monkeypatch.chdir(here)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run("single-math", "base", "runs", callback=Disturbed(killed), **settings)
+    run = only_run(here / "runs")
+    saved = json.loads((run / "config.json").read_text())
+    assert saved["model"] == saved["config"]["model"] == str(here / "base")
+    assert saved["config"]["data"] == str(here / "data")
+    monkeypatch.chdir(there)
+    shutil.copytree(run, there / "run")
+    assert loop.resume(run).finished
+    shutil.copy(weights, here / "base" / "model.safetensors")
+    for go_on in (lambda: loop.resume(there / "run"), lambda: Opened(run)):
+        with pytest.raises(ValueError, match=f"begun on another model: {here}/base now has another weights$"):
+            go_on()
+    with (here / "data" / "polaris.jsonl").open("a") as f:
+        f.write(json.dumps(rows[0] | {"problem": "What is 0 + 0?", "answer": "0"}) + "\n")
+    with pytest.raises(ValueError, match="begun on other data"):
+        loop.resume(there / "run")
+
+
+def test_the_checkpoint_that_a_run_starts_from_is_known_by_content(tmp_path: Path) -> None:
+    first = loop.run("single-math", "base", tmp_path, preset="smoke", stage_problems=8)
+    init = Store(first.path).checkpoints()[-1]
+    second = loop.run("single-math", "base", tmp_path, preset="smoke", stage_problems=8, init=str(init))
+    refuse_other_weights(Store(second.path), second_config := recorded(Store(second.path))[0])
+    assert second_config.init == str(init)
+    (init / "weights.safetensors").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"begun from other weights than those that \S+ now holds"):
+        refuse_other_weights(Store(second.path), second_config)
+
+
+def test_a_run_of_an_older_fst_bench_has_no_fingerprint_and_is_resumed(uninterrupted: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    saved = json.loads((run / "config.json").read_text())
+    assert set(saved.pop("fingerprint")["model"]) == {"weights", "tokenizer", "config"}
+    (run / "config.json").write_text(json.dumps(saved))
+    (run / "manifest.json").unlink()
+    assert same(loop.resume(run).path, uninterrupted) and Run(Store(run)).fingerprint.model == {}

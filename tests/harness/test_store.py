@@ -1,9 +1,21 @@
+import errno
+import fcntl
 import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from fst_bench.core.errors import Taken, Unwritable
+from fst_bench.harness import store as store_module
 from fst_bench.harness.store import Store
+from fst_bench.policy.torch.backend import TorchPolicy
 
 
 def save(store: Store, step: int, keep: int = 2) -> None:
@@ -123,3 +135,97 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: not JSON"):
         store.read("config")
+
+
+def test_a_directory_has_one_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "PATIENCE", 0.1)
+    store, other = Store(tmp_path / "run"), Store(tmp_path / "run")
+    assert other.holder() is None  # there is no directory yet
+    with store.held():
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        assert other.holder() == owner
+        with pytest.raises(Taken, match=f"run is in use by {owner}: wait until that has ended$"), other.held():
+            pass
+        refused: list[Exception] = []
+
+        def resume_in_a_thread() -> None:
+            try:
+                with Store(tmp_path / "run").held():
+                    pass
+            except Taken as error:
+                refused.append(error)
+
+        thread = threading.Thread(target=resume_in_a_thread)
+        thread.start()
+        thread.join()
+        assert len(refused) == 1
+    assert other.holder() is None and (store.path / "lock").read_text() == ""
+    with other.held():
+        store.seal()
+        assert store.read("manifest") == {}
+
+
+def test_a_look_at_the_owner_refuses_nobody(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "lock").write_text("")
+    with (tmp_path / "lock").open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        timer = threading.Timer(0.2, fcntl.flock, (looking, fcntl.LOCK_UN))
+        timer.start()
+        with store.held():
+            assert store.holder()
+        timer.join()
+
+
+def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+    program = "import sys; from pathlib import Path; from fst_bench.harness.store import Store\n"
+    program += "with Store(Path(sys.argv[1])).held(): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "held\n"
+        assert Store(tmp_path).holder() == f"process {process.pid} on {socket.gethostname()}"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert Store(tmp_path).holder() is None
+    with Store(tmp_path).held():
+        pass
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half(tmp_path: Path) -> None:
+    """`/dev/full` takes no byte, as a disk without room."""
+    store = Store(tmp_path)
+    save(store, 1)
+    before = sorted(tmp_path.rglob("*"))
+
+    def overflow(folder: Path) -> None:
+        (folder / "weights").symlink_to("/dev/full")
+        (folder / "weights").write_bytes(bytes(100))
+
+    line = r"cannot write \S+step-000002: No space left on device: at least 0\.\d kB needed, \S+ [kMG]B free$"
+    with pytest.raises(Unwritable, match=line):
+        store.checkpoint(2, {}, overflow, 2)
+    assert sorted(tmp_path.rglob("*")) == before and store.latest()
+    store.file("events").symlink_to("/dev/full")
+    line = r"cannot write \S+events\.jsonl: No space left on device: at least 1\.0 kB needed"
+    with pytest.raises(Unwritable, match=line):
+        store.append("events", [{"text": "x" * 1000}])
+
+
+def test_a_write_that_was_cut_off_is_in_no_manifest(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("metrics", {})
+    (tmp_path / "manifest.json.tmp").write_text("{")
+    (tmp_path / "report.tmp").write_text("<html>")
+    store.seal()
+    assert list(store.read("manifest")) == ["metrics.json"] and store.broken() == []
+
+
+def test_a_policy_that_cannot_be_saved_says_why(tmp_path: Path, policy: TorchPolicy) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(OSError) as raised:
+            policy.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert raised.value.errno == errno.EFBIG and raised.value.strerror == "File too large"

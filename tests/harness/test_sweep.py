@@ -13,10 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fst_bench.analysis import load
 from fst_bench.cli import main
-from fst_bench.harness.sweep import State, SweepCallback, parse_seeds, sweep
+from fst_bench.cli.program import parser
+from fst_bench.cli.runs import settings_of
+from fst_bench.harness.config import parse_setting, resolve
+from fst_bench.harness.store import Store
+from fst_bench.harness.sweep import State, SweepCallback, parse_seeds, plan, sweep
 
 SMOKE = ["sweep", "--stream", "single-math", "--preset", "smoke"]
 SMALL = {"stage_problems": 8, "threads": 1}
@@ -56,6 +62,52 @@ def test_a_sweep_continues_where_it_stopped(tmp_path: Path) -> None:
     assert sorted(observer.states) == ["done", "done", "resume", "run", "there", "there"]
     assert [(path / "metrics.json").read_text() for path in paths] == numbers
     assert [(path / "manifest.json").stat().st_mtime_ns for path in paths[2:]] == before[2:]
+
+
+def test_two_sweeps_at_the_same_moment_share_their_runs(tmp_path: Path) -> None:
+    observers, results = [States(), States()], []
+
+    def one(observer: States) -> None:
+        settings = SMALL | {"checkpoint.every": 1}
+        results.append(sweep("single-math", ["rl"], [0], tmp_path, "smoke", settings, 1, observer))
+
+    threads = [threading.Thread(target=one, args=(observer,)) for observer in observers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (path,) = tmp_path.glob("*/*/*")
+    assert results == [{path: None}] * 2
+    assert sorted(observer.states[-1] for observer in observers) == ["done", "there"]
+    (run,) = load([path])
+    assert run.steps.step.tolist() == [1, 2]
+
+
+def test_a_run_that_is_in_use_is_refused_and_a_sweep_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fst_bench.harness.sweep.LOOK", 0.05)
+    command = ["run", "--stream", "single-math", "--method", "base", "--preset", "smoke", "--out", str(tmp_path)]
+    command += ["--set", "stage_problems=8", "--set", "threads=1"]
+    assert main(command) == 0
+    (path,) = tmp_path.glob("*/*/*")
+    capsys.readouterr()
+    assert main([*command, "--once"]) == 4
+    assert capsys.readouterr().err == f"fst-bench: {path} exists already: fst-bench resume {path}\n"
+    (path / "manifest.json").unlink()
+    observer = States()
+    waiting = threading.Thread(target=sweep, args=("single-math", ["base"], [0], tmp_path, "smoke", SMALL, 1, observer))
+    with Store(path).held():
+        waiting.start()
+        assert main(["resume", str(path)]) == 4
+        assert f"{path} is in use by process {os.getpid()} on " in capsys.readouterr().err
+        assert main(command) == 0  # a run of its own, with a number
+        assert {folder.name for folder in path.parent.iterdir()} == {path.name, f"{path.name}-2"}
+        while observer.states != ["in use"]:
+            time.sleep(0.01)
+        Store(path).seal()  # the other process ends
+    waiting.join()
+    assert observer.states == ["in use", "there"]
 
 
 def test_a_killed_sweep_gives_the_same_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +161,30 @@ def test_a_setting_for_one_method_of_a_sweep(tmp_path: Path, capsys: pytest.Capt
         ("rl-replay.settings.shore", "did you mean share"),
     ):
         assert main([*command, f"methods.{wrong}=0.5"]) == 2 and complaint in capsys.readouterr().err
+
+
+@settings(max_examples=30)
+@given(
+    st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(["a: b # c", "! x", "@y", "null", "'", "\n"])
+)
+def test_any_text_reaches_the_runs_of_a_sweep(text: str) -> None:
+    """From a user's --set, or from Python, through the command that a sweep starts, to the same configuration."""
+    values: list[dict[str, Any]] = [dict([parse_setting(f"seed_prompt={text}")]), {"seed_prompt": text}]
+    values[1] |= {"policy.stop": [text or " "], "methods.rl.model": "007", "init": None}
+    for own in values:
+        try:
+            planned, (config,) = plan("single-math", ["rl"], [0], Path("out"), "smoke", own)
+        except ValueError as error:
+            assert "\0" in text and "cannot be the text" in str(error)  # no argument of a command holds it
+            continue
+        args = parser().parse_args(next(iter(planned.values())).command)
+        assert resolve(args.stream, args.method, args.preset, args.seed, settings_of(args))[0] == config
+        assert config.seed_prompt == text
+
+
+def test_a_text_that_means_none_cannot_be_handed_on() -> None:
+    with pytest.raises(ValueError, match="init cannot be the text 'null' in a sweep"):
+        plan("single-math", ["rl"], [0], Path("out"), "smoke", {"init": "null"})
 
 
 def test_wrong_settings_are_an_error_before_the_first_run(tmp_path: Path) -> None:

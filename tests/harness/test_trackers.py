@@ -14,21 +14,25 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from sqlalchemy import URL
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
 import fst_bench
 from fst_bench.cli import main
+from fst_bench.harness import trackers as of_runs
 from fst_bench.harness.loop import Callback
 from fst_bench.harness.rows import EvaluationRow
 from fst_bench.harness.store import Store
-from fst_bench.harness.trackers import Tracked, flat, load, title
+from fst_bench.harness.trackers import Tracked, flat, load, title, within
 
 ALL = ["--track", "tensorboard,wandb,mlflow"]
 SMOKE = ["--stream", "single-math", "--preset", "smoke", "--set", "threads=1"]
@@ -81,6 +85,8 @@ def singles(points: Points) -> Points:
 def in_tensorboard(run: Path) -> tuple[Points, list[tuple[int, str]]]:
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0}).Reload()
     scalars = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    if "prompt/text_summary" not in events.Tags()["tensors"]:
+        return scalars, []
     texts = [
         (e.step, textwrap.dedent(e.tensor_proto.string_val[0].decode())) for e in events.Tensors("prompt/text_summary")
     ]
@@ -108,19 +114,23 @@ def in_wandb(run: Path) -> tuple[Points, list[tuple[int, str]]]:
     return dict(points), prompts
 
 
+def store_of(out: Path) -> MlflowClient:
+    return MlflowClient(URL.create("sqlite", database=str(out / "mlflow.db")).render_as_string())
+
+
 def mlflow_runs(out: Path) -> list[Run]:
-    client = MlflowClient(f"sqlite:///{out / 'mlflow.db'}")
+    client = store_of(out)
     return list(client.search_runs([client.get_experiment_by_name("fst-bench").experiment_id]))
 
 
 def in_mlflow(run: Path) -> tuple[Points, list[tuple[int, str]]]:
-    client = MlflowClient(f"sqlite:///{run.parents[2] / 'mlflow.db'}")
+    client = store_of(run.parents[2])
     found = mlflow_run(run)
     points = {
         key: [(m.step, m.value) for m in client.get_metric_history(found.info.run_id, key)]
         for key in found.data.metrics
     }
-    files = sorted(Path(found.info.artifact_uri.removeprefix("file://")).glob("prompt/*.txt"))
+    files = sorted(Path(unquote(found.info.artifact_uri.removeprefix("file://"))).glob("prompt/*.txt"))
     return points, [(int(file.stem), file.read_text()) for file in files]
 
 
@@ -229,6 +239,63 @@ def test_a_tracker_that_cannot_begin(tracked: Path, tmp_path: Path, capsys: pyte
     assert (run / "metrics.json").read_bytes() == (tracked / "metrics.json").read_bytes() and (
         run / "manifest.json"
     ).exists()
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_server_that_does_not_answer_is_given_up(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(of_runs, "PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it listens, and says nothing
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        for key, value in {
+            "MLFLOW_TRACKING_URI": url,
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # that the thread which is left behind ends soon
+            "WANDB_MODE": "online",
+            "WANDB_BASE_URL": url,
+            "WANDB_API_KEY": "5ec4e7" * 6 + "abcd",
+            "WANDB_INIT_TIMEOUT": "1",
+        }.items():
+            monkeypatch.setenv(key, value)
+        smoke = ["--method", "base", "--set", "stage_problems=4", "--out", str(tmp_path)]
+        assert main(["run", *SMOKE, *smoke, "--track", name]) == 0
+        server.accept()[0].close()  # it was asked
+    dropped = f"tracker {name} failed and is dropped, the run continues: no answer within 0.5 seconds\n"
+    assert capsys.readouterr().out.count(dropped) == 1
+    (run,) = runs_of(tmp_path, "base")
+    assert Store(run).finished
+
+
+def test_a_call_that_never_returns_is_left_behind() -> None:
+    began = time.perf_counter()
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.1 seconds"):
+        within(0.1, Event().wait)
+    assert time.perf_counter() - began < 10
+    with pytest.raises(KeyError, match="gone"):
+        within(60.0, lambda: {}["gone"])
+    done = list[int]()
+    within(60.0, lambda: done.append(1))
+    assert done == [1]
+
+
+def test_a_damaged_store_is_given_up_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database, but long enough to be looked at " * 40)
+    began = time.perf_counter()
+    smoke = ["--method", "base", "--set", "stage_problems=4", "--out", str(tmp_path), "--track", "mlflow"]
+    assert main(["run", *SMOKE, *smoke]) == 0 and time.perf_counter() - began < 90  # MLflow itself tries for 102
+    assert "tracker mlflow failed and is dropped, the run continues: file is not a database" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a?b=c&mode=ro", "a%20b#50%zz é"])
+def test_the_out_folder_may_have_any_name(name: str, tmp_path: Path) -> None:
+    out = tmp_path / name
+    assert main(["run", *SMOKE, "--method", "base", "--set", "stage_problems=4", *ALL, "--out", str(out)]) == 0
+    (run,) = runs_of(out, "base")
+    points, _ = recorded(run)
+    assert in_mlflow(run)[0] == points == in_wandb(run)[0] and in_tensorboard(run)[0] == singles(points)
+    # MLflow itself makes an empty folder by the quoted name
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {p for p in out.rglob("*") if p.is_file()}
+    assert (out / "mlflow.db").is_file()
 
 
 def test_nothing_leaves_the_machine_and_no_key_is_written(out: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tampering import TAMPERED, both, manifest, of_run, rows, setting
+from tampering import TAMPERED, both, manifest, of_run, rows, setting, unzipped
 
 import fst_bench
 from fst_bench.cli import main
@@ -118,6 +118,25 @@ def test_zip_files_that_are_weapons_are_refused_before_they_go_off(tmp_path: Pat
     path.write_bytes(bytes([*whole[:200], whole[200] ^ 255, *whole[201:]]))
     assert complaint(path).startswith("file: ")
     assert complaint(tmp_path / "gone.zip") == f"file: cannot read {tmp_path / 'gone.zip'}: No such file or directory"
+
+
+def test_a_zip_file_of_finder_or_explorer_is_the_submission_in_it(tmp_path: Path, honest: Path) -> None:
+    files = unzipped(honest)
+    for top in ("", "fst/"):
+        junk = [f"{top}.DS_Store", f"{top}runs/.DS_Store", f"__MACOSX/{top}._{MANIFEST}", f"{top}runs/s0/._env.json"]
+        path = tmp_path / "finder.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for folder in (top, f"{top}runs/", f"{top}runs/s0/", "__MACOSX/"):
+                if folder:
+                    packed.mkdir(folder)
+            for name in junk:
+                packed.writestr(name, b"\x00\x05\x16\x07")
+            for name, data in files.items():
+                packed.writestr(f"{top}{name}", data)
+        assert read_bundle(path).files == files
+    with zipfile.ZipFile(path, "a") as packed:
+        packed.writestr("other/notes.txt", "")
+    assert complaint(path).endswith("is not a file of a submission")
 
 
 def test_a_zip_bomb_that_lies_about_its_size_is_read_no_further_than_it_says(tmp_path: Path) -> None:

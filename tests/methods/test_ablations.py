@@ -247,6 +247,16 @@ def test_fst_distill_raises_right_answers_after_the_seed_prompt(bench: Callable[
     assert sum(lp for r in after for lp in r.sample.logprobs) > sum(lp for r in before for lp in r.sample.logprobs)
 
 
+@pytest.mark.parametrize("overlong", ["zero", "mask"])
+def test_fst_distill_learns_no_answer_that_learning_counts_for_nothing(
+    bench: Callable[..., Bench], overlong: str
+) -> None:
+    b = bench(method="fst-distill", difficulty=EASY, slow={"overlong": overlong})
+    right = rewarded(b, ["Work step by step."] * 4, [1.0] * 4)
+    cut = [replace(r, sample=replace(r.sample, finished=i > 0)) for i, r in enumerate(right)]
+    assert b.method.slow([cut])["distilled"] == 3
+
+
 # --- the archive
 
 

@@ -1,12 +1,18 @@
 """Against scipy's bootstrap and t-interval, and against coverage counted in simulation."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
+from fst_bench import metrics
 from fst_bench.metrics import paired_difference, stratified_bootstrap, t_interval
+from fst_bench.metrics.curve import checked
 from fst_bench.metrics.intervals import wilson
 
 
@@ -115,3 +121,59 @@ def test_one_number_has_no_interval_and_one_seed_that_of_its_problems() -> None:
 def test_what_does_not_fit_is_named(a: dict, b: dict | None, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         stratified_bootstrap(a) if b is None else paired_difference(a, b)
+
+
+SERIES: dict[str, Callable[[Any], Any]] = {
+    "tuple": tuple,
+    "numpy": np.array,
+    "pandas": pd.Series,
+    "torch": torch.tensor,
+}
+
+
+@pytest.mark.parametrize("kind", SERIES)
+def test_every_metric_takes_whatever_holds_numbers(kind: str) -> None:
+    """One table of them all: lists, tuples, numpy, pandas and torch hold the same numbers."""
+    x, y, like = [1.0, 2.0, 4.0, 8.0, 16.0], [0.125, 0.25, 0.5, 0.5, 0.625], SERIES[kind]
+    assert metrics.t_interval(like(y)) == metrics.t_interval(y)
+    assert metrics.difference(like(x), like(y)) == metrics.difference(x, y)
+    assert metrics.samples_to_threshold(like(x), like(y), 0.5) == metrics.Reached(4.0, 2.0)
+    assert [part.tolist() for part in checked(like(x), like(y))] == [x, y]  # as for a fit, which takes seconds
+    both, plain = {"a": like(y), "b": like(x)}, {"a": y, "b": x}
+    assert metrics.stratified_bootstrap(both, reps=20) == metrics.stratified_bootstrap(plain, reps=20)
+    assert metrics.paired_difference(both, both, reps=20) == metrics.paired_difference(plain, plain, reps=20)
+    assert list(wilson(like(y), like(x))[0]) == list(wilson(np.array(y), np.array(x))[0])
+    curves = [
+        metrics.Curve("m", hold([0]), hold(x), {"problems": [hold(x)]}, [hold(y)], [hold(x)]) for hold in (list, like)
+    ]
+    assert metrics.matched_kl(*curves) == metrics.matched_kl(curves[0], curves[0])
+    assert metrics.ratios_to_peak(*curves) == metrics.ratios_to_peak(curves[0], curves[0])
+    logits = [like(x), like(y)]
+    assert metrics.token_kl(logits, logits[::-1], like([1, 1])) == metrics.token_kl(
+        torch.tensor([x, y]), torch.tensor([y, x]), [1, 1]
+    )
+
+
+def test_a_table_of_scores_is_scores_by_its_columns() -> None:
+    table = {"a": [0.5, 0.25, 1.0], "b": [0.5, 0.75, 0.0]}
+    found = metrics.stratified_bootstrap(pd.DataFrame(table), reps=20)
+    assert found == metrics.stratified_bootstrap(table, reps=20)
+
+
+def test_another_shape_or_no_numbers_are_named() -> None:
+    for broken, complaint in (
+        (lambda: metrics.t_interval([]), r"values are \(n,\) with n at least 1, got \(0,\)"),
+        (lambda: metrics.t_interval([[1.0], [2.0]]), r"got \(2, 1\)"),
+        (lambda: metrics.difference(["a"], [1.0]), "scores before are no array of numbers"),
+        (lambda: metrics.samples_to_threshold([1, 2], [[1, 2]], 0.5), r"one curve are \(points,\), got \(1, 2\)"),
+        (lambda: metrics.stratified_bootstrap(pd.DataFrame()), "no scores"),
+        (lambda: metrics.stratified_bootstrap({"a": [[1, 2], [3]]}), "scores of a are no array of numbers"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            broken()
+
+
+def test_a_ratio_of_whole_counts() -> None:
+    never, ever = metrics.Reached(None, 200), metrics.Reached(100, 50)
+    assert metrics.efficiency_ratio(ever, never) == metrics.Ratio(0.5, "at most")
+    assert metrics.efficiency_ratio(never, ever) == metrics.Ratio(2.0, "at least")

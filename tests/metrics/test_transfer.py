@@ -1,8 +1,13 @@
 """Worked by hand; all numbers are signed."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from fst_bench.metrics import transfer
 
@@ -94,3 +99,49 @@ def test_one_stage_has_nothing_to_transfer() -> None:
 def test_what_is_missing_or_unknown_is_named(rows: list, more: dict, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         transfer(rows, **more)
+
+
+ARRAYS: dict[str, Callable[[list[list[float]]], Any]] = {
+    "lists": list,
+    "tuples": lambda rows: tuple(map(tuple, rows)),
+    "numpy": np.array,
+    "objects": lambda rows: np.array(rows, dtype=object),
+    "torch": lambda rows: torch.tensor(rows, dtype=torch.float64),
+    "pandas without names": pd.DataFrame,
+    "pandas": lambda rows: pd.DataFrame(rows, columns=["a", "b"]),
+    "series": lambda rows: [pd.Series(row, ["a", "b"]).to_dict() for row in rows],
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_an_array_is_the_same_as_its_rows(kind: str) -> None:
+    R = ARRAYS[kind]([list(row.values()) for row in TWO])
+    alone = [0.9, 0.8]
+    by_name = {"a": 0.9, "b": 0.8}
+    singles = (alone, tuple(alone), np.array(alone), pd.Series(alone), by_name, pd.Series(by_name))
+    expected = transfer(TWO, single=by_name)
+    if kind in ("pandas", "series"):
+        assert {transfer(R, single=single) for single in singles} == {expected}
+    else:
+        assert {transfer(R, ["a", "b"], single) for single in singles} == {expected}
+        assert transfer(R, single=alone) == transfer(R, np.array([0, 1]), alone) == expected
+        assert transfer(R, [1, 0]) == transfer(TWO, ["b", "a"])  # numbers are columns
+        assert transfer(R, ["b", "a"]) == transfer([{"b": row["a"], "a": row["b"]} for row in TWO], ["b", "a"])
+
+
+@pytest.mark.parametrize(
+    ("R", "more", "complaint"),
+    [
+        (np.zeros((3, 2)), {"order": ["a", "b", "c"]}, "an array of 2 columns has 3 tasks in its order: a, b, c"),
+        (np.zeros((3, 2)), {"order": [0, 5]}, "unknown task '5': There are 0, 1"),
+        (np.zeros((4, 2)), {}, "2 stages need 3 rows, the first before learning; got 4"),
+        (np.zeros(3), {}, r"an array of accuracies is \(stages \+ 1, tasks\), got \(3,\)"),
+        (np.array([[0, 0], [0, np.nan], [0, 0]]), {}, "the accuracy of 1 after stage 1 is nan"),
+        ([[0.1, 0.2], [0.3]], {}, "accuracies are no array of numbers"),
+        ([{"a": 0.1}, {"a": None}], {}, "the accuracy of a after stage 1 is nan"),
+        (np.zeros((3, 2)), {"single": [0.5]}, "2 tasks have a single-task reference each, got 1"),
+    ],
+)
+def test_what_is_wrong_with_an_array_is_named(R: Any, more: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        transfer(R, **more)

@@ -111,6 +111,28 @@ def test_text_is_the_answer_without_its_end(policy: Policy) -> None:
         assert s.text == policy.tokenizer.decode(answer[:-1] if s.finished else answer, skip_special_tokens=False)
 
 
+@pytest.mark.parametrize("stops", [(" ",), ("tput",), ("never there", "\n", "=1"), ("never there",)])
+def test_a_stop_string_ends_an_answer_and_changes_nothing_before_it(policy: Policy, stops: tuple[str, ...]) -> None:
+    free = all_of(policy.sample(requests(3)))
+    policy.settings.stop = stops
+    try:
+        ended = all_of(policy.sample(requests(3)))
+    finally:
+        policy.settings.stop = None
+    for before, now in zip(free, ended, strict=True):
+        answer = before.tokens[len(before.tokens) - before.sampled :]
+        texts = [policy.tokenizer.decode(answer[:n], skip_special_tokens=False) for n in range(1, len(answer) + 1)]
+        n = next((n for n, text in enumerate(texts, 1) if any(stop in text for stop in stops)), None)
+        if n is None:
+            assert (now.tokens, now.text, now.finished) == (before.tokens, before.text, before.finished)
+        else:
+            assert now.tokens == before.tokens[: len(before.tokens) - len(answer) + n] and now.finished
+            assert now.text == texts[n - 1][: min(texts[n - 1].find(s) for s in stops if s in texts[n - 1])]
+            assert len(now.mask) == len(now.tokens) and len(now.logprobs) == now.sampled == n
+            assert now.logprobs == pytest.approx(before.logprobs[:n], abs=5e-5)
+    assert (sum(s.sampled for s in ended) < sum(s.sampled for s in free)) == (stops != ("never there",))
+
+
 def test_greedy_is_transformers_generate(policy: Policy, tmp_path: Path) -> None:
     model = exported(policy, tmp_path)
     for (sample,) in policy.sample(requests(), temperature=0.0):

@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
-from fst_bench.policy.conversation import reply_tokens
+from fst_bench.core.types import Sample, SampleRequest
+from fst_bench.policy import PolicySettings
+from fst_bench.policy.conversation import prefixes
 from fst_bench.policy.loading import load_tokenizer
+from fst_bench.policy.template import Template
 
 MESSAGES = (
     {"role": "user", "content": "7"},
@@ -28,11 +31,15 @@ def loop(body: str) -> str:
     return f"{{% for m in messages %}}{body}{{% endfor %}}"
 
 
-def replied(template: str | None = None) -> tuple[str, Any]:
+def replied(chat_template: str | None = None, last: str = "<|end|>") -> tuple[str, Any]:
+    """Return what follows an answer that ended with the token `last`, once the tool has replied."""
     tokenizer = load_tokenizer("embedded:tiny")
-    tokenizer.chat_template = template or tokenizer.chat_template
-    tokens = reply_tokens(tokenizer, MESSAGES, {tokenizer.eos_token_id})
-    return tokenizer.decode(tokens, skip_special_tokens=False), tokens
+    tokenizer.chat_template = chat_template or tokenizer.chat_template
+    template = Template(tokenizer, PolicySettings())
+    answer = Sample([9, *tokenizer.convert_tokens_to_ids(["7", last])], [False, True, True], [0.0, 0.0], "7", True)
+    (prefix,) = prefixes(template, [SampleRequest(MESSAGES, 0, after=answer)], {tokenizer.eos_token_id}, 500, 24)
+    assert prefix.tokens[:3] == answer.tokens and prefix.mask == [False, True, True] + [False] * len(prefix.tokens[3:])
+    return tokenizer.decode(prefix.tokens[3:], skip_special_tokens=False), prefix.tokens[3:]
 
 
 def test_the_embedded_models_template_has_replies() -> None:
@@ -48,6 +55,10 @@ def test_a_template_in_qwen3s_form() -> None:
     )
 
 
+def test_an_answer_that_a_stop_string_ended_gets_its_end_token() -> None:
+    assert replied(QWEN3, last="7")[0] == "<|end|>" + replied(QWEN3)[0]
+
+
 @pytest.mark.parametrize(
     ("template", "complaint"),
     [
@@ -56,9 +67,13 @@ def test_a_template_in_qwen3s_form() -> None:
             "cannot write a reply of the role tool: only user and assistant",
         ),
         (loop("{% if m.role != 'tool' %}{{ m.content }}{% endif %}"), "leaves out a reply of the role tool"),
-        (loop("{% if m.role == 'tool' %}{{ m.content }}{% endif %}"), "leaves out a reply of the role tool"),
+        (loop("{% if m.role != 'assistant' %}{{ m.content }}{% endif %}"), "leaves out the model's own turn"),
     ],
 )
 def test_a_template_without_replies_is_named_in_one_line(template: str, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        replied(template)
+    tokenizer = load_tokenizer("embedded:tiny")
+    tokenizer.chat_template = template
+    loaded = Template(tokenizer, PolicySettings())  # other tasks need no replies
+    with pytest.raises(ValueError, match=complaint) as error:
+        loaded.check_replies()
+    assert "\n" not in str(error.value)

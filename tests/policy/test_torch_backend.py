@@ -1,7 +1,10 @@
 """The torch backend's own properties; see test_contract.py for those of every backend."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
@@ -9,6 +12,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralC
 from fst_bench.core.types import Sample, SampleRequest
 from fst_bench.policy import PolicySettings, load_policy
 from fst_bench.policy.conversation import tokenise
+from fst_bench.policy.models import fingerprint, model_folder, other_parts, refuse_other_model
+from fst_bench.policy.template import Template
 from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.slow.losses import cispo
 
@@ -120,12 +125,16 @@ def test_checkpointing_refuses_dropout(tmp_path: Path, policy: TorchPolicy) -> N
 def test_thinking_reaches_a_template_that_knows_it(policy: TorchPolicy) -> None:
     empty = "<think>\n\n</think>\n\n"
     tokenizer, conversations = policy.tokenizer, [request.messages for request in requests()]
-    plain = tokenise(tokenizer, conversations, 500, thinking=False)
-    assert plain == tokenise(tokenizer, conversations, 500)  # the embedded model's template does not know it
+
+    def prompts(thinking: bool) -> list[list[int]]:
+        template = Template(tokenizer, PolicySettings(thinking=thinking))
+        return [prompt.tokens for prompt in tokenise(template, conversations, 500)]
+
+    plain = prompts(False)
+    assert plain == prompts(True)  # the embedded model's template does not know it
     tokenizer.chat_template += "{% if enable_thinking is defined and not enable_thinking %}" + empty + "{% endif %}"
-    assert tokenise(tokenizer, conversations, 500) == plain
-    without_thinking = [tokenizer.decode(ids) for ids in tokenise(tokenizer, conversations, 500, thinking=False)]
-    assert without_thinking == [tokenizer.decode(ids) + empty for ids in plain]
+    assert prompts(True) == plain
+    assert [tokenizer.decode(ids) for ids in prompts(False)] == [tokenizer.decode(ids) + empty for ids in plain]
 
 
 def test_many_tiny_updates_move_bfloat16_weights_as_float32_ones() -> None:
@@ -177,3 +186,56 @@ def test_gradients_of_bfloat16_weights_add_up_in_float32() -> None:
     for name, master in policy.optimizer.masters.items():
         assert master.grad is not None and master.grad.dtype == torch.float32
         assert torch.equal(master.grad, expected[name])
+
+
+@pytest.mark.parametrize(
+    ("file", "part"),
+    [
+        ("model.safetensors", "weights"),
+        ("tokenizer.json", "tokenizer"),
+        ("chat_template.jinja", "tokenizer"),
+        ("config.json", "config"),
+        ("generation_config.json", "config"),
+        ("README.md", None),
+    ],
+)
+def test_a_model_is_known_by_what_decides_its_numbers(file: str, part: str | None, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(model_folder("embedded:tiny"), base)
+    before = fingerprint("embedded:tiny")
+    assert fingerprint(str(base)) == before
+    refuse_other_model(str(base), before)
+    with (base / file).open("a") as f:
+        f.write(" ")
+    assert other_parts(before, fingerprint(str(base))) == ([part] if part else [])
+    refuse_other_model(str(base), {})  # recorded by an older fst-bench
+    if part:
+        with pytest.raises(ValueError, match=f"another model: {base} now has another {part}$"):
+            refuse_other_model(str(base), before)
+
+
+def test_a_hub_model_is_known_by_its_commit_and_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert fingerprint("o/n") == {}  # it was loaded from elsewhere
+    repository = tmp_path / "models--o--n"
+
+    def cached(commit: str, weights: bytes) -> dict[str, str]:
+        """Return the fingerprint with a commit in the cache, its large file a link as the hub's client makes it."""
+        (snapshot := repository / "snapshots" / commit).mkdir(parents=True)
+        (repository / "refs").mkdir(exist_ok=True)
+        (repository / "refs" / "main").write_text(commit)
+        (repository / "blobs").mkdir(exist_ok=True)
+        blob = repository / "blobs" / hashlib.sha256(weights).hexdigest()
+        blob.write_bytes(weights)
+        (snapshot / "model.safetensors").symlink_to(blob)
+        (snapshot / "config.json").write_text("{}")
+        return fingerprint("o/n")
+
+    first, same, other = cached("a" * 40, b"w"), cached("b" * 40, b"w"), cached("c" * 40, b"v")
+    assert first["commit"] == "a" * 40 and other_parts(first, same) == [] and other_parts(first, other) == ["weights"]
+    (local := tmp_path / "local").mkdir()
+    (local / "model.safetensors").write_bytes(b"w")
+    (local / "config.json").write_text("{}")
+    assert fingerprint(str(local)) == {part: digest for part, digest in first.items() if part != "commit"}
+    with pytest.raises(ValueError, match=r"model \(commit a{12}\): o/n \(commit c{12}\) now has another weights$"):
+        refuse_other_model("o/n", first)

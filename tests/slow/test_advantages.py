@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fst_bench.slow.advantages import group_advantages, token_weights
@@ -40,11 +40,27 @@ def test_weights_by_hand() -> None:
         token_weights(lengths, "batch")
 
 
+@pytest.mark.parametrize("loss_aggregation", ["problem", "token", "sequence"])
+def test_a_masked_rollout_counts_nowhere(loss_aggregation: str) -> None:
+    """One rollout of 20 tokens beside one of 200 that is masked: 1/20, not 1/220."""
+    assert token_weights([[20, 0]], loss_aggregation) == [[1 / 20, 0.0]]
+    assert token_weights([[20], [0]], loss_aggregation) == [[1 / 20], [0.0]]
+    assert token_weights([[0, 0], [0]], loss_aggregation) == [[0.0, 0.0], [0.0]]
+
+
+def test_weights_beside_masked_rollouts_by_hand() -> None:
+    lengths = [[2, 0, 3], [0, 0, 0], [5, 10, 0]]
+    assert token_weights(lengths, "problem") == [[0.1, 0, 0.1], [0, 0, 0], [1 / 30, 1 / 30, 0]]
+    assert token_weights(lengths, "token") == [[0.05, 0, 0.05], [0, 0, 0], [0.05, 0.05, 0]]
+    assert token_weights(lengths, "sequence") == [[1 / 8, 0, 1 / 12], [0, 0, 0], [1 / 20, 1 / 40, 0]]
+
+
 @given(
-    st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=5), min_size=1, max_size=5),
+    st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=5), min_size=1, max_size=5),
     st.sampled_from(["problem", "token", "sequence"]),
 )
 def test_weights_of_all_tokens_sum_to_one(lengths: list[list[int]], loss_aggregation: str) -> None:
+    assume(any(map(any, lengths)))  # where all are masked, nothing is learned
     weights = token_weights(lengths, loss_aggregation)
     assert sum(
         w * n for ws, ns in zip(weights, lengths, strict=True) for w, n in zip(ws, ns, strict=True)

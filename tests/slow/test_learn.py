@@ -149,13 +149,40 @@ def test_overlong_answers(bench: Callable[..., Bench]) -> None:
         metrics = learn(b.lab, cut(groups), SlowSettings(num_minibatches=1, group_size=4, overlong=mode))
         assert metrics["unfinished"] == 1 and metrics["reward"] == 0.5
         losses[mode] = metrics["loss"]
-    tokens = sum(r.sample.sampled for r in groups[0])
+    lengths = [r.sample.sampled for r in groups[0]]
     sums = [sum(r.sample.logprobs) for r in groups[0]]
 
-    def expected(advantages: list[float]) -> float:
+    def expected(advantages: list[float], tokens: int = sum(lengths)) -> float:
         return -sum(a * s for a, s in zip(advantages, sums, strict=True)) / tokens
 
     assert losses["verify"] == pytest.approx(expected([1, 1, -1, -1]), rel=1e-4)
     root = 3**0.5  # rewards 0 1 0 0: mean 1/4, deviation sqrt(3)/4
     assert losses["zero"] == pytest.approx(expected([-1 / root, root, -1 / root, -1 / root]), rel=1e-4)
-    assert losses["mask"] == pytest.approx(expected([0, 1, -1, -1]), rel=1e-4)
+    assert losses["mask"] == pytest.approx(expected([0, 1, -1, -1], sum(lengths[1:])), rel=1e-4)
+
+
+@pytest.mark.parametrize("loss_aggregation", ["problem", "token", "sequence"])
+def test_masked_answers_leave_the_update_as_it_is_without_them(
+    bench: Callable[..., Bench], loss_aggregation: str
+) -> None:
+    """A masked answer in a group, and a group that is masked whole, change neither the loss nor the gradient."""
+    settings = SlowSettings(num_minibatches=1, group_size=2, overlong="mask", loss_aggregation=loss_aggregation)
+    found = []
+    for masked in (True, False):
+        b = bench()
+        whole, half = groups_with_rewards(b, [[1, 0], [1, 0, 1]])
+        finished = [[replace(r, sample=replace(r.sample, finished=True)) for r in half[:2]]]
+        cut = [[replace(r, sample=replace(r.sample, finished=False)) for r in group] for group in (half[2:], whole)]
+        groups = [finished[0] + cut[0], cut[1]] if masked else finished
+        advantages = [[1.0, -1.0, 1.0], [1.0, -1.0]] if masked else [[1.0, -1.0]]
+        metrics = learn(b.lab, groups, settings, advantages=advantages)
+        found.append((metrics["loss"], metrics["gradient_norm"], metrics["tokens"]))
+    assert found[0] == found[1]
+
+
+def test_a_batch_that_is_masked_whole_takes_no_step(bench: Callable[..., Bench]) -> None:
+    b = bench()
+    groups = groups_with_rewards(b, [[1, 0]])
+    cut = [[replace(r, sample=replace(r.sample, finished=False)) for r in group] for group in groups]
+    metrics = learn(b.lab, cut, SlowSettings(num_minibatches=1, group_size=2, overlong="mask"))
+    assert "loss" not in metrics and metrics["unfinished"] == 2 and b.ledger.optimizer_steps == 0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fst_bench.embedded.text import FORMATS, render
-from fst_bench.tasks import TASKS, load_task
+from fst_bench.tasks import TASKS, Problem, load_task
 from fst_bench.tasks.formats import WRAPPERS, AnswerFormat, Wrapped
 
 WRAPPED = [name for name, task in TASKS.items() if issubclass(task, Wrapped)]
@@ -56,6 +56,11 @@ def test_the_format_changes_the_protocol_and_no_problem(name: str, style: Answer
     [
         ("boxed", "\\boxed{ 7 }", "7"),
         ("boxed", "\\boxed{7", None),
+        ("boxed", "\\boxed {7}", "7"),
+        ("boxed", "\\fbox{7}", "7"),
+        ("boxed", "\\fbox{7} \\boxed{8}", "8"),
+        ("boxed", "\\boxed 7", None),
+        ("boxed", "\\mbox{7}", None),
         ("json", '{"output": 7}', "7"),
         ("json", '{"output": " 7 "}', "7"),
         ("json", '{"output": [1, 2]}', "[1,2]"),
@@ -64,6 +69,13 @@ def test_the_format_changes_the_protocol_and_no_problem(name: str, style: Answer
         ("answer", "so ANSWER:\n 7 \nand more", "7"),
         ("answer", "ANSWER: 7 ANSWER: 8", "8"),
         ("answer", "Answer: 7", None),
+        ("answer", "**ANSWER:** 7", "7"),
+        ("answer", "**ANSWER**: 7", "7"),
+        ("answer", "**ANSWER: 7**", "7"),
+        ("answer", "**ANSWER:**\n**7**", "7"),
+        ("answer", "**ANSWER:** 7\n**ANSWER:** 8", "8"),
+        ("answer", "ANSWER 7", None),
+        ("answer", "_ANSWER_: 7", None),
         ("answer", "ANSWER:", ""),
         ("tag", "<answer> 7 </answer>", "7"),
         ("tag", "<answer>7</answer><answer>8</answer>", "8"),
@@ -71,6 +83,7 @@ def test_the_format_changes_the_protocol_and_no_problem(name: str, style: Answer
         ("tag", "7</answer>", None),
         ("hash", "6\n#### 7\n", "7"),
         ("hash", "### 7", None),
+        ("hash", "#### **7**", "7"),
     ],
 )
 def test_what_stands_in_a_wrapper(style: AnswerFormat, text: str, found: str | None) -> None:
@@ -78,9 +91,66 @@ def test_what_stands_in_a_wrapper(style: AnswerFormat, text: str, found: str | N
 
 
 @pytest.mark.parametrize("style", WRAPPERS)
-@given(answer=st.text(st.characters(categories=("L", "N", "P"), exclude_characters="{}<>#\\"), min_size=1, max_size=20))
+@given(
+    answer=st.text(st.characters(categories=("L", "N", "P"), exclude_characters="{}<>#*\\"), min_size=1, max_size=20)
+)
 def test_what_is_written_is_read(style: AnswerFormat, answer: str) -> None:
     assert WRAPPERS[style].read(WRAPPERS[style].write(answer)) == answer
+
+
+BOLD = ["{}", "**{}**", "**{}", "{}**"]
+STYLE = {  # task -> (gold, its value and spellings, other values)
+    "math": (
+        "1200",
+        ["1200", "1200.", "1,200", "1 200", "1\u202f200", "$1200$"],
+        ["1200 or 7", "1,20", "12 00", "1201."],
+    ),
+    "physics": (
+        "1200 J",
+        ["1200 J", "1,200 J.", "1 200 J", "1.2*10^3 J", "1.2×10³ N·m", "1200 N m", "1.2 kJ"],
+        ["1200", "1,20 J", "1200 J or 7 J", "1200 N/m", "1.2×10² J"],
+    ),
+}
+
+
+@given(data=st.data(), name=st.sampled_from(sorted(STYLE)), space=st.sampled_from(["", " ", "\n", "\u00a0"]))
+def test_style_changes_no_verdict_and_another_value_changes_it(data: st.DataObject, name: str, space: str) -> None:
+    gold, same, others = STYLE[name]
+    style = data.draw(st.sampled_from(["boxed", "answer", "tag", "hash"]))
+    task, bold = load_task(name, answer_format=style), data.draw(st.sampled_from(BOLD[:2]))
+    for contents, reward in ((same, 1.0), (others, 0.0)):
+        text = WRAPPERS[style].write(space + bold.format(data.draw(st.sampled_from(contents))) + space)
+        if style == "boxed":
+            text = text.replace("\\boxed{", data.draw(st.sampled_from(["\\boxed{", "\\boxed {", "\\fbox{"])))
+        if style == "answer":
+            text = text.replace("ANSWER:", data.draw(st.sampled_from(["ANSWER:", "**ANSWER:**", "**ANSWER**:"])))
+        assert task.verify(Problem("p-0", "", gold, {}), f"So:\n{text}").reward == reward, text
+
+
+@given(data=st.data(), semicolon=st.sampled_from(["", ";", " ; ", ".", ";\nThat is all."]))
+def test_style_changes_no_verdict_of_hover(data: st.DataObject, semicolon: str) -> None:
+    def bold(text: str) -> str:
+        return data.draw(st.sampled_from(["{}", "**{}**"])).format(text)
+
+    def quoted(title: str) -> str:
+        return data.draw(st.sampled_from(["{}", "**{}**", "“{}”", '"{}"', "{}."])).format(title)
+
+    label = data.draw(st.sampled_from(["{}:", "**{}:**", "**{}**:"]))
+    said = bold("SUPPORTED") + data.draw(st.sampled_from(["", ".", ",", "\n", "\n- "]))
+    titles = "; ".join(map(quoted, data.draw(st.permutations(["Ana", "Ocean’s Eleven", "R&amp;B"]))))
+    task, gold = load_task("hover"), "SUPPORTED: Ana; Ocean's Eleven; R&B"
+    text = f"{label.format('VERDICT')} {said} {label.format('EVIDENCE')} {titles}{semicolon}"
+    assert task.verify(Problem("p-0", "", gold, {}), text).reward == 1.0, text
+    for wrong in (
+        text.replace("SUPPORTED", "REFUTED"),
+        text.replace("SUPPORTED", "SUPPORTED or REFUTED"),
+        text.replace("SUPPORTED", "NOT SUPPORTED"),
+        text.replace("SUPPORTED", "Supported"),
+        text.replace("Ana", "Ana; Bob"),
+        text.replace("Ana", "Eve"),
+        text.replace("EVIDENCE", "Evidence"),
+    ):
+        assert task.verify(Problem("p-0", "", gold, {}), wrong).reward == 0.0, wrong
 
 
 def test_math_says_where_it_looked() -> None:

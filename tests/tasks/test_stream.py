@@ -3,10 +3,14 @@ import itertools
 import json
 import math
 from collections import Counter
+from datetime import date
 from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,6 +90,92 @@ def test_a_broken_stream_file_is_one_line(tmp_path: Path, text: str, complaint: 
     with pytest.raises(ValueError, match=complaint) as error:
         load_spec(str(tmp_path / "s.yaml"))
     assert "\n" not in str(error.value)
+
+
+ODD: list[Any] = [[], {}, [1], {"a": 1}, {1: 2}, None, True, -1, 0, 1.5, 10**30, float("nan"), float("inf"), "", "x"]
+ODD += ["math", "../x", {"math": [1]}, {"fst": 3}, {"operations": [1]}, {"task": ["math"]}, date(2024, 1, 1), b"\0"]
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value inside a value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at, *(place for key, inner in items for place in places(inner, (*at, key)))]
+
+
+@settings(max_examples=150)
+@given(st.sampled_from(sorted(stream_files())), st.randoms(use_true_random=False))
+def test_a_value_of_any_kind_in_a_stream_file_is_one_line(name: str, dice: Random) -> None:
+    values = yaml.safe_load(stream_files()[name].read_text()) | {"name": "own"}
+    for key in dice.sample(["settings", "variants", "cycles", "announced"], 1):
+        values.setdefault(key, dice.choice(ODD))
+    *path, last = dice.choice(places(values)[1:])
+    inside = values
+    for key in path:
+        inside = inside[key]
+    inside[last] = dice.choice(ODD)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "own.yaml"
+        file.write_text(yaml.safe_dump(values))
+        try:
+            config, spec = resolve(str(file), "rl", "smoke")
+            Stream(spec, 0, config.difficulty, config.stage_problems)
+        except ValueError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "..", "", "x y", ".x", "é", "a" * 65, "[own]", "3"])
+def test_a_streams_name_is_part_of_a_path(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "s.yaml"
+    text = "version: 1\ndescription: d\nstages: [{task: math, problems: 9}]\n"
+    path.write_text(f"name: '{name}'\n{text}")
+    if name == "3":
+        assert load_spec(str(path)).name == name
+    else:
+        with pytest.raises(ValueError, match=r"name: .* is no name: it has to be of letters, digits, -, _ and \., 64"):
+            load_spec(str(path))
+
+
+def test_a_difficulty_may_hold_a_list(tmp_path: Path) -> None:
+    """A task of one's own has parameters of any type: the check of its stream does not hash them."""
+    (tmp_path / "chosen.py").write_text(CHOSEN)
+    stage = "{task: chosen.py, problems: 400, difficulty: {numbers: [1, 2], names: {a: 1}}}"
+    (tmp_path / "s.yaml").write_text(f"name: s\nversion: 1\ndescription: d\nstages: [{stage}]\n")
+    assert [complaint for _, complaint in validate(str(tmp_path / "s.yaml"))][-1] is None
+    (tmp_path / "s.yaml").write_text((tmp_path / "s.yaml").read_text().replace("[1, 2]", "{a: 1}"))
+    assert "numbers" in str([complaint for _, complaint in validate(str(tmp_path / "s.yaml"))][-1])
+
+
+CHOSEN = """
+from fst_bench.core.types import Score
+from fst_bench.tasks.base import Difficulty, Draft, Task
+
+
+class ChosenDifficulty(Difficulty):
+    numbers: list[int] = [1]
+    names: dict[str, int] = {}
+
+
+class Chosen(Task):
+    name = "chosen"
+    Difficulty = ChosenDifficulty
+    protocol = "Write the number alone."
+    hint = "It helps to look."
+    levels = [{}, {}]
+
+    def draw(self, rng):
+        number = rng.choice(self.difficulty.numbers) * rng.randint(1, 10**9)
+        return Draft(str(number), f"Which number is {number}?", str(number), {})
+
+    def check(self, problem, text):
+        right = text.strip() == problem.answer
+        return Score(float(right), "The answer is correct." if right else "It is wrong.", "ok" if right else "wrong")
+
+    def write(self, answer):
+        return answer
+
+    def wrong_texts(self, problem):
+        return ["x"]
+"""
 
 
 def test_a_stages_difficulty_is_checked(tmp_path: Path) -> None:

@@ -112,7 +112,10 @@ def test_math_takes_every_way_to_write_the_value(content: str) -> None:
         ("\\boxed{7} \\boxed{", "unparseable"),
         ("\\boxed{7 8}", "unparseable"),
         ("\\boxed{3 4}", "unparseable"),
-        ("\\boxed{7!}", "unparseable"),
+        ("\\boxed{7!}", "wrong"),
+        ("\\boxed 7", "unparseable"),
+        ("\\fbox{7", "unparseable"),
+        ("\\boxed{8}, no: \\fbox{7} or \\boxed {8}", "wrong"),
         ("\\boxed{7７}", "unparseable"),
         ("\\boxed{٧}", "unparseable"),
         ("\\boxed{７}", "unparseable"),
@@ -260,6 +263,16 @@ def test_codeio_reads_the_last_outermost_object(text: str, status: str) -> None:
         ("VERDICT: SUPPORTED EVIDENCE: Ana; Corvex", "ok"),
         ("VERDICT: SUPPORTED\nEVIDENCE: Corvex;Ana\nThat is all.", "ok"),
         ("VERDICT: REFUTED EVIDENCE: Bob\nNo: VERDICT: SUPPORTED EVIDENCE: Ana; Corvex", "ok"),
+        ("**VERDICT:** SUPPORTED\n**EVIDENCE:** Ana; Corvex", "ok"),
+        ("- **VERDICT**: **SUPPORTED**.\n- **EVIDENCE**: **Ana**; “Corvex”.", "ok"),
+        ("**VERDICT: SUPPORTED**\n**EVIDENCE: Ana; Corvex;**", "ok"),
+        ("VERDICT: SUPPORTED, EVIDENCE: Corvex; Ana;", "ok"),
+        ("VERDICT: SUPPORTED or NOT SUPPORTED EVIDENCE: Ana; Corvex", "unparseable"),
+        ("VERDICT: NOT SUPPORTED EVIDENCE: Ana; Corvex", "unparseable"),
+        ("**VERDICT:** REFUTED. SUPPORTED. EVIDENCE: Ana; Corvex", "unparseable"),
+        ("VERDICT - SUPPORTED EVIDENCE: Ana; Corvex", "unparseable"),
+        ("VERDICT: SUPPORTED EVIDENCE: Ana, Corvex", "wrong"),
+        ("VERDICT: SUPPORTED EVIDENCE: Ana; Corvex", "ok"),
         ("VERDICT: SUPPORTED EVIDENCE: Ana; Corvex VERDICT: REFUTED EVIDENCE: Ana; Corvex", "wrong"),
         ("EVIDENCE: Ana; Corvex VERDICT: SUPPORTED", "unparseable"),
         ("VERDICT: SUPPORTED", "unparseable"),
@@ -280,6 +293,22 @@ def test_codeio_reads_the_last_outermost_object(text: str, status: str) -> None:
 )
 def test_hover_requires_the_verdict_and_exactly_the_titles(text: str, status: str) -> None:
     assert verdict("hover", "SUPPORTED: Ana; Corvex", text).status == status
+
+
+@pytest.mark.parametrize(
+    ("titles", "status"),
+    [
+        ("Ocean’s Eleven; R&amp;B; S.O.S.", "ok"),
+        ("“R&B”; S.O.S; Ocean's Eleven.", "ok"),
+        ("**R&#38;B**; 'S.O.S.'; \"Ocean’s Eleven\"", "ok"),
+        ("Oceans Eleven; R&B; S.O.S.", "wrong"),
+        ("Ocean's Eleven; R&B; R&amp;B; S.O.S.", "wrong"),
+        ("Ocean's Eleven; R&B; SOS", "wrong"),
+    ],
+)
+def test_hover_titles_are_compared_without_their_typography(titles: str, status: str) -> None:
+    gold = "SUPPORTED: Ocean's Eleven; R&B; S.O.S."
+    assert verdict("hover", gold, f"VERDICT: SUPPORTED EVIDENCE: {titles}").status == status
 
 
 # --- star-graph --------------------------------------------------------------------------------------------------
@@ -340,6 +369,22 @@ def test_star_graph_is_an_exact_match_of_the_last_box() -> None:
         "12 V*C/m",
         "0.0002 kN*min/s",
         "12 N*s^0",
+        ".012 kN",
+        "12 kg m/s^2",
+        "12 kg·m/s²",
+        "12 kg⋅m·s⁻²",
+        "0.000012e3 kN",
+        "0.012×10^3 N",
+        "1.2 * 10^1 N",
+        "1.2 x 10^{1} N",
+        "1.2\u00a0×\u00a010¹ N",
+        "$12\\,\\text{N}$",
+        "$12~\\mathrm{kg}\\cdot\\mathrm{m}/\\mathrm{s}^{2}$.",
+        "**12 N**",
+        "**12 N**.",
+        "12,000 mN",
+        "12 000 mN",
+        "12\u202f000.0 mN",
     ],
 )
 def test_physics_takes_any_unit_of_the_dimension(line: str) -> None:
@@ -358,7 +403,18 @@ def test_physics_takes_any_unit_of_the_dimension(line: str) -> None:
         ("12 N" + " " * 200 + "or 13 N", "unparseable"),
         ("12 N" + "*s/s" * 40, "unparseable"),
         ("1,2 N", "unparseable"),
-        (".5 N", "unparseable"),
+        ("1,2000 mN", "unparseable"),
+        ("12,00 mN", "unparseable"),
+        ("12 00 mN", "unparseable"),
+        ("12-13 N", "unparseable"),
+        ("12 N, 13 N", "unparseable"),
+        ("12 N 13 N", "unparseable"),
+        ("12 N, not 13 N", "unparseable"),
+        ("about 12 N", "unparseable"),
+        ("\\text{12 N or 13 N}", "unparseable"),
+        ("12 kg m /s^2 or so", "unparseable"),
+        ("12×10^3 N", "wrong"),
+        ("12 kg m s^2", "wrong"),
         ("１２ N", "unparseable"),
         ("١٢ N", "unparseable"),
         ("12 Ｎ", "unparseable"),
@@ -372,7 +428,6 @@ def test_physics_takes_any_unit_of_the_dimension(line: str) -> None:
         ("12 N*", "unparseable"),
         ("12 *N", "unparseable"),
         ("12 (N)", "unparseable"),
-        ("12 kg m/s^2", "unparseable"),
         ("1e999 N", "unparseable"),
         ("9" * 5_000 + " N", "unparseable"),
         ("nan N", "unparseable"),

@@ -33,11 +33,18 @@ def probe(
 ) -> list[dict[str, Any]]:
     """Run a probe of a finished run; return its rows, those already there included.
 
-    `tell` is called with a line a row. Raises ValueError for an unknown probe or a run that is not finished.
+    `tell` is called with a line a row. Raises ValueError for an unknown probe, a run that is not finished or not sound,
+    and one that another process works on.
     """
     if name not in PROBES:
         raise ValueError(unknown("probe", name, PROBES))
     opened = Opened(Path(run))
+    with opened.store.held():
+        return measured(name, opened, tell, options)
+
+
+def measured(name: str, opened: Opened, tell: Callable[[str], None], options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a probe's rows, those that are not there yet measured and written."""
     path = opened.path / "probes" / f"{name}.jsonl"
     path.parent.mkdir(exist_ok=True)
     drop_torn_line(path)

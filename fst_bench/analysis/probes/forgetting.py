@@ -77,7 +77,7 @@ def measure(run: Opened, task: str, weights: str, n: int | None) -> dict[str, An
             model,
             tasks=[task],
             task_manager=task_manager_for([task]),
-            apply_chat_template=True,
+            apply_chat_template=run.config.policy.template == "chat",
             bootstrap_iters=0,
             limit=n,
             verbosity="ERROR",

@@ -11,8 +11,9 @@ import torch
 from fst_bench.core.seeds import seed_for
 from fst_bench.core.types import Sample, SampleRequest
 from fst_bench.harness.evaluate import NO_LAB, TEST_SEED, Snapshot
-from fst_bench.harness.loop import recorded
+from fst_bench.harness.loop import recorded, refuse_other_weights
 from fst_bench.harness.planning.memory import with_cache
+from fst_bench.harness.run import Run, sound
 from fst_bench.harness.store import Store, step_of
 from fst_bench.method.lab import conversation
 from fst_bench.method.settings import MethodConfig
@@ -29,7 +30,7 @@ Work = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 class Opened:
     """The model, the stream and the checkpoints of a run. No reflector is loaded, so none of its keys are needed.
 
-    Raises ValueError where the directory is not a finished run.
+    Raises ValueError where the directory is not a finished run, is not sound, or its model is now another one.
     """
 
     def __init__(self, path: Path):
@@ -37,11 +38,13 @@ class Opened:
         self.config, spec = recorded(self.store)
         if not self.store.finished:
             raise ValueError(f"{path} is not finished: fst-bench resume {path}")
+        sound(Run(self.store))
         config = self.config
         torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(config.policy.device == "cpu")
         self.stream = Stream(spec, config.seed, config.difficulty, config.stage_problems, config.data)
         self.policy = load_policy(config.model, with_cache(config), config.backend)
+        refuse_other_weights(self.store, config)
         if config.init:
             self.policy.start_from(Path(config.init))
         method = config.method_class()

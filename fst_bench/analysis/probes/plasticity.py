@@ -26,7 +26,7 @@ def plasticity(run: Opened, task: str, problems: int = 400) -> list[Work]:
         others = ", ".join(name for name in TASKS if name not in run.stream.spec.tasks)
         raise ValueError(f"the stream holds {task}: plasticity requires one of {others}")
     starts: list[tuple[int, str | None]] = [(0, None)]
-    starts += [(stage, str(run.store.at(step))) for stage, step in run.ends.items()]
+    starts += [(stage, str(run.store.at(step).absolute())) for stage, step in run.ends.items()]
     return [
         ({"task": task, "stage": stage, "problems": problems}, partial(measure, run, task, stage, init, problems))
         for stage, init in starts

@@ -21,7 +21,7 @@ from fst_bench.analysis.report import figures
 from fst_bench.analysis.report.prompts import cycles
 from fst_bench.analysis.report.tables import number, tables
 from fst_bench.harness.rows import label
-from fst_bench.harness.run import Run
+from fst_bench.harness.run import Run, sound
 from fst_bench.harness.store import Store
 from fst_bench.metrics.intervals import wilson
 
@@ -31,11 +31,12 @@ __all__ = ["write_report"]
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` into a finished or unfinished run directory; return its path.
 
-    Raises ValueError where the directory has no config.json; nothing else has to exist.
+    Raises ValueError where the directory has no config.json, nothing else has to exist, or where a finished run is not
+    sound.
     """
     path = Path(run_dir) / "report.html"
     scratch = path.with_suffix(".tmp")
-    scratch.write_bytes(render(Run(Store(Path(run_dir)))).encode("utf-8", errors="replace"))
+    scratch.write_bytes(render(sound(Run(Store(Path(run_dir))))).encode("utf-8", errors="replace"))
     os.replace(scratch, path)
     return path
 

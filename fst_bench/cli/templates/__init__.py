@@ -18,7 +18,7 @@ def write(kind: str, name: str, folder: Path) -> list[Path]:
     Raises ValueError where the name is taken, or a file exists already; nothing is written then.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(f"a {kind} is named with a-z, 0-9, - and _, not {name!r}")
+        raise ValueError(f"a {kind} is named with a-z, 0-9, - and _, 64 at most, not {name!r}")
     if name in (stream_files() if kind == "stream" else REGISTRIES[f"{kind}s"].shipped):
         raise ValueError(f"a {kind} named {name} is shipped: take another name")
     module = name.replace("-", "_")

@@ -39,11 +39,14 @@ def estimate(config: Config, spec: StreamSpec) -> dict[str, Any]:
     } | (reflection(config.fast, total, config.batch) if method.evolves else {})
 
 
-def needs(config: Config, spec: StreamSpec, hardware: Hardware, cost: dict[str, Any]) -> dict[str, Any]:
+def needs(
+    config: Config, spec: StreamSpec, hardware: Hardware, here: Hardware | None, cost: dict[str, Any]
+) -> dict[str, Any]:
     """Return the memory, disk and hours for what `estimate` counted.
 
-    Memory is in GB on each GPU, by what fills it; disk in GB of checkpoints. `refused` says why the hardware is too
-    small, or is None; `fitting` lists what would do.
+    `hardware` is what the preset is made for, `here` what this machine has of it. Memory is in GB on each GPU, by what
+    fills it; disk in GB of checkpoints. `refused` says why the hardware is too small, or is None; `fitting` lists what
+    would do; `refused_here` says it of this machine.
     """
     shape = shape_of(config.model)
     memory, refused = memory_of(config, shape, hardware), fits(config, shape, hardware)
@@ -64,6 +67,8 @@ def needs(config: Config, spec: StreamSpec, hardware: Hardware, cost: dict[str, 
         "hours": {name: round(value / 3600, 3) for name, value in times.items()},
         "refused": refused,
         "fitting": alternatives(config, shape, hardware) if refused else [],
+        "here": str(here) if here else None,
+        "refused_here": fits(config, shape, here) if here else "torch sees no GPU",
     }
 
 

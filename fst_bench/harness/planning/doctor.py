@@ -49,24 +49,34 @@ class Machine:
     sandbox: str
     """The way in which untrusted code is confined here."""
 
-    def hardware(self, device: str) -> Hardware:
-        """Return the machine as a preset states it; its speeds are not known."""
-        if device == "cpu":
-            return Hardware(gpus=0, memory_gb=self.memory_gb, teraflops=1, bandwidth=1)
-        return Hardware(gpus=len(self.gpus), memory_gb=min(gb for _, gb in self.gpus), teraflops=1, bandwidth=1)
+    def hardware(self, config: Config) -> Hardware | None:
+        """Return what a run can have of the machine, as a preset states it; None where it requires a GPU.
+
+        The speeds are not known.
+        """
+        if config.policy.device == "cpu":
+            return Hardware(gpus=0, memory_gb=round(self.memory_gb, 1), teraflops=1, bandwidth=1)
+        if not self.gpus:
+            return None
+        used = self.gpus[:1] if config.backend == "torch" else self.gpus
+        return Hardware(gpus=len(used), memory_gb=min(gb for _, gb in used), teraflops=1, bandwidth=1)
 
 
 def look() -> Machine:
     """Return what this machine has."""
+    return Machine(*measured(), hub=hub(), sandbox=sandbox_kind())
+
+
+def measured() -> tuple[float, float, list[tuple[str, float]]]:
+    """Return `memory_gb`, `free_gb` and `gpus` of this machine."""
     memory = psutil.virtual_memory()
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    return Machine(
-        memory_gb=memory.total / GIB,
-        free_gb=memory.available / GIB,
-        gpus=[(gpu.name, gpu.total_memory / GIB) for gpu in gpus],
-        hub=hub(),
-        sandbox=sandbox_kind(),
-    )
+    return memory.total / GIB, memory.available / GIB, [(gpu.name, gpu.total_memory / GIB) for gpu in gpus]
+
+
+def hardware_here(config: Config) -> Hardware | None:
+    """Return what a run can have of this machine; see `Machine.hardware`. The hub is not asked."""
+    return Machine(*measured(), hub=None, sandbox="").hardware(config)
 
 
 def hub() -> str | None:
@@ -164,11 +174,9 @@ def obstacles(config: Config, machine: Machine) -> list[str]:
             for name, module in (("vLLM", "vllm"), ("DeepSpeed", "deepspeed"))
             if not importlib.util.find_spec(module)
         ]
-    if config.policy.device == "cuda" and not machine.gpus:
-        found.append("torch sees no GPU")
-    else:
-        reason = fits(config, shape_of(config.model), machine.hardware(config.policy.device))
-        found += [reason] if reason else []
+    hardware = machine.hardware(config)
+    if reason := fits(config, shape_of(config.model), hardware) if hardware else "torch sees no GPU":
+        found.append(reason)
     cached = Path(model_folder(config.model)).is_dir() or isinstance(
         try_to_load_from_cache(config.model, "config.json"), str
     )

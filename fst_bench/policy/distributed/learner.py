@@ -26,7 +26,7 @@ from fst_bench.core.errors import NotFinite
 from fst_bench.core.types import Sample
 from fst_bench.policy.distributed.settings import REDUCE_BUCKET
 from fst_bench.policy.interface import TokenLoss
-from fst_bench.policy.loading import ready_to_learn
+from fst_bench.policy.loading import ready_to_learn, saving
 from fst_bench.policy.packing import Packed
 from fst_bench.policy.scoring import Mismatch, Scorer, Update, check_finite, exact_kl, per_sample
 from fst_bench.policy.settings import PolicySettings
@@ -196,13 +196,14 @@ class Learner:
     def save(self, folder: Path) -> None:
         """Write each rank's share of the optimizer and, from rank 0, weights.safetensors as the torch backend does."""
         whole = {name: tensor.cpu().clone() for name, tensor in self.weights() if self.rank == 0}
-        if self.rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(whole, folder / "weights.safetensors")
-            saved = {"version": self.version, "ranks": self.world, "zero": self.settings.distributed.zero}
-            (folder / "policy.json").write_text(json.dumps(saved))
-        dist.barrier()
-        self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        with saving(folder):
+            if self.rank == 0:
+                folder.mkdir(parents=True, exist_ok=True)
+                save_file(whole, folder / "weights.safetensors")
+                saved = {"version": self.version, "ranks": self.world, "zero": self.settings.distributed.zero}
+                (folder / "policy.json").write_text(json.dumps(saved))
+            dist.barrier()
+            self.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
 
     def load(self, folder: Path) -> None:
         """Load what `save` wrote. Raises ValueError where it was written by another number of ranks or ZeRO stage."""

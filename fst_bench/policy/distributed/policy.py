@@ -23,10 +23,11 @@ from fst_bench.policy.conversation import prefixes, samples_from, with_prompt
 from fst_bench.policy.distributed.learner import TAG, Learner, Role, check_alike, gather, join
 from fst_bench.policy.distributed.sampler import Sampler
 from fst_bench.policy.distributed.weights import Comparison
-from fst_bench.policy.interface import TokenLoss
-from fst_bench.policy.loading import check_device, end_tokens, load_tokenizer, pad_token
+from fst_bench.policy.interface import Progress, TokenLoss
+from fst_bench.policy.loading import check_device, end_tokens, load_tokenizer, pad_token, saving
 from fst_bench.policy.models import model_folder
 from fst_bench.policy.settings import PolicySettings
+from fst_bench.policy.template import Template
 
 CANARY = "The quick brown fox counts 1 2 3 4 5 6 7 8 9 10 and then it jumps over the lazy dog. "
 CANARY_TOKENS = 8
@@ -46,7 +47,8 @@ class Ranked:
     def __init__(self, name: str, settings: PolicySettings):
         folder = model_folder(name)
         check_alike("the policy's settings", settings.model_dump_json())
-        self.settings, self.tokenizer = settings, load_tokenizer(name)
+        self.settings, self.template = settings, Template(load_tokenizer(name), settings, name)
+        self.tokenizer = self.template.tokenizer
         # before the sampler: vLLM uses the process group that DeepSpeed opens
         self.learner = Learner(folder, settings, pad_token(self.tokenizer))
         self.rank, self.world = self.learner.rank, self.learner.world
@@ -210,13 +212,16 @@ class DistributedModel:
 
     def __init__(self, ranks: Ranks, role: Role):
         self.ranks, self.role = ranks, role
-        self.settings, self.tokenizer, self.ranked = ranks.settings, ranks.ranked.tokenizer, ranks.ranked
+        self.settings, self.ranked = ranks.settings, ranks.ranked
+        self.template, self.tokenizer = self.ranked.template, self.ranked.tokenizer
 
-    def sample(self, requests: Sequence[SampleRequest], *, temperature: float = 1.0) -> list[list[Sample]]:
+    def sample(
+        self, requests: Sequence[SampleRequest], *, temperature: float = 1.0, progress: Progress | None = None
+    ) -> list[list[Sample]]:
         if not requests:
             return []
         sampler, s = self.ranked.sampler, self.settings
-        begun = prefixes(self.tokenizer, requests, set(sampler.end), sampler.max_model_len, s.max_tokens, s.thinking)
+        begun = prefixes(self.template, requests, set(sampler.end), sampler.max_model_len, s.max_tokens)
         live = [(r, prefix) for r, prefix in zip(requests, begun, strict=True) if prefix.max_new_tokens > 0]
         completions: list[list[Completion]] = []
         if live:
@@ -229,7 +234,7 @@ class DistributedModel:
                 temperature,
                 self.role,
             )
-        return samples_from(self.tokenizer, requests, begun, completions)
+        return samples_from(self.template, requests, begun, completions)
 
     def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         return self.ranks.everywhere("logprobs", samples, self.role)
@@ -238,7 +243,8 @@ class DistributedModel:
         weights = self.ranks.everywhere("gathered", self.role)
         model = AutoModelForCausalLM.from_pretrained(self.ranks.folder, dtype=self.settings.dtype)
         model.load_state_dict(weights, strict=False)  # a tied head is not among the parameters
-        model.save_pretrained(folder)
+        with saving(folder):
+            model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -253,9 +259,12 @@ class DistributedPolicy(DistributedModel):
     def version(self) -> int:
         return self.ranked.learner.version
 
+    @property
+    def max_prompt_tokens(self) -> int:
+        return self.ranked.sampler.max_model_len - self.settings.max_tokens
+
     def with_prompt(self, samples: Sequence[Sample], conversations: Sequence[tuple[Message, ...]]) -> list[Sample]:
-        max_prompt_tokens = self.ranked.sampler.max_model_len - self.settings.max_tokens
-        return with_prompt(self, self.tokenizer, samples, conversations, max_prompt_tokens, self.settings.thinking)
+        return with_prompt(self, self.template, samples, conversations, self.max_prompt_tokens)
 
     def kl_to_reference(self, samples: Sequence[Sample], *, reverse: bool = False) -> list[float]:
         return self.ranks.everywhere("kl_to_reference", samples, reverse)
@@ -288,7 +297,8 @@ class DistributedPolicy(DistributedModel):
 def load_policy(name: str, settings: PolicySettings) -> DistributedPolicy:
     """Load the policy, on rank 0. On every other rank this works for rank 0 until the end, and then ends the process.
 
-    Raises ValueError where this machine does not have the device, or the ranks were started differently.
+    Raises ValueError where this machine does not have the device, the model's chat template cannot be used, or the
+    ranks were started differently.
     """
     check_device(settings)
     join(settings.device)

@@ -109,7 +109,9 @@ class Sampler:
                 logprobs=0,  # one number a position: that of the sampled token itself
                 flat_logprobs=True,
                 stop_token_ids=self.end,
-                detokenize=False,
+                stop=list(self.settings.stops),
+                detokenize=bool(self.settings.stops),
+                skip_special_tokens=False,
             )
             for n, seed, max_tokens in zip(counts, seeds, max_new_tokens, strict=True)
         ]

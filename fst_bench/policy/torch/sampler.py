@@ -4,12 +4,16 @@ The random numbers of a prompt's samples come from its own seed and are drawn be
 cutting the prompts into chunks or sampling others alongside changes no sample (up to rounding in the matrix products).
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from fst_bench.core.types import Completion
+from fst_bench.policy.interface import Progress
 from fst_bench.policy.torch.decoders import new_decoder
 
 DROP_BELOW = 0.75
@@ -26,13 +30,16 @@ def decode(
     temperature: float,
     max_new_tokens: list[int],
     end: set[int],
+    stopped: Callable[[list[int]], bool],
     pad: int,
     max_num_seqs: int,
+    progress: Progress | None = None,
 ) -> list[list[Completion]]:
     """Return `counts[i]` completions of `prompts[i]`, sampled about `max_num_seqs` at a time.
 
     Those of prompt i have at most `max_new_tokens[i]` tokens; `seeds[i]` is the seed of their random numbers.
-    Temperature 0 is greedy. `end` are the tokens that end a completion, `pad` fills shorter prompts up.
+    Temperature 0 is greedy. A completion ends with one of the tokens `end`, or where `stopped` says so of its tokens;
+    `pad` fills shorter prompts up.
     """
     uniforms = [
         torch.rand(count, longest, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -45,10 +52,17 @@ def decode(
         while last < len(prompts) and total + counts[last] <= max_num_seqs:
             total += counts[last]
             last += 1
-        completions = iter(_decode_batch(model, prompts[first:last], uniforms[first:last], temperature, end, pad))
+        whole = partial(_count, progress, sum(counts), sum(counts[:first])) if progress else None
+        batch = _decode_batch(model, prompts[first:last], uniforms[first:last], temperature, end, stopped, pad, whole)
+        completions = iter(batch)
         found += [[next(completions) for _ in range(count)] for count in counts[first:last]]
         first = last
     return found
+
+
+def _count(progress: Progress, total: int, before: int, whole: int) -> None:
+    """Report the completions of a batch, and those of the batches before it."""
+    progress(before + whole, total)
 
 
 def _decode_batch(
@@ -57,11 +71,14 @@ def _decode_batch(
     uniforms_of: list[Tensor],
     temperature: float,
     end: set[int],
+    stopped: Callable[[list[int]], bool],
     pad: int,
+    whole: Callable[[int], None] | None,
 ) -> list[Completion]:
     """Return the completions of these prompts, one after the other.
 
     `uniforms_of[i]` (completions of prompt i, their most tokens) are the numbers in [0, 1) that choose the tokens.
+    `whole` is called with the number of completions that have come to their end.
     """
     device = model.device
     uniforms = pad_sequence([row for block in uniforms_of for row in block], batch_first=True)
@@ -90,7 +107,9 @@ def _decode_batch(
             if not finished[row]:
                 tokens[row].append(tok)
                 logprobs[row].append(lp)
-                finished[row] = tok in end
+                finished[row] = tok in end or stopped(tokens[row])
+        if whole:
+            whole(sum(finished))
         full = max_new_tokens[alive] <= t + 1
         keep = [i for i, row in enumerate(alive.tolist()) if not finished[row] and not full[i]]
         if not keep:

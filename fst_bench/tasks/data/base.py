@@ -1,7 +1,8 @@
 """The base of the real data sets: rows become items, items become the splits' problems.
 
 A row is read once. The usable parts of it become one item or several (CodeIO: one for each input and output); anything
-else is skipped with a reason, counted and named, never repaired. More skipped than kept is an error: such a file is
+else is skipped with a reason, counted and named, never repaired. So are problems that were kept with different gold
+answers: one of them would be scored as wrong. More skipped than kept is an error: such a file is
 most likely not the intended one.
 
 Splits are frozen by content, like those of procedural problems: the hash of an item's key (the text of the problem,
@@ -13,12 +14,15 @@ nothing, and items with one key never lie in two splits.
 epoch). `test` is in the order of the ids, the same for every seed, and has an end: an index past it is an error.
 """
 
+import ast
 import hashlib
 import json
 import random
+import warnings
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -57,6 +61,8 @@ def item(task: str, key: str, content: Mapping[str, Any]) -> Item:
         raise Unusable("text with a lone surrogate") from None
     except ValueError:
         raise Unusable("NaN or Infinity, which is not JSON") from None
+    except RecursionError:
+        raise Unusable("nesting too deep to be written") from None
     return Item(hashlib.sha256(written).hexdigest(), int(split[:8], 16) % 20, content)
 
 
@@ -108,6 +114,29 @@ class FromRows(Task):
 
         Raise Unusable for a whole row.
         """
+
+    @classmethod
+    @abstractmethod
+    def question(cls, content: Mapping[str, Any]) -> list[Any]:
+        """Return the parts of an item that are what is asked."""
+
+    @classmethod
+    @abstractmethod
+    def agree(cls, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        """Return whether two items with the same question have the same gold answer."""
+
+    @classmethod
+    def refused(cls, items: Sequence[Item]) -> dict[str, str]:
+        """Return the ids of those items that are unusable beside the others, with the reasons."""
+        asked: dict[str, list[Item]] = {}
+        for one in items:
+            asked.setdefault(json.dumps(cls.question(one.content), sort_keys=True), []).append(one)
+        return {
+            one.id: "a problem with two gold answers"
+            for first, *others in asked.values()
+            if not all(cls.agree(first.content, other.content) for other in others)
+            for one in (first, *others)
+        }
 
     @abstractmethod
     def ask(self, content: Mapping[str, Any]) -> tuple[str, str]:
@@ -192,6 +221,7 @@ def load(task: type[FromRows], data: str) -> Rows:
 @lru_cache(maxsize=8)
 def _load(task: type[FromRows], where: str | Path, stamp: tuple[int, int]) -> Rows:
     kept: dict[str, Item] = {}
+    names: dict[str, str] = {}
     skipped: list[tuple[str, str]] = []
     for number, row in rows(where):
         try:
@@ -208,6 +238,10 @@ def _load(task: type[FromRows], where: str | Path, stamp: tuple[int, int]) -> Ro
                 skipped.append((name, "a repetition"))
             else:
                 kept[made.id] = made
+                names[made.id] = name
+    for refused, why in task.refused([kept[number] for number in sorted(kept)]).items():
+        del kept[refused]
+        skipped.append((names[refused], why))
     source = where.name if isinstance(where, Path) else where
     if len(skipped) > len(kept) or not kept:
         counts = Counter(reason for _, reason in skipped).most_common(3)
@@ -241,14 +275,20 @@ def cell(row: Mapping[str, Any], column: str) -> Any:
 
 
 def structure(row: Mapping[str, Any], column: str) -> Any:
-    """Return a cell that holds a list or an object, as a table has it or, for csv, written as JSON."""
+    """Return a cell that holds a list or an object.
+
+    It is as a table has it or, for csv, written as JSON or as Python writes it.
+    """
     value = cell(row, column)
-    if isinstance(value, str):
-        try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
-            raise Unusable(f"{column} is not a list") from None
-    return value
+    if not isinstance(value, str):
+        return value
+    with suppress(ValueError, RecursionError):
+        return json.loads(value)
+    with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a backslash of LaTeX is no escape
+        if isinstance(written := ast.literal_eval(value.strip()), list | dict):
+            return written
+    raise Unusable(f"{column} is not a list")
 
 
 def squeeze(text: str) -> str:

@@ -13,19 +13,26 @@ only. Protocol, by the difficulty parameter `direction`:
 
 Our own definitions, where the data set's card is silent:
 
-- A row without io_requirements, or without a top-level `def funcname(`, is unusable. So is a pair whose input is not a
-  mapping, or whose sides could not be read again in an answer: NaN, nesting deeper than 32, an outer brace before the
-  last 500 or the last 32,768 characters.
+- A row without io_requirements, whose refcode is not Python, or without a top-level `def funcname(`, is unusable. So is
+  a pair whose input is not a mapping, or whose sides could not be read again in an answer: NaN, nesting deeper than 32,
+  an outer brace before the last 500 or the last 32,768 characters.
 - Rows with empty ios are in the data by its card; each counts as one that is skipped.
-- With direction input, functions that import more than the standard library are left out: the sandbox has no more.
+- With direction input, functions that import more than the standard library, or use a name that nothing defines, are
+  left out: the sandbox has no more.
+- A function that contradicts itself (chance, time, the order of sets, what an earlier call left behind) has no gold
+  answer: its pairs are unusable. It is found by asking twice in each of two processes, which differ in the hash seed,
+  the seed of `random` and the date. Not found is one that the sandbox has no modules for, that needs more than a second
+  for the answers, or that happened to say the same four times.
 - Whether refcode gives a pair's output is not checked when rows are read; `fst-bench validate data` checks some.
 """
 
+import ast
+import builtins
 import json
-import re
-import sys
-from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+import symtable
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Literal
 
 from fst_bench.core.types import Problem, Score, Status
@@ -33,7 +40,7 @@ from fst_bench.tasks.base import CORRECT, clip
 from fst_bench.tasks.codeio import MAX_SHOWN, Codeio, compact, last_object_with, same, shallow
 from fst_bench.tasks.data.base import FromRows, Item, RowDifficulty, cell, item, text_of
 from fst_bench.tasks.data.read import Unusable
-from fst_bench.tasks.sandbox import Sandbox
+from fst_bench.tasks.sandbox import MODULES, REPEAT, Sandbox
 
 PROTOCOLS = {
     "output": Codeio.protocol,
@@ -45,6 +52,10 @@ HINTS = {
     "output": "It helps to step through the code with the values at hand.",
     "input": "It helps to work backwards from the output and then to step through the code with the arguments found.",
 }
+
+
+AHEAD = 2_000 * 86_400.0 + 18_431
+"""Seconds to another year, day of the week, hour and minute."""
 
 
 class CodeioRowsDifficulty(RowDifficulty):
@@ -71,11 +82,23 @@ class CodeioRows(FromRows, Codeio):
     def usable(cls, row: Mapping[str, Any]) -> Sequence[Item | Unusable]:
         function = {column: text_of(row, column) for column in ("refcode", "funcname", "io_requirements")}
         name, pairs = function["funcname"], cell(row, "ios")
-        if not name.isidentifier() or not re.search(rf"^def\s+{name}\s*\(", function["refcode"], re.MULTILINE):
+        if all(not isinstance(part, ast.FunctionDef) or part.name != name for part in parsed(function["refcode"]).body):
             raise Unusable("no such function in refcode")
         if not isinstance(pairs, list) or not pairs:
             raise Unusable("ios holds no pairs")
         return [usable_pair(function, pair) for pair in pairs]
+
+    @classmethod
+    def question(cls, content: Mapping[str, Any]) -> list[Any]:
+        return [content[part] for part in ("refcode", "funcname", "input")]
+
+    @classmethod
+    def agree(cls, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        return same(one["output"], other["output"])
+
+    @classmethod
+    def refused(cls, items: Sequence[Item]) -> dict[str, str]:
+        return super().refused(items) | dict.fromkeys(volatile(items), "a function that contradicts itself")
 
     def wanted(self, content: Mapping[str, Any]) -> bool:
         return self.direction == "output" or self_contained(content["refcode"])
@@ -149,12 +172,118 @@ class CodeioRows(FromRows, Codeio):
         ]
 
 
-@lru_cache(maxsize=1)  # the pairs of one function come one after the other
+def parsed(code: str) -> ast.Module:
+    """Return the tree of a function's code. Raise Unusable where it is not Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old escapes, in code that is not ours
+            return ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise Unusable("refcode that is not Python") from None
+
+
+@cache
 def self_contained(code: str) -> bool:
-    """Return whether code imports the standard library alone, which is all that the sandbox has."""
-    return all(
-        name in sys.stdlib_module_names for name in re.findall(r"^[ \t]*(?:import|from)[ \t]+(\w+)", code, re.MULTILINE)
-    )
+    """Return whether code imports the sandbox's modules alone, and uses no name that it does not define."""
+    try:
+        tree = parsed(code)
+        scopes = list(scopes_of(symtable.symtable(code, "refcode", "exec")))
+    except (Unusable, SyntaxError, RecursionError):
+        return False
+    nodes = list(ast.walk(tree))
+    if not {name for node in nodes for name in imports(node)} <= MODULES:
+        return False
+    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in nodes):
+        return True  # it may define any name
+    symbols = [(scope.get_type() == "module", symbol) for scope in scopes for symbol in scope.get_symbols()]
+    outer = [symbol for top, symbol in symbols if top or symbol.is_global()]
+    defined = {s.get_name() for s in outer if s.is_assigned() or s.is_imported() or s.is_namespace()}
+    return BUILT_IN | defined >= {s.get_name() for s in outer if s.is_referenced()}
+
+
+BUILT_IN = {name for name, value in vars(builtins).items() if type(value).__module__ != "_sitebuiltins"} | {"__name__"}
+"""Names that a module of the sandbox begins with. (`exit` and `quit` are for the interactive interpreter.)"""
+
+
+def scopes_of(scope: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    """Yield a scope and all within it."""
+    yield scope
+    for inner in scope.get_children():
+        yield from scopes_of(inner)
+
+
+def imports(node: ast.AST) -> list[str]:
+    """Return the modules that a node imports, without what comes after a dot; "" for one that cannot be told."""
+    match node:
+        case ast.Import():
+            names = [alias.name for alias in node.names]
+        case ast.ImportFrom():
+            names = ["" if node.level else node.module or ""]
+        case ast.Call(func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module")):
+            known = node.args and isinstance(node.args[0], ast.Constant)
+            names = [str(ast.literal_eval(node.args[0])) if known else ""]
+        case _:
+            names = []
+    return [name.partition(".")[0] for name in names]
+
+
+Call = tuple[str, str, list[dict[str, Any]]]
+"""Code, the function's name, inputs."""
+Answers = list[list[str | None]]
+"""Of one function: two answers to each input, each JSON, or None where it raised."""
+
+
+def volatile(items: Sequence[Item]) -> set[str]:
+    """Return the ids of items whose function gives an input another answer when it is asked again.
+
+    Raise ValueError where no sandbox works on this machine.
+    """
+    pairs: dict[tuple[str, str], list[Item]] = {}
+    for one in items:
+        if self_contained(one.content["refcode"]):
+            pairs.setdefault((one.content["refcode"], one.content["funcname"]), []).append(one)
+    calls = [(code, name, [one.content["input"] for one in ones]) for (code, name), ones in pairs.items()]
+    worlds = ((0, 0.0), (1, AHEAD)) if calls else ()
+    try:
+        found = [answers(calls, Sandbox(hash_seed=seed), seed, ahead) for seed, ahead in worlds]
+    except RuntimeError as error:
+        raise ValueError(f"codeio from data: {error}") from None
+    return {
+        one.id
+        for ones, *both in zip(pairs.values(), *found, strict=bool(calls))
+        if any(differ(*twice, *again) for twice, again in zip(*both, strict=False))
+        for one in ones
+    }
+
+
+def answers(calls: Sequence[Call], box: Sandbox, seed: int, ahead: float, together: int = 16) -> list[Answers]:
+    """Return each function's answers, with `random` begun at a seed and the clock ahead by so many seconds.
+
+    So many functions are asked `together` in one process; where that fails, fewer.
+    """
+    batches = [calls[i : i + together] for i in range(0, len(calls), together)]
+    program = REPEAT.read_text()
+    outcomes = box.map([(program, "answers", {"functions": b, "seed": seed, "ahead": ahead}) for b in batches])
+    found: list[Answers] = []
+    for batch, outcome in zip(batches, outcomes, strict=True):
+        if outcome.status == "ok":
+            found += outcome.value
+        elif together > 1:
+            found += answers(batch, box, seed, ahead, together // 4)
+        else:
+            found.append([])
+    return found
+
+
+def differ(first: str | None, *others: str | None) -> bool:
+    """Return whether some answer is another value than the first; `same` decides that."""
+    if first is None or None in others or {first} == {*others}:
+        return {first} != {*others}
+    try:
+        values = [json.loads(text) for text in (first, *others) if text is not None]
+        return not all(shallow(value) and same(values[0], value) for value in values)
+    except RecursionError:
+        return True
 
 
 def legible(value: Any) -> str:

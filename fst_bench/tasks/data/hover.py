@@ -1,8 +1,8 @@
 """hover from HoVer (the parquet copy vincentkoc/hover-parquet): is the claim supported, and by which articles?
 
-Columns: claim, supporting_facts (a list of {key: title, value: sentence}; a mapping of two lists is the same), label,
-num_hops. Protocol: VERDICT: ... EVIDENCE: titles. The claim comes without passages, as in the data: titles are answered
-from memory.
+Columns: claim, supporting_facts (a list of {key: title, value: sentence} or, as HoVer's own files have it, of
+[title, sentence]; a mapping of two lists is the same), label, num_hops. Protocol: VERDICT: ... EVIDENCE: titles. The
+claim comes without passages, as in the data: titles are answered from memory.
 
 Our own definitions, where data set and paper are silent:
 
@@ -12,7 +12,8 @@ Our own definitions, where data set and paper are silent:
 - The verdicts are the data's own SUPPORTED and NOT_SUPPORTED, and not REFUTED as in the procedural task: the data set
   merged claims that are refuted with claims that cannot be decided. A space for the underscore is the same. As class
   labels 1 is SUPPORTED, 0 is NOT_SUPPORTED.
-- Titles are compared in Unicode's composed form (NFC), white space as one space; case and punctuation count.
+- Titles are compared in Unicode's composed form (NFC), white space as one space; case and punctuation count, except
+  what the procedural task leaves aside, too: quotes around a title, curly quotes, a full stop behind it, HTML's &amp;.
 - A title with a semicolon, which separates titles, makes its row unusable; so does a row without a label, as in the
   hub's test split.
 - Of the hub's own splits only `train` is read, so its validation split stays unseen by training.
@@ -28,7 +29,7 @@ from fst_bench.core.types import Problem, Score
 from fst_bench.tasks.base import CORRECT, clip
 from fst_bench.tasks.data.base import FromRows, Item, RowDifficulty, cell, item, squeeze, structure, text_of
 from fst_bench.tasks.data.read import Unusable
-from fst_bench.tasks.hover import Hover, read_labels
+from fst_bench.tasks.hover import Hover, plain_title, plain_verdict, read_labels, unescaped
 
 LABELS = {"SUPPORTED": "SUPPORTED", "NOT_SUPPORTED": "NOT_SUPPORTED", "1": "SUPPORTED", "0": "NOT_SUPPORTED"}
 VERDICTS = ("SUPPORTED", "NOT_SUPPORTED")
@@ -54,7 +55,7 @@ class HoverRows(FromRows, Hover):
         if label is None:
             raise Unusable("label is neither SUPPORTED nor NOT_SUPPORTED")
         hops = whole(cell(row, "num_hops"))
-        if not (hops.isascii() and hops.isdigit() and int(hops) > 0):
+        if not (hops.isascii() and hops.isdigit() and len(hops) < 4 and int(hops) > 0):
             raise Unusable("num_hops is not a number of hops")
         return [
             item(
@@ -63,6 +64,14 @@ class HoverRows(FromRows, Hover):
                 {"claim": claim, "verdict": label, "titles": titles_of(row), "hops": int(hops)},
             )
         ]
+
+    @classmethod
+    def question(cls, content: Mapping[str, Any]) -> list[Any]:
+        return [squeeze(content["claim"])]
+
+    @classmethod
+    def agree(cls, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        return all(one[part] == other[part] for part in ("verdict", "titles"))
 
     def wanted(self, content: Mapping[str, Any]) -> bool:
         return content["hops"] >= self.difficulty.hops
@@ -76,7 +85,11 @@ class HoverRows(FromRows, Hover):
         if given is None:
             diagnosis = "The answer was expected with the labels VERDICT: and EVIDENCE:, and they were not found."
             return Score(0.0, self.teach(diagnosis, text), "unparseable")
-        verdict, titles = underscored(given[0]), [normal(title) for title in given[1]]
+        verdict, titles = (
+            underscored(plain_verdict(given[0])),
+            [normal(title) for title in given[1] if plain_title(title)],
+        )
+        keys = [plain_title(title) for title in titles]
         shown = clip(f"{given[0]}: {'; '.join(given[1])}")
         if verdict not in VERDICTS:
             return Score(
@@ -85,15 +98,15 @@ class HoverRows(FromRows, Hover):
                 "unparseable",
                 shown,
             )
-        right = problem.data["titles"]
+        right = {plain_title(title): title for title in problem.data["titles"]}
         said = []
         if verdict != problem.data["verdict"]:
             said.append(f"The verdict is {verdict}, but the claim is {problem.data['verdict']}.")
-        if missing := [title for title in right if title not in titles]:
+        if missing := [title for key, title in right.items() if key not in keys]:
             said.append(f"The evidence lacks {named(missing)}.")
-        if surplus := [title for title in dict.fromkeys(titles) if title not in right]:
-            said.append(f"The claim does not rest on {named(surplus)}.")
-        if len(set(titles)) < len(titles):
+        if surplus := {key: title for key, title in zip(keys, titles, strict=True) if key not in right}:
+            said.append(f"The claim does not rest on {named(surplus.values())}.")
+        if len(set(keys)) < len(keys):
             said.append("Each title is to be given once.")
         return (
             Score(0.0, self.teach(" ".join(said), text), "wrong", shown) if said else Score(1.0, CORRECT, "ok", shown)
@@ -124,13 +137,20 @@ def titles_of(row: Mapping[str, Any]) -> list[str]:
     if isinstance(facts, dict):
         keys = facts.get("key")
     elif isinstance(facts, list):
-        keys = [fact.get("key") if isinstance(fact, dict) else None for fact in facts]
+        keys = [title_of(fact) for fact in facts]
     if not isinstance(keys, list) or not keys or not all(isinstance(key, str) and key.strip() for key in keys):
         raise Unusable("supporting_facts names no titles")
-    titles = sorted({normal(key) for key in keys})
+    titles = sorted({normal(unescaped(key)) for key in keys})
     if any(";" in title for title in titles):
         raise Unusable("a title with a semicolon")
     return titles
+
+
+def title_of(fact: Any) -> Any:
+    """Return the title of {key: title, value: sentence} or [title, sentence]; None of anything else."""
+    if isinstance(fact, dict):
+        return fact.get("key")
+    return fact[0] if isinstance(fact, list | tuple) and len(fact) == 2 else None
 
 
 def normal(title: str) -> str:

@@ -1,7 +1,8 @@
 """physics from a multiple-choice file of one's own: which choice is right? Protocol: its letter after the last ANSWER:.
 
-Columns: question, choices (a list of 2 to 26 texts or numbers; in csv as JSON), answer (the letter of the right choice,
-A for the first; small letters, brackets and a dot are the same). Choices are shown in the data's order under letters.
+Columns: question, choices (a list of 2 to 26 texts or numbers; in csv as JSON or as Python writes it), answer (the
+letter of the right choice, A for the first; small letters, brackets and a dot are the same). Choices are shown in the
+data's order under letters.
 No hub default exists: the paper does not name the set it used. An index instead of a letter is unusable: sets count
 from 0 or from 1. Two questions that differ in white space alone are the same text.
 """
@@ -12,9 +13,10 @@ from string import ascii_uppercase
 from typing import Any
 
 from fst_bench.core.types import Problem, Score
-from fst_bench.tasks.base import CORRECT, TAIL, clip
+from fst_bench.tasks.base import CORRECT, clip
 from fst_bench.tasks.data.base import FromRows, Item, RowDifficulty, item, squeeze, structure, text_of
 from fst_bench.tasks.data.read import Unusable
+from fst_bench.tasks.formats import WRAPPERS
 from fst_bench.tasks.physics import Physics
 
 LETTER = re.compile(r"\(?([A-Za-z])\)?\.?", re.ASCII)
@@ -41,13 +43,20 @@ class PhysicsRows(FromRows, Physics):
         content = {"question": question, "choices": [str(c).strip() for c in choices], "letter": letter[1].upper()}
         return [item(cls.name, squeeze(question), content)]
 
+    @classmethod
+    def question(cls, content: Mapping[str, Any]) -> list[Any]:
+        return [squeeze(content["question"]), content["choices"]]
+
+    @classmethod
+    def agree(cls, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        return bool(one["letter"] == other["letter"])
+
     def ask(self, content: Mapping[str, Any]) -> tuple[str, str]:
         listed = [f"{letter}. {choice}" for letter, choice in zip(ascii_uppercase, content["choices"], strict=False)]
         return "\n".join([content["question"], *listed]), content["letter"]
 
     def check(self, problem: Problem, text: str) -> Score:
-        _, label, rest = text[-TAIL:].rpartition("ANSWER:")
-        line = rest.strip().partition("\n")[0].strip() if label else ""
+        line = WRAPPERS["answer"].read(text)
         if not line:
             return Score(
                 0.0,

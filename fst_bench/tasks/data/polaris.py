@@ -2,13 +2,14 @@ r"""math from Polaris (POLARIS-Project/Polaris-Dataset-53K): a competition probl
 
 Columns: problem (the text, which is the prompt as it stands), answer (LaTeX or a number), difficulty ("3/8"). The
 answer is judged by math-verify in the killable child process that the procedural task uses (`tasks/math_judge.py`),
-under the same limits: a gold answer that it would not take as an answer to itself (matrices, binomials, factorials,
+under the same limits: a gold answer that it would not take as an answer to itself (sums, integrals, determinants,
 more than 120 characters) could not be answered in any other words, so its row is unusable. Words are read by
 math-verify as products of letters: "Even" answers \text{even}, and so would an anagram.
 
 Our own definitions, where the data set's card is silent: the k of "k/8" bounds the rows that are taken, whatever it
 counts (`min_eighths`, `max_eighths`); a row without such a mark is used as long as no bound is set. Two problems that
-differ in white space alone are the same text.
+differ in white space alone are the same text. A row has one answer: rows that give one problem answers which
+math-verify does not take for each other are all unusable.
 """
 
 import re
@@ -57,6 +58,14 @@ class Polaris(FromRows, Math):
                 {"problem": problem, "answer": gold, "eighths": int(mark[1]) if mark else None},
             )
         ]
+
+    @classmethod
+    def question(cls, content: Mapping[str, Any]) -> list[Any]:
+        return [squeeze(content["problem"])]
+
+    @classmethod
+    def agree(cls, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        return one["answer"] == other["answer"] or judge(one["answer"], other["answer"]) == "ok"
 
     def wanted(self, content: Mapping[str, Any]) -> bool:
         least, most = self.difficulty.min_eighths, self.difficulty.max_eighths

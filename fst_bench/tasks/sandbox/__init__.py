@@ -100,9 +100,12 @@ WAYS = (
 )
 """Strongest first. Namespaces alone leave all files in view, so they come only with landlock."""
 
+MODULES = sys.stdlib_module_names
+"""All that code can import: Python's own library."""
 CHILD = Path(__file__).with_name("child.py")
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-"""The whole environment. Sets of strings come in the same order in every call."""
+REPEAT = Path(__file__).with_name("repeat.py")
+ENVIRONMENT = {"PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+"""The whole environment but for PYTHONHASHSEED."""
 PATIENCE = 60.0
 """Seconds beyond a call's own until its worker counts as hung; the worker has 30 of its own to start the code."""
 
@@ -110,11 +113,12 @@ PATIENCE = 60.0
 class Sandbox:
     """A sandbox for `workers` calls at a time, each within `limits`.
 
-    It may be used from several threads, and its processes end with it. Raises RuntimeError where the machine cannot
-    confine a call as it could when the way was found: then the code did not run.
+    It may be used from several threads, and its processes end with it. Sets of strings come in the same order in every
+    call, that of `hash_seed`. Raises RuntimeError where the machine cannot confine a call as it could when the way was
+    found: then the code did not run.
     """
 
-    def __init__(self, limits: Limits | None = None, workers: int = 2, way: Way | None = None):
+    def __init__(self, limits: Limits | None = None, workers: int = 2, way: Way | None = None, hash_seed: int = 0):
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
         self.limits = limits or Limits()
@@ -122,7 +126,7 @@ class Sandbox:
         self.workers = workers
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
         for _ in range(workers):
-            self._idle.put(Worker(self.limits, self.way))
+            self._idle.put(Worker(self.limits, self.way, hash_seed))
 
     @property
     def kind(self) -> Kind:
@@ -152,8 +156,8 @@ class Sandbox:
 class Worker:
     """One server (child.py), started at the first request and again after it died; one request at a time."""
 
-    def __init__(self, limits: Limits, way: Way):
-        self.limits, self.way = limits, way
+    def __init__(self, limits: Limits, way: Way, hash_seed: int = 0):
+        self.limits, self.way, self.hash_seed = limits, way, hash_seed
         self.process: subprocess.Popen[bytes] | None = None
 
     def ask(self, request: str) -> tuple[str, int, bytes]:
@@ -201,7 +205,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,  # the server's own complaints; the code's output goes nowhere
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | {"PYTHONHASHSEED": str(self.hash_seed)},
             cwd="/",
             start_new_session=True,
         )

@@ -131,6 +131,9 @@ def test_a_probe_of_a_run_with_a_served_reflector_needs_no_key(
     saved["config"]["fast"]["reflector"] = "served"
     saved["config"]["fast"]["reflection"] |= {"base_url": "http://localhost:9/v1", "api_key_env": "KEY_OF_NOBODY"}
     (run / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=r"run was changed since the run: config\.json$"):
+        probe("channels", run, n=N)
+    Store(run).seal()
     with pytest.raises(ValueError, match=r"api_key_env names no variable"):  # as a run it needs the key
         Bench(*recorded(Store(run)))
     assert probe("channels", run, n=N) == probe("channels", runs["fst"], n=N)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tables import codeio, hover, physics, polaris
 
 from fst_bench.tasks.data import DATA, FromRows, load, task_from
+from fst_bench.tasks.data.read import NOT_UTF8
 
 RTL = "כמה זה \u202e1+1\u202c? مرحبا"
 Write = Any
@@ -54,8 +55,8 @@ def test_polaris_keeps_what_can_be_judged_and_names_the_rest(write: Write) -> No
         {"problem": ["a", "b"], "answer": "1", "difficulty": "1/8"},
         {"problem": "Truth", "answer": True, "difficulty": "1/8"},
         {"problem": "List", "answer": ["1"], "difficulty": "1/8"},
-        {"problem": "Matrix", "answer": r"\begin{pmatrix}1\\2\end{pmatrix}", "difficulty": "1/8"},
-        {"problem": "Factorial", "answer": "10!", "difficulty": "1/8"},
+        {"problem": "Determinant", "answer": r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", "difficulty": "1/8"},
+        {"problem": "Sum", "answer": r"\sum_{i=1}^{9}i", "difficulty": "1/8"},
         {"problem": "Proof", "answer": "x " * 100, "difficulty": "1/8"},
         '{"problem": "lone \\ud800", "answer": "1", "difficulty": "1/8"}',
         "",
@@ -100,8 +101,8 @@ def test_codeio_reads_mixed_types_line_by_line_and_each_pair_for_itself(write: W
     mixed = {
         **row,
         "ios": [
-            {"input": {"a": 1}, "output": output}
-            for output in (None, True, 3, 2.5, "é\u202e", [], [1, ["x"]], {"k": None})
+            {"input": {"a": a}, "output": output}
+            for a, output in enumerate((None, True, 3, 2.5, "é\u202e", [], [1, ["x"]], {"k": None}))
         ]
         + [
             {"input": {"a": 1}},
@@ -111,7 +112,7 @@ def test_codeio_reads_mixed_types_line_by_line_and_each_pair_for_itself(write: W
             "pair",
             {"input": {"a": 1}, "output": float("nan")},
             {"input": {"a": float("inf")}, "output": 1},
-            {"input": {"a": 1}, "output": 3},
+            {"input": {"a": 2}, "output": 3},
             {"input": {"a": 1}, "output": json.loads("[" * 40 + "]" * 40)},
             {"input": {"a": 1}, "output": [{}] * 600},
             {"input": {"a": "\ud800"}, "output": 1},
@@ -213,7 +214,7 @@ def test_physics_as_csv_with_nan_and_ragged_records(tmp_path: Path) -> None:
         "20": "a choice that is not a text",
         "21": "choices is missing or empty",
         "22": "more cells than columns",
-        "23": "text with a lone surrogate",
+        "23": NOT_UTF8,
     }
 
 
@@ -230,6 +231,149 @@ def test_parquet_and_csv_give_what_jsonl_gives(tmp_path: Path, stem: str, task: 
         table.writerows({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in made)
     found = [rows_of(task, tmp_path / kind).facts for kind in ("jsonl", "parquet", "csv")]
     assert len({facts["fingerprint"] for facts in found}) == 1 and found[0]["kept"] == 20
+
+
+def test_a_csv_that_is_broken_in_places_loses_those_records_alone(tmp_path: Path) -> None:
+    good = [f'"Question {i}?","[""1"", ""2""]",B\n' for i in range(30)]
+    bad = [
+        f'{"x" * 131_073},"[1, 2]",A\n',
+        '"' + "y" * 200_000 + '\nQuestion?,""[1, 2]"",A\n","[1, 2]",A\n',  # its second line is no record
+        '"a"b,"[1, 2]",A\n',
+        '"Caf\u00e9?","[1, 2]",A\n',
+        f'{"z" * 131_072},"[1, 2]",A\n',
+    ]
+    text = "question,choices,answer\n" + "".join([*good[:15], *bad, *good[15:], '"not closed,[],A\nand no more,[],A\n'])
+    (tmp_path / "physics.csv").write_bytes(text.encode("cp1252"))
+    assert reasons("physics", tmp_path) == {
+        "16": "a cell over 131,072 characters",
+        "17": "a cell over 131,072 characters",
+        "18": "a record that is not csv (',' expected after '\"')",
+        "19": NOT_UTF8,
+        "36": "a record that is not csv (unexpected end of data)",
+    }
+    assert len(rows_of("physics", tmp_path).items) == 31
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str, ending: str) -> None:
+    rows = {
+        "csv": "problem,answer,difficulty\n" + "".join(f"Na\u00efve {i}?,{i},\n" for i in range(9)),
+        "jsonl": "".join(f'{{"problem": "Na\u00efve {i}?", "answer": "{i}"}}\n' for i in range(9)),
+    }
+    (tmp_path / f"polaris.{ending}").write_bytes(rows[ending].encode(encoding))
+    assert NOT_UTF8 in complaint("math", str(tmp_path))
+
+
+def test_lists_in_a_csv_may_be_spelled_as_python_does(tmp_path: Path) -> None:
+    spelled = {
+        "['1 m', '2 m']": ["1 m", "2 m"],
+        '["it\'s 1", 2.5]': ["it's 1", "2.5"],
+        r"['\\frac{1}{2}', '\(x\)']": [r"\frac{1}{2}", r"\(x\)"],
+        "[ 'a',\n 'b' ]": ["a", "b"],
+    }
+    others = ["('1', '2')", "{'1', '2'}", "[f(1), 2]", "[" * 2000, "[1, 2", "__import__('os')", "['1' '2']"]
+    with (tmp_path / "physics.csv").open("w", newline="") as f:
+        table = csv.writer(f)
+        table.writerow(["question", "choices", "answer"])
+        table.writerows([f"Q{i}", choices, "B"] for i, choices in enumerate([*spelled, *others]))
+        table.writerows([row["question"], repr(row["choices"]), row["answer"]] for row in physics(10))
+    choices = {i.content["question"]: i.content["choices"] for i in rows_of("physics", tmp_path).items}
+    assert [choices[f"Q{i}"] for i in range(len(spelled))] == list(spelled.values()) and len(choices) == 14
+    assert list(reasons("physics", tmp_path).values()) == ["choices is not a list"] * 6 + [
+        "choices is not a list of 2 to 26"
+    ]
+
+
+def test_hover_reads_its_own_pairs_and_titles_with_html_entities(write: Write) -> None:
+    base = hover(1)[0]
+    facts = [
+        [["Simon &amp; Garfunkel", 0], ["Caf&eacute; M&Microphone", "A sentence."], ["AT&T", 1]],
+        "[('A &#38; B', 0), ('C', 1)]",
+        [["X"]],
+        [["X", 0], "Y"],
+        [["Steins;Gate &amp; more", 0]],
+        [["One &nosuchentity; two", 0]],
+    ]
+    given = [{**base, "claim": f"c{i}", "supporting_facts": fact} for i, fact in enumerate(facts)]
+    folder = write("hover", given + hover(10))
+    titles = {i.content["claim"]: i.content["titles"] for i in rows_of("hover", folder).items}
+    assert titles["c0"] == ["AT&T", "Caf\u00e9 M&Microphone", "Simon & Garfunkel"] and titles["c1"] == ["A & B", "C"]
+    assert reasons("hover", folder) == {
+        **dict.fromkeys(("3", "4"), "supporting_facts names no titles"),
+        **dict.fromkeys(("5", "6"), "a title with a semicolon"),
+    }
+
+
+def test_a_problem_with_two_gold_answers_is_unusable_in_all_its_rows(write: Write) -> None:
+    """Which one is right, nobody says; the same value in other words is no contradiction."""
+    write(
+        "polaris",
+        [
+            *polaris(10),
+            {"problem": "How many?", "answer": "3", "difficulty": "1/8"},
+            {"problem": "How  many?", "answer": "4", "difficulty": "1/8"},
+            {"problem": "Half?", "answer": "0.5", "difficulty": "1/8"},
+            {"problem": "Half?", "answer": r"\frac{1}{2}", "difficulty": "1/8"},
+        ],
+    )
+    base, (function,) = hover(1)[0], codeio(1)
+    write("hover", [*hover(10), {**base, "label": 1 - base["label"]}, {**hover(2)[1], "num_hops": 4}])
+    write("physics", [*physics(10), {**physics(1)[0], "answer": "C"}, {**physics(2)[1], "choices": ["1", "2"]}])
+    outputs = [{"s": -1, "t": []}, {"s": 2, "t": [1, 0.50001]}]
+    again = [{**pair, "output": output} for pair, output in zip(function["ios"], outputs, strict=False)]
+    folder = write("codeio", [function, {**function, "ios": again}, *codeio(5)[1:]])
+    two = "a problem with two gold answers"
+    assert reasons("math", folder) == {"11": two, "12": two}
+    assert reasons("hover", folder) == {"1": two, "11": two}
+    assert reasons("physics", folder) == {"1": two, "11": two}
+    assert reasons("codeio", folder) == {"1/1": two, "2/1": two}
+
+
+VOLATILE = [
+    "return hash(str(n))",
+    "return list({'a', 'b', 'c', str(n)})",
+    "return random.random()",
+    "return 1 // (random.random() > 0.5)",
+    "return os.urandom(4).hex()",
+    "return time.time()",
+    "return int(time.time()) // 60",
+    "return datetime.datetime.now().year - n",
+    "return datetime.date.today().isoformat()",
+    "return time.strftime('%A')",
+    "return time.monotonic()",
+    "LOG.append(n)\n    return len(LOG)",
+    "return repr(object())",
+]
+STEADY = [
+    "random.seed(n)\n    return random.random()",
+    "return sorted({'a', 'b', str(n)})",
+    "return sum({'a': 0.1, 'b': 0.2, 'c': 0.3}[k] for k in {'a', 'b', 'c'})",  # its last digit depends on the order
+    "CACHE.setdefault(n, n * 2)\n    return CACHE[n]",
+    "return repr(datetime.datetime(2024, 1, 1) + datetime.timedelta(n))",
+    "n = [n]\n    n.append(1)\n    return n",
+    "return 1 // 0",
+    "return {n}",
+    "raise SystemExit",
+    "while True:\n        pass",
+    "os._exit(0)",
+]
+
+
+def test_functions_that_contradict_themselves_are_unusable(write: Write) -> None:
+    head = "import datetime, os, random, time\nLOG = []\nCACHE = {}\n"
+    made = [
+        {
+            "refcode": f"{head}def main(n):\n    {body}",
+            "funcname": "main",
+            "io_requirements": "n is an integer",
+            "ios": [{"input": {"n": n}, "output": 0} for n in (1, 2)],
+        }
+        for body in VOLATILE + STEADY
+    ]
+    folder = write("codeio", [*made, *codeio(5)])
+    found = {number.partition("/")[0]: why for number, why in reasons("codeio", folder).items()}
+    assert found == {str(i): "a function that contradicts itself" for i in range(1, len(VOLATILE) + 1)}
 
 
 # --- what cannot be read at all ----------------------------------------------------------------------------------
@@ -258,6 +402,49 @@ def test_a_file_that_is_not_there_or_another_one_is_named_with_its_columns(write
     (tmp_path / "physics.parquet").write_bytes(b"PAR1 and no more")
     assert "cannot read" in complaint("physics", str(tmp_path))
     assert "no physics exists on the hub: the paper does not name the set" in complaint("physics", "hub")
+
+
+ODD = ["9" * 5_000, "['a', 'b']", "['a'", "(B).", "SUPPORTED", "[" * 3_000, "&amp;;", "x" * 140_000]
+LISTS: list[Any] = [[], [["X", 0]], [{"key": 1}], [{"key": "X"}], {"key": []}, [1.5, None]]
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters())
+CELLS = PLAIN | st.sampled_from(ODD) | st.sampled_from(LISTS)
+
+
+@given(
+    st.sampled_from(["hover", "physics"]),
+    st.sampled_from(["jsonl", "csv", "parquet"]),
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), CELLS), max_size=6),
+    st.lists(st.tuples(st.integers(0, 2_000), st.integers(0, 9), st.binary(max_size=4)), max_size=4),
+)
+@settings(max_examples=120)
+def test_any_file_is_rows_and_reasons_or_one_line(
+    stem: str, ending: str, cells: list[tuple[int, int, Any]], cuts: list[tuple[int, int, bytes]]
+) -> None:
+    rows = {"hover": hover, "physics": physics}[stem](10)
+    for number, column, cell in cells:
+        rows[number][list(rows[0])[column % len(rows[0])]] = cell
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{stem}.{ending}"
+        if ending == "jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        elif ending == "csv":
+            with path.open("w", newline="", errors="surrogatepass") as f:
+                table = csv.DictWriter(f, rows[0])
+                table.writeheader()
+                table.writerows(rows)
+        else:
+            texts = [{name: ascii(cell) for name, cell in row.items()} for row in rows]
+            pq.write_table(pa.Table.from_pylist(texts), path)
+        data = path.read_bytes()
+        for start, length, put in cuts:
+            data = data[:start] + put + data[start + length :]
+        path.write_bytes(data)
+        try:
+            found = rows_of(stem, Path(folder))
+        except ValueError as error:
+            assert "\n" not in str(error) and stem in str(error)
+        else:
+            assert len(found.skipped) <= len(found.items) and all(why and "\n" not in why for _, why in found.skipped)
 
 
 def test_more_unusable_rows_than_usable_ones_are_an_error_and_half_of_them_are_not(write: Write) -> None:

@@ -11,7 +11,7 @@ from tables import codeio
 
 from fst_bench.core.types import Status
 from fst_bench.tasks import Problem, Score, Task
-from fst_bench.tasks.data import DATA, task_from
+from fst_bench.tasks.data import DATA, load, task_from
 from fst_bench.tasks.data.codeio import CodeioRows
 
 Write = Any
@@ -186,18 +186,60 @@ def test_codeio_input_with_other_ends(write: Write, n: int, status: str, said: s
     assert verdict.status == status and said in verdict.feedback, verdict
 
 
-def test_functions_that_import_more_than_the_standard_library_have_no_input_problems(write: Write) -> None:
+SELF_CONTAINED = [
+    "import math, json",
+    "import os.path as p, re",
+    "from collections import Counter",
+    "from math import *\nROOT = sqrt(2)",
+    "import importlib\nDECODER = importlib.import_module('json.decoder')",
+    '"""Take a word\nfrom the list\nimport it from there"""',
+    "# import numpy",
+    "TEXT = 'import numpy as np'",
+    "class A:\n    x = 1\n\n    def m(self):\n        return [y for z in (self.x,) if (y := z)]",
+    "def setting():\n    global K\n    K = 1\n\ndef reading():\n    return K",
+    "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    print(error, __name__)",
+]
+NOT_SELF_CONTAINED = [
+    "import math, numpy as np",
+    "import sklearn.linear_model",
+    "from numpy import array",
+    "from . import helpers",
+    "ARRAY = __import__('numpy')",
+    "import importlib\nARRAY = importlib.import_module('numpy.linalg')",
+    "from importlib import import_module\nFRAME = import_module('pandas')",
+    "NAME = 'numpy'\nANY = __import__(NAME)",
+    "def other():\n    import torch",
+    "def other(a):\n    return np.array(a)",
+    "def other(a: List[int]):\n    return a",
+    "def other():\n    exit()",
+]
+
+
+def test_functions_that_require_more_than_the_sandbox_has_have_no_input_problems(write: Write) -> None:
     row = codeio(1)[0]
-    codes = [
-        f"{line}\n{row['refcode']}\n# {i}"
-        for i in range(20)
-        for line in ("import math, json", "from collections import Counter", "import numpy as np")
-    ]
+    codes = [f"{line}\n{row['refcode']}" for line in SELF_CONTAINED + NOT_SELF_CONTAINED]
     folder = write("codeio", [{**row, "refcode": code} for code in codes])
-    sizes = {
-        d: sum(map(len, task_from(str(folder), "codeio", {"direction": d}).pools.values())) for d in ("output", "input")
-    }  # type: ignore[attr-defined]
-    assert sizes == {"output": 60 * 3, "input": 40 * 3}
+    kept = {}
+    for direction in ("output", "input"):
+        task = task_from(str(folder), "codeio", {"direction": direction})
+        assert isinstance(task, CodeioRows)
+        kept[direction] = {i.content["refcode"] for i in task.rows.items if task.wanted(i.content)}
+    assert kept["output"] == {*codes} and kept["input"] == {*codes[: len(SELF_CONTAINED)]}
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("def main(:", "refcode that is not Python"),
+        ("def main(a): \x00", "refcode that is not Python"),
+        ("def main(a): pass\n" + "(" * 9_999, "refcode that is not Python"),
+        ("TEXT = '''\ndef main(a):\n'''", "no such function in refcode"),
+        ("if True:\n    def main(a): pass", "no such function in refcode"),
+    ],
+)
+def test_refcode_is_parsed_and_not_matched(write: Write, code: str, why: str) -> None:
+    rows = load(DATA["codeio"], str(write("codeio", [{**codeio(1)[0], "refcode": code}, *codeio(5)[1:]])))
+    assert rows.skipped == (("1", why),)
 
 
 # --- hover -------------------------------------------------------------------------------------------------------
@@ -208,6 +250,8 @@ def test_functions_that_import_more_than_the_standard_library_have_no_input_prob
     [
         ("VERDICT: NOT_SUPPORTED EVIDENCE: Amélie; Paris; Montmartre", "ok", ""),
         ("VERDICT: NOT SUPPORTED\nEVIDENCE:\nMontmartre;  Paris;Ame\u0301lie", "ok", ""),
+        ("**VERDICT:** NOT SUPPORTED.\n**EVIDENCE:** “Amélie”; **Paris**; Montmartre;", "ok", ""),
+        ("VERDICT: SUPPORTED or NOT SUPPORTED EVIDENCE: Amélie; Paris; Montmartre", "unparseable", "is none of"),
         (
             "VERDICT: SUPPORTED EVIDENCE: Amélie; Paris; Montmartre",
             "wrong",
@@ -257,6 +301,9 @@ def test_hover_requires_the_verdict_and_exactly_the_titles(write: Write, text: s
         ("ANSWER: B", "ok", ""),
         ("ANSWER: (b).", "ok", ""),
         ("ANSWER: A\nANSWER:\nB\n", "ok", ""),
+        ("**ANSWER:** B", "ok", ""),
+        ("**ANSWER: (B).**", "ok", ""),
+        ("**ANSWER:** B, C", "unparseable", "none of the letters"),
         ("ANSWER: C", "wrong", "ANSWER: says C (3 m), but B (2 m) is right."),
         ("ANSWER: D", "unparseable", "none of the letters A, B, C"),
         ("ANSWER: 2 m", "unparseable", "ANSWER: says 2 m, which is none of the letters"),
