@@ -68,7 +68,9 @@ def tasks(name: str | None) -> Iterator[Check]:
             different = len({problem.id for problem in test})
             yield (
                 f"{task_name} {json.dumps(difficulty)}, {different} different problems among {DRAWN} held out",
-                unrepeatable(task, train) or leaking(train, test) or misjudged(task, train[:JUDGED] + test[:JUDGED]),
+                unrepeatable(task, train)
+                or leaking(task, train, test)
+                or misjudged(task, train[:JUDGED] + test[:JUDGED]),
             )
 
 
@@ -79,14 +81,19 @@ def unrepeatable(task: Task, train: list[Problem]) -> str | None:
     return "problem 0 is another one when it is drawn again: every choice has to be taken from rng"
 
 
-def leaking(train: list[Problem], test: list[Problem]) -> str | None:
+def leaking(task: Task, train: list[Problem], test: list[Problem]) -> str | None:
     """Return which held-out problem is in training too, if one is.
 
-    A key decides the split, so one problem has to have one key.
+    A key decides the split, so one problem has to have one key. Where a tool replies, what it knows is part of the
+    problem: the same claim over other passages is another one.
     """
-    trained = {problem.prompt: problem.id for problem in train}
+
+    def content(problem: Problem) -> str:
+        return problem.prompt + (repr(problem.data) if task.has_tool else "")
+
+    trained = {content(problem): problem.id for problem in train}
     for problem in test:
-        if key := trained.get(problem.prompt):
+        if key := trained.get(content(problem)):
             keys = f"under another key ({key}, {problem.id})"
             return (
                 f"a held-out problem is in training, {keys}: the key is to be the problem's content, and nothing else"

@@ -41,7 +41,6 @@ from fst_bench.method.settings import MethodConfig
 from fst_bench.metrics import summarise
 from fst_bench.policy import load_policy
 from fst_bench.policy.models import fingerprint, refuse_other_model
-from fst_bench.tasks import Task
 from fst_bench.tasks.data import refuse_other
 from fst_bench.tasks.stream import Stream, StreamSpec
 
@@ -290,7 +289,7 @@ class Bench:
             task.problem("test", TEST_SEED, held_out - 1)
         self.ledger = Ledger()
         self.policy = load_policy(config.model, with_cache(config), config.backend)
-        if any(type(task).respond is not Task.respond for task in self.stream.held_out().values()):
+        if any(task.has_tool for task in self.stream.held_out().values()):
             self.policy.template.check_replies()
         if config.init:
             self.policy.start_from(complete(Path(config.init)))

@@ -172,7 +172,7 @@ def disorder(run: Run) -> Iterator[str]:
     Rows are not typed for it: that takes ten times as long, and is done where they are used.
     """
     events, evals = ([row for row in run.source.rows(name) if isinstance(row, dict)] for name in ("events", "evals"))
-    problems, end = 0, run.stages[-1].end
+    problems, end = 0, max((stage.end for stage in run.stages), default=0)
     for number, row in enumerate(events, 1):
         step, at = row.get("step"), row.get("problems")
         if step != number or not isinstance(at, int) or not problems < at <= end:
@@ -182,11 +182,11 @@ def disorder(run: Run) -> Iterator[str]:
     else:
         if events and problems < end:
             yield f"events.jsonl ends at {problems} of {end} problems"
-    problems, seen = 0, set[tuple[Any, ...]]()
+    problems, seen = 0, set[str]()
     for number, row in enumerate(evals, 1):
-        cell, at = tuple(row.get(key) for key in ("step", "task", "prompt_mode")), row.get("problems")
+        cell, at = ", ".join(str(row.get(key)) for key in ("step", "task", "prompt_mode")), row.get("problems")
         if cell in seen or not isinstance(at, int) or not problems <= at <= end:
-            yield f"evals.jsonl row {number} is out of order or there twice: step {', '.join(map(str, cell))}"
+            yield f"evals.jsonl row {number} is out of order or there twice: step {cell}"
             break
         problems = at
         seen.add(cell)

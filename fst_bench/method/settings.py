@@ -40,7 +40,7 @@ class SlowSettings(BaseModel):
     """
     overlong: Literal["verify", "zero", "mask"] = "verify"
     """Reward in learning of an answer cut off at `max_tokens`: the verifier's, zero, or no gradient (its reward still
-    counts for its group, its tokens count nowhere in the loss). Such answers are counted as `unfinished` in any case."""
+    counts for its group, its tokens nowhere in the loss). Such answers are counted as `unfinished` in any case."""
 
     @model_validator(mode="after")
     def one_ratio(self) -> Self:

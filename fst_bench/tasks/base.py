@@ -82,6 +82,11 @@ class Task(ABC):
     def __init__(self, difficulty: BaseModel):
         self.difficulty: Any = difficulty
 
+    @property
+    def has_tool(self) -> bool:
+        """Return whether an environment may reply to the model's turns."""
+        return type(self).respond is not Task.respond
+
     @abstractmethod
     def draw(self, rng: random.Random) -> Draft:
         """Return a problem of this difficulty, every choice taken from `rng`."""

@@ -379,7 +379,7 @@ RULES: dict[str, tuple[Change, str]] = {
     ),
     "a method that is a page": (
         top_and_below("method", "<script>"),
-        "method '<script>' is neither shipped nor in its code",
+        "config.json: method: '<script>' is no name",
     ),
     "settings like a book": (
         both(

@@ -128,8 +128,10 @@ def test_random_numbers_of_its_own_are_found_by_validate(tmp_path: Path, capsys:
     file = tmp_path / "subject.py"
     file.write_text(HONEST.replace('RolloutRequest(batch[0], "")', "RolloutRequest(batch[0], str(random.random()))"))
     assert main(["validate", "methods", str(file)]) == 1
-    out = capsys.readouterr().out
-    assert "run again: metrics.json and rollouts.jsonl came out otherwise" in out and "not taken from lab.random" in out
+    # metrics.json too, unless other answers happen to have as many tokens
+    assert re.search(
+        "run again: .*rollouts.jsonl came out otherwise: .*not taken from lab.random", capsys.readouterr().out
+    )
     fair = HONEST.replace(
         'RolloutRequest(batch[0], "")', "RolloutRequest(batch[0], str(self.lab.random('x').random()))"
     )
