@@ -259,7 +259,7 @@ def trial(plan: Plan, rng: random.Random, tally: Tally) -> None:
         kinds += ["full disk", "read-only"] if own.own else []
         kinds += ["SIGKILL, parent only"] if as_sweep else []
         kinds += ["clock set back"] if FAKETIME else []
-        for kind in rng.choices(kinds, k=rng.randint(3, 6)):
+        for kind in rng.choices(kinds, k=rng.randint(6, 12)):
             clock = Path(beside) / "clock" if kind == "clock set back" else None
             if clock:
                 clock.write_text("+0")
@@ -340,7 +340,7 @@ def main() -> int:
 
     def work(job: int) -> None:
         rng = random.Random(f"{args.seed}/{job}")
-        plans = [Plan.draw(rng) for _ in range(12)]  # few, so that an undisturbed run serves several trials
+        plans = [Plan.draw(rng) for _ in range(8)]  # few, so that an undisturbed run serves several trials
         while time.monotonic() < end:
             trial(rng.choice(plans), rng, tally)
             with tally.lock:

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import select
+import signal
 import sys
 from typing import Any, TextIO
 
@@ -101,6 +102,7 @@ def perform(argv: list[str] | None) -> int:
             return complain(": ".join(str(part) for part in said if part is not None), 2)
         raise
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would be a traceback while Python ends
         print("fst-bench: stopped; fst-bench resume RUN continues from the last checkpoint", file=sys.stderr)
         return 130
     if args.json:
