@@ -34,10 +34,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from fst_bench.cli import main as fst_bench
 from fst_bench.harness.store import MARKER, RECORDS, Store, records
 from fst_bench.method.registry import METHODS
 from fst_bench.tasks.stream import stream_files
@@ -150,22 +153,77 @@ def disk() -> Iterator[Disk]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def fst_bench(arguments: list[str], clock: Path | None = None) -> "subprocess.Popen[str]":
-    """Start fst-bench in a process group of its own. `clock` is a file that sets its clock, in libfaketime's words."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    if clock:
-        faked = {"FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-        environment |= faked | {"LD_PRELOAD": str(FAKETIME)}
-    command = [sys.executable, "-m", "fst_bench", *arguments]
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+class Command:
+    """fst-bench in a process group of its own: a fresh process, or one forked from a process that has imported it.
+
+    Importing takes longer than a short run does: most are forked, so that most strikes hit a run and not an import.
+    """
+
+    def __init__(self, arguments: list[str], fresh: bool = False, clock: Path | None = None):
+        """Start it. `clock` is a file that sets the clock of a fresh process, in libfaketime's words."""
+        descriptor, path = tempfile.mkstemp()
+        self._said = Path(path)
+        self._process: subprocess.Popen[bytes] | BaseProcess
+        if fresh or clock:
+            faked = {"FAKETIME_TIMESTAMP_FILE": str(clock), "LD_PRELOAD": str(FAKETIME)} if clock else {}
+            faked |= {"FAKETIME_NO_CACHE": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            command, null = [sys.executable, "-m", "fst_bench", *arguments], subprocess.DEVNULL
+            self._process = subprocess.Popen(
+                command, env=os.environ | faked, stdout=null, stderr=descriptor, start_new_session=True
+            )
+        else:
+            self._process = FORKED.Process(target=forked, args=(arguments, path))
+            self._process.start()
+            while self.code is None and not self.leads:  # a signal to its group has to find it
+                time.sleep(0.001)
+        os.close(descriptor)
+
+    @property
+    def code(self) -> int | None:
+        """Return its exit code, None while it runs."""
+        if isinstance(self._process, subprocess.Popen):
+            return self._process.poll()
+        return self._process.exitcode
+
+    @property
+    def leads(self) -> bool:
+        """Return whether it leads its process group already."""
+        with suppress(ProcessLookupError):
+            return os.getpgid(self._process.pid or 0) == self._process.pid
+        return True
+
+    def kill(self) -> None:
+        """Kill the process itself, not its children."""
+        self._process.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group."""
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(self._process.pid or 0, number)
+
+    def wait(self, seconds: float, happens: Callable[[], bool] = lambda: False) -> None:
+        """Wait until something happens, the process ends, or the time is over."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.code is None and not happens():
+            time.sleep(0.002)
+
+    def said(self) -> str:
+        """Return what it wrote to stderr, and forget it."""
+        text = self._said.read_text(errors="replace")
+        self._said.unlink()
+        return text
+
+
+FORKED = get_context("forkserver")
+FORKED.set_forkserver_preload(["fst_bench.cli.display", "fst_bench.analysis.report", "gepa"])
+
+
+def forked(arguments: list[str], said: str) -> None:
+    """Be fst-bench, in a process that has imported it."""
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(said, os.O_WRONLY), 2)
+    sys.exit(fst_bench(arguments))
 
 
 def run_in(out: Path) -> Path | None:
@@ -198,56 +256,43 @@ def undisturbed(plan: Plan) -> tuple[dict[str, Any], float]:
     """Return what the run is where nobody disturbs it, and its seconds."""
     with disk() as own:
         start = time.monotonic()
-        process = fst_bench(plan.command(own.path))
-        _, said = process.communicate()
+        command = Command(plan.command(own.path))
+        command.wait(3600)
         run = run_in(own.path)
-        assert process.returncode == 0 and run is not None, f"{plan}: {said}"
+        assert command.code == 0 and run is not None, f"{plan}: {command.said()}"
         return comparable(run), time.monotonic() - start
 
 
-def wait_for(happens: Callable[[], bool], process: "subprocess.Popen[str]", seconds: float) -> None:
-    """Wait until something happens, the process ends, or the time is over."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None and not happens():
-        time.sleep(0.002)
-
-
-def moment(rng: random.Random, out: Path, process: "subprocess.Popen[str]", seconds: float) -> None:
+def moment(rng: random.Random, out: Path, command: Command, seconds: float) -> None:
     """Wait for the moment to strike."""
     kind = rng.choice(["any time", "any time", "checkpoint", "record"])
-    wait_for(lambda: False, process, rng.uniform(0, seconds))
+    command.wait(rng.uniform(0, seconds))
     if kind == "checkpoint":
-        wait_for(lambda: bool(list(out.glob("*/*/*/checkpoints/*.tmp"))), process, seconds)
+        command.wait(seconds, lambda: bool(list(out.glob("*/*/*/checkpoints/*.tmp"))))
     elif kind == "record":
         size = sum(p.stat().st_size for p in out.glob("*/*/*/*.jsonl"))
-        wait_for(lambda: sum(p.stat().st_size for p in out.glob("*/*/*/*.jsonl")) > size, process, seconds)
+        command.wait(seconds, lambda: sum(p.stat().st_size for p in out.glob("*/*/*/*.jsonl")) > size)
 
 
-def strike(kind: str, process: "subprocess.Popen[str]", own: Disk, clock: Path | None, rng: random.Random) -> None:
+def strike(kind: str, command: Command, own: Disk, clock: Path | None, rng: random.Random) -> None:
     """Do to the process, or to what it stands on, what `kind` says. It has not ended yet afterwards, or just has."""
-    group = process.pid
     if kind == "SIGKILL, parent only":
-        process.kill()
+        command.kill()
     elif kind == "SIGINT twice":
-        signal_group(group, signal.SIGINT)
+        command.signal(signal.SIGINT)
         time.sleep(rng.uniform(0, 0.3))
-        signal_group(group, signal.SIGINT)
+        command.signal(signal.SIGINT)
     elif kind == "full disk":
         own.fill()
     elif kind == "read-only":
-        wait_for(lambda: own.remount("ro"), process, 5)
+        command.wait(5, lambda: own.remount("ro"))
     elif kind == "clock set back":
         assert clock
         clock.write_text(f"-{rng.choice([1, 24, 24 * 365])}h")
-        wait_for(lambda: False, process, rng.uniform(0, 2))
-        signal_group(group, signal.SIGKILL)
+        command.wait(rng.uniform(0, 2))
+        command.signal(signal.SIGKILL)
     else:
-        signal_group(group, signal.Signals[kind])
-
-
-def signal_group(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):  # it has ended by itself
-        os.killpg(group, number)
+        command.signal(signal.Signals[kind])
 
 
 def trial(plan: Plan, rng: random.Random, tally: Tally) -> None:
@@ -264,16 +309,14 @@ def trial(plan: Plan, rng: random.Random, tally: Tally) -> None:
             if clock:
                 clock.write_text("+0")
             run = run_in(own.path)
-            again = run and not as_sweep
-            process = fst_bench(["resume", str(run)] if again else plan.command(own.path, as_sweep), clock)
-            moment(rng, own.path, process, seconds)
-            if process.poll() is None:
-                strike(kind, process, own, clock, rng)
-                ended = finished(process, 10 * seconds, plan, tally)
-                if ended not in (None, 0):
-                    tally.strikes[kind] += 1
-            else:
-                finished(process, 10 * seconds, plan, tally)
+            arguments = ["resume", str(run)] if run and not as_sweep else plan.command(own.path, as_sweep)
+            command = Command(arguments, fresh=rng.random() < 0.2, clock=clock)
+            moment(rng, own.path, command, seconds)
+            struck = command.code is None
+            if struck:
+                strike(kind, command, own, clock, rng)
+            if finished(command, 10 * seconds, plan, tally) and struck:
+                tally.strikes[kind] += 1
             if own.own:
                 own.remount("rw")
             own.free()
@@ -282,9 +325,8 @@ def trial(plan: Plan, rng: random.Random, tally: Tally) -> None:
                 if Store(run).finished:
                     break
         run = run_in(own.path)
-        again = run and not as_sweep
-        process = fst_bench(["resume", str(run)] if again else plan.command(own.path, as_sweep))
-        code = finished(process, 20 * seconds, plan, tally)
+        arguments = ["resume", str(run)] if run and not as_sweep else plan.command(own.path, as_sweep)
+        code = finished(Command(arguments), 20 * seconds, plan, tally)
         run = run_in(own.path)
         if code or run is None or not Store(run).finished:
             tally.fault("differences", plan, f"the last resume ended with exit code {code}, unfinished")
@@ -298,18 +340,18 @@ def trial(plan: Plan, rng: random.Random, tally: Tally) -> None:
         tally.trials += 1
 
 
-def finished(process: "subprocess.Popen[str]", seconds: float, plan: Plan, tally: Tally) -> int | None:
-    """Wait for a process's end, look at what it said, and return its exit code."""
-    try:
-        _, said = process.communicate(timeout=max(60.0, seconds))
-    except subprocess.TimeoutExpired:
-        signal_group(process.pid, signal.SIGKILL)
-        process.communicate()
-        tally.fault("hangs", plan, f"a process did not end within {max(60.0, seconds):.0f} s")
-        return None
-    if "Traceback" in said:
+def finished(command: Command, seconds: float, plan: Plan, tally: Tally) -> int | None:
+    """Wait for a process's end, look at what it said, and return its exit code; None where it did not end."""
+    limit = max(60.0, seconds)
+    command.wait(limit)
+    code = command.code
+    if code is None:
+        command.signal(signal.SIGKILL)
+        command.wait(limit)
+        tally.fault("hangs", plan, f"a process did not end within {limit:.0f} s")
+    if "Traceback" in (said := command.said()):
         tally.fault("tracebacks", plan, " | ".join(said.strip().splitlines()[-3:]))
-    return process.returncode
+    return code
 
 
 def check_rows(run: Path, expected: dict[str, Any], plan: Plan, tally: Tally, kind: str) -> None:
@@ -332,6 +374,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="trials side by side (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn; moments depend on the machine")
     args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
     if os.geteuid() != 0:
         print("left out: full disk, read-only (need root)")
     if not FAKETIME:
