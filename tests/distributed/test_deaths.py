@@ -1,6 +1,7 @@
 """Two ranks without a launcher, as on two machines: a fault of one ends both, with a line that names it."""
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -87,8 +88,10 @@ def small_disk() -> None:
 def test_rank_0_fails_in_the_middle_of_a_command(tmp_path: Path) -> None:
     """The other rank is in the same command and can't get another: it must not be waited for, and must not wait."""
     with two_ranks(tmp_path, before={0: small_disk}) as pair:
-        assert pair.exit_codes() == [1, 1]
-    assert "save_checkpoint" in pair.output(0) and "remote worker" in pair.output(1)
+        assert pair.exit_codes() == [3, 1]
+    (line,) = (line for line in pair.output(0).splitlines() if line.startswith("fst-bench:"))
+    assert re.fullmatch(r"fst-bench: stopped: .*cannot write .*/checkpoints/step-\d+: .*", line)
+    assert "remote worker" in pair.output(1)
 
 
 @pytest.mark.parametrize(
