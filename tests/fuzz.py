@@ -179,9 +179,9 @@ def submissions(draw: Any) -> bytes:
         case 0:
             pass
         case 1:
-            files[draw(TEXTS.filter(lambda t: encodable(t) == t) | st.sampled_from(["../x", "/x", "a\\b", "CON"]))] = (
-                text
-            )
+            files[
+                draw(TEXTS.filter(lambda t: t and encodable(t) == t) | st.sampled_from(["../x", "/x", "a\\b", "CON"]))
+            ] = text
         case 2:
             files[name] = text[: draw(st.integers(0, len(text)))]
         case 3:
