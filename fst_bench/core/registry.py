@@ -237,7 +237,7 @@ def file_name(name: str) -> str:
     """
     if not FILE_NAME.fullmatch(name):
         raise ValueError(
-            f"{name[:80]!r} is no name: it has to be of letters, digits, -, _ and ., 64 at most, "
+            f"{name[:80]!r} is not a name: it has to be of letters, digits, -, _ and ., 64 at most, "
             "and to begin with a letter or digit"
         )
     return name

@@ -249,7 +249,7 @@ def resolve(
 def places(config: Config) -> dict[str, str]:
     """Return the settings that are paths, absolute: a run is resumed in any folder, and named after what it is made of.
 
-    A model that is no folder is a hub id.
+    A model that is not a folder is a hub id.
     """
     folders = {"model": config.model, "init": config.init, "data": config.data}
     return {

@@ -43,9 +43,9 @@ BUSY = (errno.EAGAIN, errno.EACCES)
 UNLOCKABLE = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What `flock` fails with on a file system without locks, as Lustre may be: runs have to do without there."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What a write fails with where there is no room."""
+"""What a write fails with on a full disk."""
 PATIENCE = 1.0
-"""Seconds until a lock counts as another's: whoever only looks holds it for an instant."""
+"""Seconds until a lock counts as another's: a mere look holds it for an instant."""
 
 
 class Store:

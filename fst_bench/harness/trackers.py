@@ -38,7 +38,7 @@ from fst_bench.method.ledger import Ledger
 from fst_bench.tasks.stream import Stream
 
 PATIENCE = 15.0
-"""Seconds that a run waits for a tracker's server, and then goes on without it."""
+"""Seconds that a run waits for a tracker's server, and then continues without it."""
 
 
 class Tracker(ABC):

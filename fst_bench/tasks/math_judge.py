@@ -335,7 +335,7 @@ def _serve() -> None:
         if any(v.is_Symbol or v.is_Matrix or v.has(UnevaluatedExpr) for v in (*rights, *given) if isinstance(v, Expr)):
             return False  # words, sums of matrices, and percentages, which equal their number
         if not all(isinstance(v, Expr) for v in (*rights, *given)):
-            return all(isinstance(v, Expr) for v in rights)  # an interval is no value
+            return all(isinstance(v, Expr) for v in rights)  # an interval is not a value
         if len(rights) != len(given):
             return True
         ordered = named(right) and isinstance(value, Interval | Tuple)

@@ -137,14 +137,14 @@ def test_what_leads_elsewhere_is_no_name_of_a_run(name: str) -> None:
     """config.json may come from a stranger's submission, and a run's folder is named after these."""
     values = resolve("single-math", "rl", "smoke")[0].model_dump()
     for field in ("stream", "method", "preset"):
-        with pytest.raises(ValueError, match=rf"(?s){field}.* is no name: it has to be of letters, digits"):
+        with pytest.raises(ValueError, match=rf"(?s){field}.* is not a name: it has to be of letters, digits"):
             Config.model_validate(values | {field: name})
 
 
 def test_a_preset_may_not_extend_itself_or_hold_anything(tmp_path: Path) -> None:
     mine = tmp_path / "my own.yaml"
     mine.write_text("extends: smoke\n")
-    with pytest.raises(ValueError, match="preset: 'my own' is no name"):
+    with pytest.raises(ValueError, match="preset: 'my own' is not a name"):
         resolve("single-math", "rl", str(mine))
     mine = tmp_path / "mine.yaml"
     other = tmp_path / "other.yaml"

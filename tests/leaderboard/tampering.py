@@ -379,7 +379,7 @@ RULES: dict[str, tuple[Change, str]] = {
     ),
     "a method that is a page": (
         top_and_below("method", "<script>"),
-        "config.json: method: '<script>' is no name",
+        "config.json: method: '<script>' is not a name",
     ),
     "settings like a book": (
         both(

@@ -131,7 +131,9 @@ def test_a_streams_name_is_part_of_a_path(tmp_path: Path, name: str) -> None:
     if name == "3":
         assert load_spec(str(path)).name == name
     else:
-        with pytest.raises(ValueError, match=r"name: .* is no name: it has to be of letters, digits, -, _ and \., 64"):
+        with pytest.raises(
+            ValueError, match=r"name: .* is not a name: it has to be of letters, digits, -, _ and \., 64"
+        ):
             load_spec(str(path))
 
 

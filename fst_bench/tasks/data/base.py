@@ -285,7 +285,7 @@ def structure(row: Mapping[str, Any], column: str) -> Any:
     with suppress(ValueError, RecursionError):
         return json.loads(value)
     with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a backslash of LaTeX is no escape
+        warnings.simplefilter("ignore")  # a backslash of LaTeX is not an escape
         if isinstance(written := ast.literal_eval(value.strip()), list | dict):
             return written
     raise Unusable(f"{column} is not a list")
