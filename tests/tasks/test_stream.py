@@ -3,6 +3,7 @@ import itertools
 import json
 import math
 from collections import Counter
+from copy import deepcopy
 from datetime import date
 from pathlib import Path
 from random import Random
@@ -107,12 +108,12 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def test_a_value_of_any_kind_in_a_stream_file_is_one_line(name: str, dice: Random) -> None:
     values = yaml.safe_load(stream_files()[name].read_text()) | {"name": "own"}
     for key in dice.sample(["settings", "variants", "cycles", "announced"], 1):
-        values.setdefault(key, dice.choice(ODD))
+        values.setdefault(key, deepcopy(dice.choice(ODD)))
     *path, last = dice.choice(places(values)[1:])
     inside = values
     for key in path:
         inside = inside[key]
-    inside[last] = dice.choice(ODD)
+    inside[last] = deepcopy(dice.choice(ODD))
     with TemporaryDirectory() as folder:
         file = Path(folder) / "own.yaml"
         file.write_text(yaml.safe_dump(values))
