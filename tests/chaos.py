@@ -43,7 +43,7 @@ from typing import Any
 from fst_bench.cli import main as fst_bench
 from fst_bench.harness.store import MARKER, RECORDS, Store, records
 from fst_bench.method.registry import METHODS
-from fst_bench.tasks.stream import stream_files
+from fst_bench.tasks.stream import of_package, stream_files
 
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 TMPFS_MB = 512
@@ -79,7 +79,7 @@ class Plan:
 
     @classmethod
     def draw(cls, rng: random.Random) -> "Plan":
-        streams = [name for name in stream_files() if not name.endswith("hover-search")]
+        streams = [name for name in stream_files() if not (name.endswith("hover-search") or of_package(name))]
         preset = rng.choice(["smoke", "tiny", "tiny-early"])
         return cls(rng.choice(streams), rng.choice(sorted(METHODS)), preset, rng.randrange(3), rng.choice([1, 2, 3]))
 

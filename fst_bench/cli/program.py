@@ -15,7 +15,7 @@ import signal
 import sys
 from typing import Any, TextIO
 
-from fst_bench.cli import analyse, board, extend, machine, runs, show
+from fst_bench.cli import analyse, board, extend, machine, models, runs, show
 from fst_bench.cli.parser import Parser, complain
 
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -26,7 +26,7 @@ def parser() -> Parser:
     """Return the parser of all commands."""
     made = Parser(prog="fst-bench", description="A continual-learning benchmark for post-training language models.")
     commands = made.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
-    for group in (runs, analyse, show, extend, board, machine):
+    for group in (runs, analyse, show, extend, board, machine, models):
         group.add_commands(commands)
     return made
 

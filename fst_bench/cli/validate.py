@@ -16,11 +16,11 @@ from fst_bench.harness import protocol
 from fst_bench.harness.config import for_methods, load_preset, preset_files, resolve
 from fst_bench.harness.store import Store
 from fst_bench.method.registry import METHODS, find_method
-from fst_bench.tasks import TASKS, Task, find_task, load_task
+from fst_bench.tasks import TASKS, Task, find_task, load_task, reasoning_gym
 from fst_bench.tasks.base import Split
 from fst_bench.tasks.data import DATA, PROCEDURAL, check_source, load, task_from, tasks_in
 from fst_bench.tasks.formats import WRAPPERS, Wrapped
-from fst_bench.tasks.stream import Stream, load_spec, schedule, stream_files
+from fst_bench.tasks.stream import Stream, load_spec, of_package, schedule, stream_files
 
 if TYPE_CHECKING:
     from fst_bench.harness.run import Run
@@ -34,6 +34,8 @@ DRAWN = 200
 """Problems of each split among which one that both hold is searched for."""
 JUDGED = 50
 """Problems of those whose answers are scored."""
+FEW = 10
+"""Both for each of a package's many sets, where all are checked: `validate tasks NAME` takes as many of one as else."""
 ADVERSARIAL = (
     "",
     "{" * 9000,
@@ -52,25 +54,29 @@ ADVERSARIAL = (
 
 
 def tasks(name: str | None) -> Iterator[Check]:
-    """Check every difficulty and answer format of a task, or of all shipped ones.
+    """Check every difficulty and answer format of a task, or of all shipped ones and the sets of reasoning-gym.
 
     Problems are the same when they are drawn again, and none is both held out and in training. The gold answer earns
     1.0; listed wrong answers, adversarial texts, and the gold answer in another format earn 0.0.
     """
-    for task_name in [name] if name else TASKS:
+    installed = reasoning_gym.version() is not None
+    if not (name or installed):
+        yield f"{reasoning_gym.FAMILY}: not checked, the package is not installed: pip install 'fst-bench[gym]'", None
+    for task_name in [name] if name else [*TASKS, *(reasoning_gym.allowed() if installed else ())]:
         made = find_task(task_name)
+        drawn, judged = (DRAWN, JUDGED) if name or task_name in TASKS else (FEW, FEW)
         variants: list[dict[str, Any]] = [{"format_given": True}]
         if issubclass(made, Wrapped):
             variants += [{"answer_format": wrapper} for wrapper in WRAPPERS]
         for difficulty in [*made.levels, *(made.levels[1] | variant for variant in variants)]:
             task = load_task(task_name, **difficulty)
-            train, test = task.problems("train", 0, DRAWN), task.problems("test", 0, DRAWN)
+            train, test = task.problems("train", 0, drawn), task.problems("test", 0, drawn)
             different = len({problem.id for problem in test})
             yield (
-                f"{task_name} {json.dumps(difficulty)}, {different} different problems among {DRAWN} held out",
+                f"{task_name} {json.dumps(difficulty)}, {different} different problems among {drawn} held out",
                 unrepeatable(task, train)
                 or leaking(task, train, test)
-                or misjudged(task, train[:JUDGED] + test[:JUDGED]),
+                or misjudged(task, train[:judged] + test[:judged]),
             )
 
 
@@ -195,6 +201,9 @@ def streams(name: str | None) -> Iterator[Check]:
     methods that evolve prompts, the budget and the lookahead hold what one round needs.
     """
     for stream in [name] if name else stream_files():
+        if name is None and of_package(stream) and reasoning_gym.version() is None:
+            yield f"{stream}: not checked, {reasoning_gym.FAMILY} is not installed: pip install 'fst-bench[gym]'", None
+            continue
         try:
             spec = load_spec(stream)
         except ValueError as error:

@@ -96,13 +96,22 @@ def defined_in(module: ModuleType, base: Any) -> list[Any]:
 
 
 class Registry(Generic[T]):
-    """The classes of one kind: shipped, offered by installed packages, or given as a file.
+    """The classes of one kind: shipped, offered by installed packages, made from one by us, or given as a file.
 
-    The class that was loaded last under a name is what the name means.
+    The class that was loaded last under a name is what the name means. FAMILY/NAME is what the function of a family
+    makes of the name: it loads a package when a class is asked for, and raises ValueError in one line where it can't.
     """
 
-    def __init__(self, kind: str, base: Any, shipped: Mapping[str, type[T]], unsound: Callable[[Any], str | None]):
+    def __init__(
+        self,
+        kind: str,
+        base: Any,
+        shipped: Mapping[str, type[T]],
+        unsound: Callable[[Any], str | None],
+        families: Mapping[str, Callable[[str], Plugin[T]]] | None = None,
+    ):
         self.kind, self.base, self.shipped, self.unsound = kind, base, shipped, unsound
+        self.families = families or {}
         self.group = f"fst_bench.{kind}s"
         self.loaded: dict[str, Plugin[T]] = {}
 
@@ -120,11 +129,12 @@ class Registry(Generic[T]):
         return self.loaded[name].made
 
     def __contains__(self, name: object) -> bool:
-        return name in self.shipped or name in self.loaded or name in self.offered()
+        in_family = isinstance(name, str) and "/" in name and name.partition("/")[0] in self.families
+        return name in self.shipped or name in self.loaded or name in self.offered() or in_family
 
     def names(self) -> list[str]:
-        """Return every name that `find` knows."""
-        return list(dict.fromkeys([*self.shipped, *self.loaded, *self.offered()]))
+        """Return every name that `find` knows, those of families apart: they have many."""
+        return [name for name in dict.fromkeys([*self.shipped, *self.loaded, *self.offered()]) if "/" not in name]
 
     def offered(self) -> dict[str, list[EntryPoint]]:
         """Return what installed packages offer, by name; nothing is imported."""
@@ -187,7 +197,11 @@ class Registry(Generic[T]):
         return self._keep(Plugin(found[0], source, text), str(path))
 
     def _load_package(self, name: str) -> None:
-        """Load what a package offers under a name."""
+        """Load what a package offers under a name, or what a family makes of it."""
+        family, slash, member = name.partition("/")
+        if slash and family in self.families:
+            self.loaded[name] = self.families[family](member)
+            return
         points = self.offered()
         if name not in points:
             raise ValueError(unknown(self.kind, name, self.names(), ".py"))

@@ -90,6 +90,10 @@ class SampleRequest:
 
     The conversation continues from its tokens, and `n` is 1.
     """
+    max_tokens: int | None = None
+    """Most tokens of a sample; None: `policy.max_tokens`."""
+    stops: tuple[str, ...] | None = None
+    """Texts that end a sample and are no part of it; None: those of `policy.stop`."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class Prefix:
     max_new_tokens: int
     opened: str = ""
     """The opening of a thought that the tokens end with: the answer's text begins with it."""
+    stops: tuple[str, ...] = ()
+    """Texts that end the answer."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Completion:
 
     tokens: list[int]
     logprobs: list[float]
-    """(tokens,): at temperature 1, by the weights that sampled."""
+    """(tokens,): at the temperature of sampling (of greedy ones: at 1), by the weights that sampled."""
     finished: bool
 
 
@@ -127,11 +133,13 @@ class Sample:
     mask: list[bool]
     """(tokens,): True where the policy sampled the token (the loss mask). Prompt and tool tokens are False."""
     logprobs: list[float]
-    """(sum(mask),): of the sampled tokens only, at temperature 1, by the weights that sampled."""
+    """(sum(mask),): of the sampled tokens only, at `temperature`, by the weights that sampled."""
     text: str
     """The text of the last turn, beginning with the opening of a thought where the template wrote that."""
     finished: bool
     """False where the answer was cut off: at `max_tokens`, which its turns share, or at the model's last position."""
+    temperature: float = 1.0
+    """The temperature of its log-probabilities, the learner's as well: that of sampling, 1 where that was greedy."""
 
     @property
     def sampled(self) -> int:

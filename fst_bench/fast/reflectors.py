@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fst_bench.core.types import Sample, SampleRequest
+from fst_bench.fast.demonstrations import Demonstrations
 from fst_bench.method.ledger import Ledger
 from fst_bench.method.reflection import ReflectionFailure, Reflector, fence_around
-from fst_bench.method.settings import FastSettings
+from fst_bench.method.settings import EMBEDDED_REFLECTORS, BasePolicySettings, FastSettings
 from fst_bench.policy import Policy
 
 MAX_SENTENCES = 6
@@ -80,14 +81,19 @@ class BasePolicy:
     Its tokens are counted in the ledger at a price of zero.
     """
 
-    def __init__(self, policy: Policy, ledger: Ledger):
-        self.policy, self.ledger = policy, ledger
+    def __init__(self, policy: Policy, ledger: Ledger, settings: BasePolicySettings):
+        self.policy, self.ledger, self.settings = policy, ledger, settings
 
     def reflect_many(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[str | ReflectionFailure]:
         """Return the reply to each prompt; one that is too long, or whose reply was cut off, fails alone."""
         # one call: on GPUs the reference weights are loaded into the sampler for it, and the policy's again after it
         requests = [
-            SampleRequest(({"role": "user", "content": prompt},), seed)
+            SampleRequest(
+                ({"role": "user", "content": prompt},),
+                seed,
+                max_tokens=self.settings.max_tokens,
+                stops=self.settings.stop,
+            )
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         samples = self.sampled(requests)
@@ -120,13 +126,15 @@ def load_reflector(settings: FastSettings, policy: Policy, ledger: Ledger) -> Re
     name = settings.reflector
     if name == "extractive":
         return extractive
+    if name == "demonstrations":
+        return Demonstrations(policy.template, settings.demonstration_tokens)
     if name == "base-policy":
-        return BasePolicy(policy, ledger)
+        return BasePolicy(policy, ledger, settings.base_policy)
     if "/" in name or settings.reflection.base_url:
         from fst_bench.fast.remote import RemoteReflector  # only where it is needed: LiteLLM is large
 
         return RemoteReflector(name, settings.reflection, ledger)
     raise ValueError(
-        f"unknown reflector {name!r}: there are base-policy, extractive, a LiteLLM model such as openai/gpt-5.2, "
-        "or any model's name with fast.reflection.base_url"
+        f"unknown reflector {name!r}: there are {', '.join(sorted(EMBEDDED_REFLECTORS))}, a LiteLLM model such as "
+        "openai/gpt-5.2, or any model's name with fast.reflection.base_url"
     )

@@ -69,6 +69,15 @@ class EvaluationSettings(BaseModel):
         return self
 
 
+class TrainingSettings(BaseModel):
+    """Settings of the rollouts that a method samples, in both loops."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Also of the log-probabilities in the importance ratio, the learner's as well as the sampler's."""
+
+
 class CheckpointSettings(BaseModel):
     """Settings of how often the whole run is saved, and how many of the last checkpoints stay."""
 
@@ -108,6 +117,7 @@ class Config(BaseModel):
     policy: PolicySettings = PolicySettings()
     slow: SlowSettings = SlowSettings()
     fast: FastSettings = FastSettings()
+    training: TrainingSettings = TrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     difficulty: dict[str, dict[str, Any]] = {}

@@ -202,7 +202,7 @@ def keep_code(config: Config, store: Store) -> None:
 class Written(BaseModel):
     """The part of a config.json that has to be known before its settings can be checked."""
 
-    code: dict[Annotated[str, Field(pattern=r"^(methods|tasks|streams)/[^/\\]+$")], Source] = {}
+    code: dict[Annotated[str, Field(pattern=r"^(methods|tasks(/reasoning-gym)?|streams)/[^/\\]+$")], Source] = {}
 
 
 def recorded(store: Store, kinds: Collection[str] = tuple(REGISTRIES)) -> tuple[Config, StreamSpec]:
@@ -302,6 +302,7 @@ class Bench:
             StreamProblems(self.stream, config.batch, held_out),
             load_reflector(config.fast, self.policy, self.ledger),
             partial(record, self.pending),
+            config.training.temperature,
         )
         own = config.method_class().Settings.model_validate(config.settings)
         self.method = config.method_class()(self.lab, MethodConfig(config.seed_prompt, config.slow, config.fast, own))

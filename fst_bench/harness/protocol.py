@@ -3,10 +3,10 @@
     fst-bench validate protocol                       # does this code still run the frozen protocol?
     python -m fst_bench.harness.protocol --version 2  # freeze again; refused where a part changed without its version
 
-Locked are the embedded models' files, every shipped stream with its version, each task's problems at the presets'
-difficulties and those of the streams' variants (generators and verifiers are code: their output is hashed), and every
-setting that a preset resolves to. A setting that is added later is not a change, as long as the locked ones keep their
-values.
+Locked are the embedded models' files, every shipped stream of shipped tasks with its version, each task's problems at
+the presets' difficulties and those of the streams' variants (generators and verifiers are code: their output is
+hashed), and every setting that a preset resolves to. A setting that is added later is not a change, as long as the
+locked ones keep their values. The tasks of a package are recorded by each run, in its `code`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from fst_bench.harness.config import load_preset, resolve
 from fst_bench.harness.store import sha256, write_atomic
 from fst_bench.policy.models import EMBEDDED, model_folder
 from fst_bench.tasks import load_task
-from fst_bench.tasks.stream import load_spec, stream_files
+from fst_bench.tasks.stream import load_spec, of_package, stream_files
 
 LOCK = Path(str(resources.files("fst_bench.harness").joinpath("protocol.json")))
 PRESETS = ["tiny", "tiny-early"]
@@ -45,11 +45,16 @@ def current() -> dict[str, Any]:
                 "version": load_spec(name).version,
                 "sha256": digest(load_spec(name).model_dump(exclude={"description"})),
             }
-            for name in stream_files()
+            for name in streams()
         },
         "problems": {name: problems_under(preset["difficulty"]) for name, preset in presets.items()},
         "settings": {name: settings_of(name) for name in PRESETS},
     }
+
+
+def streams() -> list[str]:
+    """Return the shipped streams whose tasks ship too."""
+    return [name for name in stream_files() if not of_package(name)]
 
 
 def files_of(model: str) -> dict[str, str]:
@@ -62,7 +67,7 @@ def files_of(model: str) -> dict[str, str]:
 
 def problems_under(difficulty: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return hashes of each task's problems at a preset's difficulty, and of the variants that shipped streams have."""
-    variants = {key: variant for name in stream_files() for key, variant in load_spec(name).variants.items()}
+    variants = {key: variant for name in streams() for key, variant in load_spec(name).variants.items()}
     found = {task: problems_of(task, parameters) for task, parameters in difficulty.items()}
     return found | {key: problems_of(v.task, difficulty.get(v.task, {}) | v.difficulty) for key, v in variants.items()}
 

@@ -96,6 +96,7 @@ class Lab:
         problems: ProblemSource,
         reflector: Reflector,
         record: Callable[[str, dict[str, Any]], None],
+        temperature: float = 1.0,
     ):
         self._calls_of_the_policy = [0]
         self._policy = cast(Policy, Counted(policy, self._calls_of_the_policy))
@@ -104,6 +105,7 @@ class Lab:
         self._problems = problems
         self._reflector = reflector
         self._record = record
+        self._temperature = temperature
         self._handle = cache(problems.handle)
         self._step = 0
         self._calls = 0
@@ -150,8 +152,13 @@ class Lab:
         return random.Random(seed_for(self._seed, purpose, self._step))
 
     @charged
-    def sample(self, requests: Sequence[RolloutRequest], purpose: str, temperature: float = 1.0) -> list[list[Rollout]]:
-        """Return sampled and verified rollouts, `request.n` for each request, charged under `purpose`."""
+    def sample(
+        self, requests: Sequence[RolloutRequest], purpose: str, temperature: float | None = None
+    ) -> list[list[Rollout]]:
+        """Return sampled and verified rollouts, `request.n` for each request, charged under `purpose`.
+
+        Without a temperature of the method's own it is the run's `training.temperature`.
+        """
         if unseen := [r.problem.index for r in requests if not 0 <= r.problem.index < self.ledger.problems]:
             raise ContractError("lab", f"asked for answers to problem {unseen[0]}, which it was not shown yet")
         if reworded := [r.problem.index for r in requests if r.problem.prompt != self._handle(r.problem.index).prompt]:
@@ -167,7 +174,9 @@ class Lab:
         ]
         tools = [partial(self._problems.respond, r.problem.index) for r in requests]
         with self.ledger.timed("sample"):
-            groups = generate(self._policy, samples, tools, temperature=temperature)
+            groups = generate(
+                self._policy, samples, tools, temperature=self._temperature if temperature is None else temperature
+            )
         with self.ledger.timed("verify"):
             rollouts = [
                 [

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
-EMBEDDED_REFLECTORS = ("extractive", "base-policy")
+EMBEDDED_REFLECTORS = ("extractive", "demonstrations", "base-policy")
 """Reflectors that need no server."""
 
 
@@ -124,6 +124,16 @@ class ReflectionSettings(BaseModel):
         return self
 
 
+class BasePolicySettings(BaseModel):
+    """How long the reflector `base-policy` replies, and what ends a reply: `policy.stop` is for answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """None: policy.max_tokens."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+
 class FastSettings(BaseModel):
     """How the fast loop evolves prompts. The paper's cycle is 6 steps, its populations 4 or 8."""
 
@@ -144,9 +154,13 @@ class FastSettings(BaseModel):
     call for all, and with `base-policy` one for all their reflections."""
     max_prompt_characters: Annotated[int, Field(ge=1)] = 1_000
     """A proposed prompt longer than this is a failed reflection."""
+    demonstration_tokens: Annotated[int, Field(ge=1)] = 512
+    """Tokens that the worked examples of a prompt by the reflector `demonstrations` may have together."""
     reflector: str = "extractive"
-    """`extractive` (embedded), `base-policy`, a LiteLLM model such as openai/gpt-5.2, or one at base_url."""
+    """`extractive` or `demonstrations` (embedded), `base-policy`, a LiteLLM model such as openai/gpt-5.2, or one at
+    base_url."""
     reflection: ReflectionSettings = ReflectionSettings()
+    base_policy: BasePolicySettings = BasePolicySettings()
 
     @model_validator(mode="after")
     def served(self) -> Self:

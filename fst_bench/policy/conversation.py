@@ -14,21 +14,21 @@ from fst_bench.policy.interface import LanguageModel
 from fst_bench.policy.template import Rendered, Template
 
 
-def prefixes(
-    template: Template, requests: Sequence[SampleRequest], end: set[int], max_model_len: int, max_tokens: int
-) -> list[Prefix]:
+def prefixes(template: Template, requests: Sequence[SampleRequest], end: set[int], max_model_len: int) -> list[Prefix]:
     """Return where each request's sampling starts.
 
-    Raises ValueError where a first prompt leaves no room for `max_tokens`, or the template cannot write a reply.
+    Raises ValueError where a first prompt leaves no room for an answer, or the template cannot write a reply.
     """
-    first_prompts = iter(
-        tokenise(template, [r.messages for r in requests if r.after is None], max_model_len - max_tokens)
-    )
+    own = template.settings.max_tokens
+    most = max((r.max_tokens or own for r in requests), default=own)
+    first_prompts = iter(tokenise(template, [r.messages for r in requests if r.after is None], max_model_len - most))
     found = []
     for request in requests:
+        max_tokens = request.max_tokens or own
+        stops = template.settings.stops if request.stops is None else request.stops
         if (before := request.after) is None:
             prompt, opened = next(first_prompts)
-            found.append(Prefix(prompt, [False] * len(prompt), [], max_tokens, opened))
+            found.append(Prefix(prompt, [False] * len(prompt), [], max_tokens, opened, stops))
         else:
             assert request.n == 1, "a conversation continues one by one"
             assert before.finished, "a conversation continues from an answer that has ended"
@@ -37,7 +37,8 @@ def prefixes(
                 reply = reply[1:]  # the model has ended its turn itself
             tokens = before.tokens + reply
             max_new_tokens = min(max_tokens - before.sampled, max_model_len - len(tokens))
-            found.append(Prefix(tokens, before.mask + [False] * len(reply), before.logprobs, max_new_tokens, opened))
+            mask = before.mask + [False] * len(reply)
+            found.append(Prefix(tokens, mask, before.logprobs, max_new_tokens, opened, stops))
     return found
 
 
@@ -81,6 +82,7 @@ def samples_from(
     requests: Sequence[SampleRequest],
     begun: Sequence[Prefix],
     completions: Sequence[Sequence[Completion]],
+    temperature: float,
 ) -> list[list[Sample]]:
     """Return each request's samples. `completions` are those of the requests whose prefix left room for a token.
 
@@ -103,8 +105,9 @@ def samples_from(
                     logprobs=prefix.logprobs + completion.logprobs,
                     text=prefix.opened + text,
                     finished=completion.finished,
+                    temperature=temperature or 1.0,
                 )
-                for completion, text in map(template.answer, group)
+                for completion, text in (template.answer(completion, prefix.stops) for completion in group)
             ]
         )
     return found

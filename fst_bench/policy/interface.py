@@ -40,7 +40,7 @@ class LanguageModel(Protocol):
         ...
 
     def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
-        """Return the log-probability of every sampled token of each sample under these weights, at temperature 1."""
+        """Return the log-probability of every sampled token of each sample under these weights, at its temperature."""
         ...
 
     def export(self, folder: Path) -> None:

@@ -1,6 +1,8 @@
-"""Names of models: a path, a hub id, or `embedded:NAME` for one that ships; and what a name stood for, by its content.
+"""Names of models, and what a name stood for, by its content.
 
-Imports neither torch nor transformers, so that commands which load no model start fast; see `loading` for the models.
+A name is a path, a hub id, `embedded:NAME` for a model that ships, or `package:NAME` for one that an installed package
+holds. Imports neither torch nor transformers, so that commands which load no model start fast; see `loading` for the
+models.
 """
 
 import hashlib
@@ -8,6 +10,8 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+
+from fst_bench.policy.packaged import PACKAGE, converted
 
 EMBEDDED = "embedded:"
 PARTS = {
@@ -25,8 +29,11 @@ BLOB = re.compile(r"[0-9a-f]{64}")
 def model_folder(name: str) -> str:
     """Return `embedded:tiny` as a path inside the package, and any other path or hub id unchanged.
 
-    Raises ValueError where no embedded model has that name.
+    `package:smollm2-135m` is converted if it has not been. Raises ValueError where no such model has that name, or its
+    package is not installed.
     """
+    if name.startswith(PACKAGE):
+        return str(converted(name))
     if not name.startswith(EMBEDDED):
         return name
     root = Path(str(resources.files("fst_bench.embedded")))

@@ -77,6 +77,8 @@ class Packed:
     """(n,) places in the flattened rows."""
     targets: Tensor
     """(n,) token ids."""
+    temperatures: Tensor | None
+    """(n,) that of each token's sample; None where all are 1."""
     causal: bool
     """Whether every row is one sequence, so that the model's own causal mask is the right one."""
     tree: Tree | None
@@ -194,10 +196,18 @@ def _packed(
         root=grid([row.root for row in laid], -1),
         sources=torch.tensor([n * width + at for n, row in enumerate(laid) for at in row.sources], device=device),
         targets=torch.tensor([target for row in laid for target in row.targets], device=device),
+        temperatures=_temperatures([samples[i] for trees in rows for tree in trees for i in tree], device),
         causal=tokens is None and all(len(trees) == len(trees[0]) == 1 for trees in rows),
         tree=laid[0].tree if len(rows) == len(rows[0]) == 1 and tokens is None else None,
         long=tokens is not None,
     )
+
+
+def _temperatures(samples: Sequence[Sample], device: torch.device) -> Tensor | None:
+    """Return the temperature of each sampled token; None where all are 1."""
+    if all(sample.temperature == 1 for sample in samples):
+        return None
+    return torch.tensor([sample.temperature for sample in samples for _ in range(sample.sampled)], device=device)
 
 
 @dataclass

@@ -68,27 +68,37 @@ class Head:
 
 
 class ChosenLogprobs(torch.autograd.Function):
-    """log softmax(head(hidden))[target] for each token, without the logits of all tokens at once."""
+    """log softmax(head(hidden) / temperature)[target] for each token, without the logits of all tokens at once."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head) -> Tensor:
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperatures: Tensor | None,
+        head: Head,
+    ) -> Tensor:
         chosen = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         total = torch.empty_like(chosen)
         parts = list(head.chunks(len(hidden)))
         probabilities = None
         for part in parts:
             logits = head.logits(hidden[part])
+            if temperatures is not None:
+                logits = logits.div_(temperatures[part, None])
             total[part] = logits.logsumexp(-1)
             chosen[part] = logits.gather(1, targets[part, None])[:, 0] - total[part]
             if len(parts) == 1 and any(ctx.needs_input_grad) and head.softcap is None:
                 probabilities = logits.sub_(total[:, None]).exp_()  # small enough to keep
         ctx.head = head
-        ctx.save_for_backward(hidden, weight, bias, targets, total, probabilities)
+        ctx.save_for_backward(hidden, weight, bias, targets, temperatures, total, probabilities)
         return chosen
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, total, probabilities = ctx.saved_tensors
+        hidden, weight, bias, targets, temperatures, total, probabilities = ctx.saved_tensors
         head = Head(weight, bias, ctx.head.softcap, ctx.head.float32)
         for_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for_weight = (
@@ -102,9 +112,13 @@ class ChosenLogprobs(torch.autograd.Function):
             else:
                 logits = head.logits(hidden[part])
                 bend = None if head.softcap is None else 1 - (logits / head.softcap) ** 2
+                if temperatures is not None:
+                    logits = logits.div_(temperatures[part, None])
                 slope = logits.sub_(total[part, None]).exp_()
-            # of the logits: gradient * (one-hot - probability)
+            # of the logits: gradient * (one-hot - probability) / temperature
             slope.mul_(-gradient).scatter_add_(1, targets[part, None], gradient)
+            if temperatures is not None:
+                slope.div_(temperatures[part, None])
             if bend is not None:
                 slope.mul_(bend)
             if for_bias is not None:
@@ -122,6 +136,7 @@ class ChosenLogprobs(torch.autograd.Function):
             for_hidden,
             None if for_weight is None else for_weight.to(weight.dtype),
             None if for_bias is None else for_bias.to(weight.dtype),
+            None,
             None,
             None,
         )
@@ -156,13 +171,14 @@ class Scorer(nn.Module):
         `reference` is the log-probabilities from the model's own logits, for rows that hold one answer each.
         """
         if result == "reference":
+            assert packed.temperatures is None
             logits = self.model(input_ids=packed.ids, use_cache=False).logits.flatten(0, 1)[packed.sources].float()
             return logits.log_softmax(-1).gather(1, packed.targets[:, None])[:, 0]
         hidden = hidden_states(self.model, packed)
         head = self.head
-        return (
-            hidden if result == "hidden" else ChosenLogprobs.apply(hidden, head.weight, head.bias, packed.targets, head)
-        )
+        if result == "hidden":
+            return hidden
+        return ChosenLogprobs.apply(hidden, head.weight, head.bias, packed.targets, packed.temperatures, head)
 
     @property
     def head(self) -> Head:

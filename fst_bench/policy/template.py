@@ -106,33 +106,29 @@ class Template:
         parts = iter(self.tokenizer([part for parts in cut for part in parts], add_special_tokens=False)["input_ids"])
         return [[token for _ in parts_of for token in next(parts)] for parts_of in cut]
 
-    def stopped(self, tokens: Sequence[int]) -> bool:
+    def stopped(self, tokens: Sequence[int], stops: Sequence[str]) -> bool:
         """Return whether an answer meets a stop string with its last token."""
-        if not (stops := self.settings.stops):
+        if not stops:
             return False
         # each token has a byte of a stop string at least; the rest is room for tokens that share a character
         window = max(len(stop.encode()) for stop in stops) + 8
-        return self._stop(self._decode(tokens[-window:])) is not None
+        return first_stop(self._decode(tokens[-window:]), stops) is not None
 
-    def answer(self, completion: Completion) -> tuple[Completion, str]:
+    def answer(self, completion: Completion, stops: Sequence[str]) -> tuple[Completion, str]:
         """Return a completion as it ends, at its first stop string if it has one, and its text without that end."""
         tokens = completion.tokens
-        if self.settings.stops and self._stop(self._decode(tokens)) is not None:
+        if stops and first_stop(self._decode(tokens), stops) is not None:
             # a text has no position for each token (characters of several, cleaned-up spaces), so it is searched
             low, high = 1, len(tokens)
             while low < high:
                 middle = (low + high) // 2
-                if self._stop(self._decode(tokens[:middle])) is None:
+                if first_stop(self._decode(tokens[:middle]), stops) is None:
                     low = middle + 1
                 else:
                     high = middle
             text = self._decode(tokens[:low])
-            return Completion(tokens[:low], completion.logprobs[:low], True), text[: self._stop(text)]
+            return Completion(tokens[:low], completion.logprobs[:low], True), text[: first_stop(text, stops)]
         return completion, self._decode(tokens[:-1] if completion.finished else tokens)
-
-    def _stop(self, text: str) -> int | None:
-        """Return where the first stop string of a text begins, None without one."""
-        return min((at for stop in self.settings.stops if (at := text.find(stop)) >= 0), default=None)
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=False)
@@ -202,6 +198,11 @@ class Template:
             return None
         first, whole = ("|".join(map(re.escape, part)) for part in ({text[0] for text in long}, long))
         return re.compile(f"(?={whole})(?:{first})")
+
+
+def first_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Return where the first stop string of a text begins, None without one."""
+    return min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
 
 
 def encodable(text: str) -> str:

@@ -17,6 +17,7 @@ from fst_bench.tasks.hover import Hover
 from fst_bench.tasks.hover_search import HoverSearch
 from fst_bench.tasks.math import Math
 from fst_bench.tasks.physics import Physics
+from fst_bench.tasks.reasoning_gym import FAMILY, find_set
 from fst_bench.tasks.star_graph import StarGraph
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Math, Codeio, Hover, StarGraph, Physics, HoverSearch)}
@@ -37,7 +38,7 @@ def unsound(task: type[Task]) -> str | None:
     return f"{task.__name__} lacks {', '.join(lacking)}" if lacking else None
 
 
-TASK_REGISTRY: Registry[Task] = Registry("task", Task, TASKS, unsound)
+TASK_REGISTRY: Registry[Task] = Registry("task", Task, TASKS, unsound, {FAMILY: find_set})
 find_task = TASK_REGISTRY.find
 
 __all__ = ["TASKS", "TASK_REGISTRY", "Difficulty", "Problem", "Score", "Task", "find_task", "load_task"]

@@ -35,6 +35,7 @@ from fst_bench.core.errors import explain, unknown
 from fst_bench.core.registry import file_name
 from fst_bench.tasks import TASK_REGISTRY, Problem, Task
 from fst_bench.tasks.data import PROCEDURAL, FromRows, expect, task_from
+from fst_bench.tasks.reasoning_gym import FAMILY
 
 GRANULE = 16
 """Problems; the smallest preset batch, so that its batches hold one task each."""
@@ -179,6 +180,11 @@ def stream_files() -> dict[str, Path]:
     """Return the files of the shipped streams by name."""
     folder = Path(str(resources.files("fst_bench.streams")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def of_package(name: str) -> bool:
+    """Return whether a shipped stream has tasks of a package, without which it can't be loaded."""
+    return f"{FAMILY}/" in stream_files()[name].read_text("utf-8")
 
 
 def load_spec(name: str) -> StreamSpec:

@@ -8,6 +8,7 @@ weights. The last measurement is in results/benchmarks/.
 
 import json
 import os
+import statistics
 import subprocess
 import time
 import zlib
@@ -28,6 +29,7 @@ from fst_bench.policy.models import model_folder
 from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.slow import learn
 from fst_bench.tasks import load_task
+from fst_bench.tasks.sandbox import Sandbox, sandbox_kind
 
 PROBLEMS, GENERATIONS, TOKENS = 16, 8, 60
 TRL = Path(__file__).parents[2] / ".venv-trl/bin/python"
@@ -129,3 +131,30 @@ def test_a_whole_rl_step_against_trl(benchmark: Any, policy: TorchPolicy) -> Non
     benchmark.pedantic(lambda: parts.append(step(policy)), rounds=5, warmup_rounds=1)
     ours = sorted(parts[1:], key=lambda s: s["seconds"])[2]
     benchmark.extra_info |= {"ours": ours, "trl": theirs, "ratio": {part: theirs[part] / ours[part] for part in ours}}
+
+
+# --- answers of reference code verified per second: a fresh process for each, in the way this machine holds them
+
+ANSWERS = 200
+CODE = """
+import re, math
+from collections import Counter
+
+def main_solution(words, limit):
+    counts = Counter(w.lower() for w in words if re.fullmatch(r"[A-Za-z]+", w))
+    return {"top": sorted(counts.items(), key=lambda c: (-c[1], c[0]))[:limit], "root": math.sqrt(sum(counts.values()))}
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_answers_per_second(benchmark: Any, workers: int) -> None:
+    box = Sandbox(workers=workers)
+    calls = [
+        (CODE, "main_solution", {"words": ["the", "The", "cat", "x1", str(i)] * 20, "limit": 2}) for i in range(ANSWERS)
+    ]
+    outcomes = benchmark.pedantic(box.map, args=(calls,), rounds=5, warmup_rounds=1)
+    assert {o.status for o in outcomes} == {"ok"}
+    benchmark.extra_info |= {
+        "answers_per_second": ANSWERS / statistics.median(benchmark.stats.stats.data),
+        "sandbox": sandbox_kind(),
+    }

@@ -202,6 +202,26 @@ def test_a_round_in_batches_is_the_round_one_by_one(bench: Callable[..., Bench])
     assert rounds[0] == rounds[1] and rounds[0][1]["reflections"] > 4
 
 
+def test_worked_examples_are_right_answers_to_problems_that_do_not_decide(bench: Callable[..., Bench]) -> None:
+    prompt = "Put the answer in \\boxed{}. Handle a single operation before the next one."
+    easy = {"math": {"operations": 2, "max_value": 20, "max_operand": 5}}
+    b = bench(seed_prompt=prompt, batch=16, difficulty=easy, fast={"reflector": "demonstrations"})
+    settings = SETTINGS.model_copy(update={"max_metric_calls": 80})
+    problems = lookahead(b)
+    evolve(b.lab, [prompt], problems, settings)
+    rows = [row for name, row in b.pending if name == "rollouts"]
+    decide = {row["problem"] for row in rows if row["purpose"] == "valset"}
+    contexts = {row["context"] for row in rows} - {prompt}
+    assert len(contexts) > 3 and all(context.startswith(prompt + "\n\nProblem: ") for context in contexts)
+    right = {
+        f"Problem: {b.stream.problem(row['problem']).prompt}\nSolution: {row['text'].strip()}"
+        for row in rows
+        if row["reward"] == 1 and row["problem"] not in decide
+    }
+    shown = {f"Problem: {part}" for context in contexts for part in context.split("\n\nProblem: ")[1:]}
+    assert shown and shown <= right
+
+
 def test_a_budget_that_cannot_pay_is_refused() -> None:
     with pytest.raises(ValueError, match="too small"):
         FastSettings(population_size=8, valset_size=16, max_metric_calls=100)

@@ -1,5 +1,8 @@
 """The extractive reflector reads gepa's own reflection prompt, and nothing else."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 from hypothesis import given
@@ -7,10 +10,14 @@ from hypothesis import strategies as st
 
 from fst_bench.core.types import SampleRequest
 from fst_bench.fast import gepa_adapter
+from fst_bench.fast.demonstrations import Demonstrations
 from fst_bench.fast.reflectors import BasePolicy, extractive, instructions, load_reflector
 from fst_bench.method.ledger import Ledger
 from fst_bench.method.reflection import ReflectionFailure, caught, prompt_in, replies, said
-from fst_bench.method.settings import FastSettings
+from fst_bench.method.settings import BasePolicySettings, FastSettings
+from fst_bench.policy import PolicySettings
+from fst_bench.policy.loading import load_tokenizer
+from fst_bench.policy.template import Template
 from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.tasks import TASKS, load_task
 
@@ -77,7 +84,7 @@ def test_a_prompt_without_an_instruction_is_a_failure() -> None:
 
 def test_the_base_policy_can_reflect(policy: TorchPolicy) -> None:
     ledger = Ledger()
-    reflector = BasePolicy(policy, ledger)
+    reflector = BasePolicy(policy, ledger, BasePolicySettings())
     request = SampleRequest(({"role": "user", "content": "Write a new instruction."},), 0)
     ((sample,),) = policy.reference.sample([request])
     assert sample.finished
@@ -94,15 +101,94 @@ def test_the_base_policy_can_reflect(policy: TorchPolicy) -> None:
 def test_what_is_too_long_for_the_base_policy_fails_alone(policy: TorchPolicy, long: tuple[int, ...]) -> None:
     """Whatever is asked alongside it, a prompt gets the reply that it gets alone, and the ledger the same tokens."""
     prompts = ["1 " * 3000 if i in long else f"Write {i} new instructions." for i in range(5)]
-    together, alone = BasePolicy(policy, Ledger()), BasePolicy(policy, Ledger())
+    together, alone = (BasePolicy(policy, Ledger(), BasePolicySettings()) for _ in range(2))
     found = together.reflect_many(prompts, range(5))
     expected = [alone.reflect_many([prompt], [i])[0] for i, prompt in enumerate(prompts)]
     assert [i for i, reply in enumerate(found) if str(reply) == "reflection prompt too long"] == list(long)
     assert list(map(str, found)) == list(map(str, expected)) and together.ledger.counts() == alone.ledger.counts()
 
 
+def test_the_base_policys_replies_have_a_length_and_stops_of_their_own(policy: TorchPolicy) -> None:
+    def replies_of(**settings: Any) -> list[str]:
+        reflector = BasePolicy(policy, Ledger(), BasePolicySettings(**settings))
+        return [str(reply) for reply in reflector.reflect_many(["Write a new instruction."] * 8, range(8))]
+
+    usual = replies_of()
+    cut = [replies_of(max_tokens=n).count("reply cut off") for n in (3, 200)]
+    assert cut[0] > usual.count("reply cut off") >= cut[1]
+    ended = dict(zip(usual, replies_of(stop=[" "]), strict=True))
+    ended.pop("reply cut off", None)
+    assert all(short == reply.split(" ")[0] for reply, short in ended.items()) and len(ended) > 3
+    policy.settings.stop = (" ",)  # ends answers, and no replies
+    try:
+        assert replies_of() == usual
+    finally:
+        policy.settings.stop = None
+
+
+# --- worked examples
+
+TEMPLATE = Template(load_tokenizer("embedded:tiny"), PolicySettings())
+RIGHT, WRONG = "The answer is correct.", "The box says 4, but the right value is 5."
+
+
+def rollouts(*given: tuple[str, str, str]) -> list[dict[str, str]]:
+    return [{"Inputs": p, "Generated Outputs": a, "Feedback": f} for p, a, f in given]
+
+
+def demonstrated(current: str, records: list[dict[str, str]], seeds: Iterable[int], max_tokens: int = 512) -> set[str]:
+    """The prompts that the reflector proposes, as gepa's round reads them."""
+    reflector = Demonstrations(TEMPLATE, max_tokens)
+    prompt = gepa_adapter.reflection_prompt(current, records)
+    found = [replies(reflector, [prompt], [seed])[0] for seed in seeds]
+    assert list(map(str, found)) == [str(replies(reflector, [prompt], [seed])[0]) for seed in seeds]
+    return {str(reply) if isinstance(reply, ReflectionFailure) else prompt_in(reply) for reply in found}
+
+
+def test_a_right_answer_becomes_a_worked_example() -> None:
+    records = rollouts(("1 + 1 = ?", "\\boxed{2}", RIGHT), ("2 + 3 = ?", "\\boxed{4}", WRONG))
+    one = "Problem: 1 + 1 = ?\nSolution: \\boxed{2}"
+    assert demonstrated("Solve it.", records, range(9)) == {f"Solve it.\n\n{one}"}
+    # it is an example already: nothing to add, and one cannot change places with itself
+    assert demonstrated(f"Solve it.\n\n{one}", records, range(9)) == {"no right answer to show"}
+    assert demonstrated("Solve it.", records[1:], range(9)) == {"no right answer to show"}
+
+
+def test_examples_are_added_dropped_replaced_and_reordered() -> None:
+    a, b, c = (f"Problem: {x}\n{x}\nSolution: say {x}\nand {x}" for x in "abc")
+    records = rollouts(("c\nc", "say c\nand c", RIGHT))
+    found = demonstrated(f"Solve.\n\n{a}\n\n{b}", records, range(80))
+    orders = ["abc", "cb", "ac", "a", "b", "ba"]
+    examples = dict(zip("abc", (a, b, c), strict=True))
+    assert found == {"\n\n".join(["Solve.", *(examples[x] for x in order)]) for order in orders}
+
+
+def test_examples_have_a_budget_of_tokens() -> None:
+    new = rollouts(("new", "yes", RIGHT))
+    old = "\n\n".join(f"Problem: old {i}\nSolution: no" for i in range(3))
+    one = len(TEMPLATE.encode(["Problem: old 1\nSolution: no"])[0])
+    found = demonstrated(old, new, range(60), max_tokens=2 * one + 2)
+    assert all(prompt.count("Problem:") <= 2 for prompt in found)
+    assert "Problem: old 2\nSolution: no\n\nProblem: new\nSolution: yes" in found
+    assert demonstrated("Solve.", new, range(5), max_tokens=3) == {"no right answer to show"}
+
+
+@given(
+    st.lists(st.tuples(st.text("ab#`\n :Problem", min_size=1), st.text("xy`\n #", min_size=1)), max_size=3),
+    st.text("ab `#\n"),
+)
+def test_whatever_the_texts_hold_a_reply_is_a_prompt_or_a_failure(
+    answered: list[tuple[str, str]], current: str
+) -> None:
+    records = rollouts(*((problem, answer, RIGHT) for problem, answer in answered))
+    for prompt in demonstrated(current, records, [0]):
+        assert isinstance(prompt, str) and (prompt == "no right answer to show" or prompt_in(prompt) is not None)
+
+
 def test_unknown_reflectors_are_named(policy: TorchPolicy) -> None:
-    known = r"unknown reflector 'extractve': there are base-policy, extractive, a LiteLLM .* fast.reflection.base_url"
+    known = (
+        r"unknown reflector 'extractve': there are base-policy, demonstrations, extractive, .*fast.reflection.base_u"
+    )
     with pytest.raises(ValueError, match=known):
         load_reflector(FastSettings(reflector="extractve"), policy, Ledger())
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from asking import PRICE, PROMPT, Listening, asking, fast, smoke
-from serving import breaks_off, completion, reflects, says, serving
+from serving import PRICE, PROMPT, Listening, asking, breaks_off, completion, fast, reflects, says, serving, smoke
 
 import fst_bench
 from fst_bench.fast.evolve import evolve

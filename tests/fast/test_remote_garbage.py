@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from asking import PROMPT, Listening, asking, failure, fast, smoke
-from serving import Answer, completion, dies, reflects, says, serving
+from serving import PROMPT, Answer, Listening, asking, completion, dies, failure, fast, reflects, says, serving, smoke
 
 from fst_bench.fast.gepa_adapter import propose
 from fst_bench.harness.loop import Bench

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import PROMPT, asking
-from serving import Answer, Handler, completion, says, serving
+from serving import PROMPT, Answer, Handler, asking, completion, says, serving
 
 from fst_bench.cli import main
 from fst_bench.method.reflection import ReflectionFailure

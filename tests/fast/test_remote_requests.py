@@ -6,10 +6,23 @@ import sys
 from pathlib import Path
 
 import pytest
-from asking import PROMPT, Clock, asking, failure, fast, smoke
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import Answer, breaks_off, dribbles, hangs, reflects, says, serving
+from serving import (
+    PROMPT,
+    Answer,
+    Clock,
+    asking,
+    breaks_off,
+    dribbles,
+    failure,
+    fast,
+    hangs,
+    reflects,
+    says,
+    serving,
+    smoke,
+)
 
 from fst_bench.fast import reflectors
 from fst_bench.fast.reflectors import extractive

@@ -9,7 +9,8 @@ from fst_bench.analysis import load, tables, write_page
 from fst_bench.cli.validate import run as check
 from fst_bench.harness.rows import label
 from fst_bench.harness.run import Run
-from fst_bench.tasks.stream import load_spec, stream_files
+from fst_bench.tasks import reasoning_gym
+from fst_bench.tasks.stream import load_spec, of_package, stream_files
 
 SHORT = {
     "stage_problems": 8,
@@ -27,6 +28,8 @@ def run(stream: str, out: Path) -> Run:
 
 @pytest.mark.parametrize("name", stream_files())
 def test_a_run_its_report_and_its_comparison(name: str, tmp_path: Path) -> None:
+    if of_package(name) and reasoning_gym.version() is None:
+        pytest.skip("no reasoning-gym: pip install 'fst-bench[gym]'")
     done = run(name, tmp_path / "runs")
     spec, stages = load_spec(name), done.stages
     assert [list(s.tasks) for s in stages] == [list(s.weights) for s in spec.stages] * spec.cycles

@@ -141,6 +141,24 @@ def test_peek_stops_at_the_end_of_the_stream(bench: Callable[..., Bench]) -> Non
     assert [[p.index for p in batch] for batch in b.lab.peek(5)] == [[8, 9, 10, 11]]  # the stream has 12 problems
 
 
+def test_all_that_a_method_samples_has_the_temperature_of_training(bench: Callable[..., Bench]) -> None:
+    b = bench(method="fst", training={"temperature": 0.5}, slow={"num_minibatches": 1})
+    found: list[float] = []
+    sample = b.policy.sample
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        found.append(named["temperature"])
+        return sample(*arguments, **named)
+
+    b.policy.sample = noted  # type: ignore[method-assign]
+    metrics = b.method.step(b.lab.begin(0))
+    assert len(found) > 2 and set(found) == {0.5}
+    # the learner's log-probabilities are at that temperature too: at 1 they would be off by nats
+    assert metrics["max_logprob_gap"] < 1e-4
+    request = RolloutRequest(b.lab.peek(1)[0][0], "")
+    assert b.lab.sample([request], "train", 2.0)[0][0].sample.temperature == 2.0
+
+
 class Meddling(Method):
     name = "meddling"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fst_bench.metrics import summarise
+from fst_bench.metrics import difference, interaction, summarise
 
 STAGES = [{"stage": 1, "tasks": ["a"]}, {"stage": 2, "tasks": ["b"]}]
 
@@ -65,3 +65,18 @@ def test_a_stage_of_a_mixture_has_the_means_of_its_tasks_and_a_revisit_its_own_n
     assert m["matrix"]["system"]["1"] == {"a": 0.4, "b": 0.8} and m["final_average"]["system"] == pytest.approx(0.7)
     assert m["transfer"]["system"]["bwt"] == pytest.approx(((0.9 - 0.4) + (0.5 - 0.8)) / 2)
     assert m["transfer"]["system"]["fwt"] is None
+
+
+# --- test_probed
+
+
+def test_the_interaction_by_hand() -> None:
+    cells = {("base", "seed"): 0.1, ("trained", "seed"): 0.3, ("base", "evolved"): 0.4, ("trained", "evolved"): 0.9}
+    assert interaction(cells) == pytest.approx(0.3)  # .9 - .1 - (.2 + .3)
+
+
+def test_the_paired_difference_by_hand() -> None:
+    # deltas 0, -1, 0, -1: mean -.5, variance 1/3, standard error sqrt(1/12)
+    assert difference([1, 1, 0, 1], [1, 0, 0, 0]) == pytest.approx((-0.5, 0.288675), abs=1e-6)
+    with pytest.raises(ValueError, match="2 and 3 documents"):
+        difference([1, 0], [1, 0, 1])

@@ -28,7 +28,7 @@ def main(tokens: int, how: str) -> float:
     targets = torch.randint(VOCABULARY, (tokens,))
     before = peak()
     if how == "chunked":
-        found = ChosenLogprobs.apply(states, weight, None, targets, Head(weight, None, None, False))
+        found = ChosenLogprobs.apply(states, weight, None, targets, None, Head(weight, None, None, False))
     else:
         found = (states @ weight.t()).log_softmax(-1).gather(1, targets[:, None])[:, 0]
     found.sum().backward()

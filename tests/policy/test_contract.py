@@ -151,10 +151,16 @@ def test_logprobs_are_those_of_a_plain_forward_pass(policy: Policy, tmp_path: Pa
         assert s.logprobs == pytest.approx(chosen, abs=5e-5) and again == pytest.approx(chosen, abs=5e-5)
 
 
-def test_logprobs_are_at_temperature_one_whatever_the_sampling(policy: Policy) -> None:
-    samples = all_of(policy.sample(requests(2), temperature=0.5)) + all_of(policy.sample(requests(), temperature=0.0))
-    for s, again in zip(samples, policy.logprobs(samples), strict=True):
-        assert s.logprobs == pytest.approx(again, abs=5e-5)
+def test_logprobs_are_at_the_temperature_of_sampling(policy: Policy, tmp_path: Path) -> None:
+    model = exported(policy, tmp_path)
+    samples = all_of(policy.sample(requests(2), temperature=0.5)) + all_of(policy.sample(requests(2), temperature=1.7))
+    greedy = all_of(policy.sample(requests(), temperature=0.0))
+    assert {s.temperature for s in samples} == {0.5, 1.7} and {s.temperature for s in greedy} == {1.0}
+    together = samples + greedy  # scored in one call, each at its own temperature
+    for s, again in zip(together, policy.logprobs(together), strict=True):
+        answer = torch.tensor(s.tokens[len(s.tokens) - s.sampled :])
+        exact = (plain(model, s) / s.temperature).log_softmax(-1).gather(1, answer[:, None])[:, 0].tolist()
+        assert s.logprobs == pytest.approx(exact, abs=5e-5) and again == pytest.approx(exact, abs=5e-5)
 
 
 def test_the_same_requests_give_the_same_samples_alongside_any_others(policy: Policy) -> None:
@@ -201,8 +207,9 @@ def test_kl_is_the_exact_sum_over_the_vocabulary(policy: Policy, tmp_path: Path)
         assert reverse == pytest.approx(float((q.exp() * (q - p)).sum()), rel=2e-3, abs=1e-5)
 
 
-def test_an_update_is_one_step_on_the_weighted_loss(policy: Policy) -> None:
-    samples = all_of(policy.sample(requests(2)))
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_an_update_is_one_step_on_the_weighted_loss(policy: Policy, temperature: float) -> None:
+    samples = all_of(policy.sample(requests(2), temperature=temperature))
     version = policy.version
     metrics = learn(policy, samples)
     # every ratio is 1

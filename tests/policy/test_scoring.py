@@ -31,37 +31,46 @@ def parts(bias: bool = False, dtype: torch.dtype = torch.float32) -> tuple[Tenso
     return made[0], made[1], made[2] if bias else None, targets
 
 
-def written_out(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, softcap: float | None) -> Tensor:
+def written_out(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    softcap: float | None,
+    temperatures: Tensor | None = None,
+) -> Tensor:
     logits = hidden.float() @ weight.float().t() + (0 if bias is None else bias.float())
     logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    logits = logits if temperatures is None else logits / temperatures[:, None]
     return logits.log_softmax(-1)[torch.arange(len(targets)), targets]
 
 
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("at_a_time", [1, 5, N])
+@pytest.mark.parametrize("temperatures", [None, torch.linspace(0.5, 2, N)])
 def test_some_tokens_at_a_time_is_all_at_once(
-    monkeypatch: pytest.MonkeyPatch, softcap: float | None, bias: bool, at_a_time: int
+    monkeypatch: pytest.MonkeyPatch, softcap: float | None, bias: bool, at_a_time: int, temperatures: Tensor | None
 ) -> None:
     monkeypatch.setattr(scoring, "LOGITS", at_a_time * VOCABULARY)
     hidden, weight, own, targets = parts(bias)
     head = Head(weight, own, softcap, False)
     inputs = [t for t in (hidden, weight, own) if t is not None]
     factors = torch.linspace(-1, 2, N)
-    found = ChosenLogprobs.apply(hidden, weight, own, targets, head)
-    expected = written_out(hidden, weight, own, targets, softcap)
+    found = ChosenLogprobs.apply(hidden, weight, own, targets, temperatures, head)
+    expected = written_out(hidden, weight, own, targets, softcap, temperatures)
     assert torch.allclose(found, expected, atol=1e-5)
     ours, theirs = (torch.autograd.grad((values * factors).sum(), inputs) for values in (found, expected))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(ours, theirs, strict=True))
     frozen = Head(weight.detach(), None if own is None else own.detach(), softcap, False)
     with torch.no_grad():
-        assert torch.equal(ChosenLogprobs.apply(hidden, weight, own, targets, frozen), found)
+        assert torch.equal(ChosenLogprobs.apply(hidden, weight, own, targets, temperatures, frozen), found)
 
 
 @pytest.mark.parametrize("float32", [True, False])
 def test_a_head_in_bfloat16(float32: bool) -> None:
     hidden, weight, _, targets = parts(dtype=torch.bfloat16)
-    found = ChosenLogprobs.apply(hidden, weight, None, targets, Head(weight, None, None, float32))
+    found = ChosenLogprobs.apply(hidden, weight, None, targets, None, Head(weight, None, None, float32))
     gap = (found - written_out(hidden, weight, None, targets, None)).abs().max()
     assert found.dtype == torch.float32 and (gap < 1e-5 if float32 else 1e-4 < gap < 0.1)
     for gradient in torch.autograd.grad(found.sum(), [hidden, weight]):

@@ -232,13 +232,13 @@ def test_a_stop_string_ends_an_answer_wherever_tokens_end(text: str, data: st.Da
     begins = data.draw(st.integers(0, len(text) - 1))
     some = text[begins : begins + data.draw(st.integers(1, 4))]
     template = PLAIN_TEMPLATE
-    template.settings.stop = stops = (some, data.draw(st.sampled_from(["=", "never there", "\n\n"])))
+    stops = (some, data.draw(st.sampled_from(["=", "never there", "\n\n"])))
     (tokens,) = template.encode([text])
     decoded = [template.tokenizer.decode(tokens[:n]) for n in range(1, len(tokens) + 1)]
     n = next(i for i, begun in enumerate(decoded, 1) if any(stop in begun for stop in stops))
-    assert [template.stopped(tokens[:i]) for i in range(1, n + 1)] == [False] * (n - 1) + [True]
+    assert [template.stopped(tokens[:i], stops) for i in range(1, n + 1)] == [False] * (n - 1) + [True]
     # an engine may notice late
-    found, answer = template.answer(Completion(tokens, [0.0] * len(tokens), False))
+    found, answer = template.answer(Completion(tokens, [0.0] * len(tokens), False), stops)
     assert found == Completion(tokens[:n], [0.0] * n, True)
     assert answer == text[: len(answer)] and text[len(answer) :].startswith(stops)
     assert not any(stop in answer for stop in stops)

@@ -6,11 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from fst_bench.core.types import Rollout, RolloutRequest
 from fst_bench.harness.loop import Bench
 from fst_bench.method.settings import SlowSettings
 from fst_bench.slow import learn
+from fst_bench.slow.advantages import group_advantages, token_weights
+from fst_bench.slow.losses import cispo
 from fst_bench.tasks import Score
 
 
@@ -186,3 +190,105 @@ def test_a_batch_that_is_masked_whole_takes_no_step(bench: Callable[..., Bench])
     cut = [[replace(r, sample=replace(r.sample, finished=False)) for r in group] for group in groups]
     metrics = learn(b.lab, cut, SlowSettings(num_minibatches=1, group_size=2, overlong="mask"))
     assert "loss" not in metrics and metrics["unfinished"] == 2 and b.ledger.optimizer_steps == 0
+
+
+# --- test_advantages
+
+
+def test_two_of_four() -> None:
+    assert group_advantages([1, 0, 0, 1], eps=0) == [1, -1, -1, 1]  # mean 1/2, std 1/2
+
+
+def test_one_of_four() -> None:
+    # mean 1/4, variance (9 + 1 + 1 + 1) / 64 = 3/16: A = (3/4) / (sqrt(3)/4) = sqrt(3), and -1/sqrt(3)
+    expected = [math.sqrt(3)] + 3 * [-1 / math.sqrt(3)]
+    assert group_advantages([1, 0, 0, 0], eps=0) == pytest.approx(expected, rel=1e-12)
+
+
+def test_eps_is_added_to_the_standard_deviation() -> None:
+    assert group_advantages([1, 0], eps=0.5) == [0.5, -0.5]  # 0.5 / (0.5 + 0.5)
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0, 0.1])
+def test_no_variance_no_advantage(reward: float) -> None:
+    assert group_advantages([reward] * 3) == [0.0] * 3
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=16))
+def test_advantages_sum_to_zero(rewards: list[float]) -> None:
+    assert sum(group_advantages(rewards)) == pytest.approx(0, abs=1e-9)
+
+
+def test_weights_by_hand() -> None:
+    lengths = [[2, 3], [5, 5]]
+    assert token_weights(lengths, "problem") == [[0.1, 0.1], [0.05, 0.05]]  # 1 / (2 * 5), 1 / (2 * 10)
+    assert token_weights(lengths, "token") == [[1 / 15] * 2] * 2
+    assert token_weights(lengths, "sequence") == [[1 / 8, 1 / 12], [1 / 20, 1 / 20]]
+    with pytest.raises(ValueError, match="problem, sequence, token"):
+        token_weights(lengths, "batch")
+
+
+@pytest.mark.parametrize("loss_aggregation", ["problem", "token", "sequence"])
+def test_a_masked_rollout_counts_nowhere(loss_aggregation: str) -> None:
+    """One rollout of 20 tokens beside one of 200 that is masked: 1/20, not 1/220."""
+    assert token_weights([[20, 0]], loss_aggregation) == [[1 / 20, 0.0]]
+    assert token_weights([[20], [0]], loss_aggregation) == [[1 / 20], [0.0]]
+    assert token_weights([[0, 0], [0]], loss_aggregation) == [[0.0, 0.0], [0.0]]
+
+
+def test_weights_beside_masked_rollouts_by_hand() -> None:
+    lengths = [[2, 0, 3], [0, 0, 0], [5, 10, 0]]
+    assert token_weights(lengths, "problem") == [[0.1, 0, 0.1], [0, 0, 0], [1 / 30, 1 / 30, 0]]
+    assert token_weights(lengths, "token") == [[0.05, 0, 0.05], [0, 0, 0], [0.05, 0.05, 0]]
+    assert token_weights(lengths, "sequence") == [[1 / 8, 0, 1 / 12], [0, 0, 0], [1 / 20, 1 / 40, 0]]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=5), min_size=1, max_size=5),
+    st.sampled_from(["problem", "token", "sequence"]),
+)
+def test_weights_of_all_tokens_sum_to_one(lengths: list[list[int]], loss_aggregation: str) -> None:
+    assume(any(map(any, lengths)))  # where all are masked, nothing is learned
+    weights = token_weights(lengths, loss_aggregation)
+    assert sum(
+        w * n for ws, ns in zip(weights, lengths, strict=True) for w, n in zip(ws, ns, strict=True)
+    ) == pytest.approx(1)
+
+
+# --- cISPO on a policy of three tokens, against values worked out with `math` alone
+
+LOGITS = [0.2, -0.1, 0.4]
+TOTAL = sum(math.exp(z) for z in LOGITS)
+PROBABILITIES = [math.exp(z) / TOTAL for z in LOGITS]
+
+
+@pytest.mark.parametrize(
+    ("token", "sampled_probability", "advantage", "cap", "coefficient"),
+    [
+        (2, 0.5, 1.5, 5.0, PROBABILITIES[2] / 0.5),  # below the cap: the ratio itself
+        (2, 0.05, 1.5, 2.0, 2.0),  # ratio about 8: the cap
+        (0, 0.05, -0.7, 2.0, 2.0),  # capped with a negative advantage: PPO would drop this gradient too, CISPO keeps it
+        (1, 0.9, -0.7, 5.0, PROBABILITIES[1] / 0.9),
+    ],
+)
+def test_loss_and_gradient(
+    token: int, sampled_probability: float, advantage: float, cap: float, coefficient: float
+) -> None:
+    logits = torch.tensor(LOGITS, dtype=torch.float64, requires_grad=True)
+    logprob = torch.log_softmax(logits, 0)[token][None]
+    loss = cispo(
+        logprob,
+        torch.tensor([math.log(sampled_probability)], dtype=torch.float64),
+        torch.tensor([advantage], dtype=torch.float64),
+        cap,
+    )
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(-coefficient * advantage * math.log(PROBABILITIES[token]), rel=1e-12)
+    for i, gradient in enumerate(logits.grad.tolist()):  # d log p_token / d z_i = [i == token] - p_i
+        assert gradient == pytest.approx(-coefficient * advantage * ((i == token) - PROBABILITIES[i]), rel=1e-12)
+
+
+def test_two_tokens_are_two_terms() -> None:
+    logprobs, sampled = torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -2.0])
+    terms = cispo(logprobs, sampled, torch.tensor([1.0, -1.0]), 5.0)
+    assert terms.tolist() == pytest.approx([math.exp(0.5) * 1.0, -2.0])

@@ -39,12 +39,13 @@ def alone(name: str, task: str) -> StreamSpec:
 
 
 def measure(run: Opened, task: str, stage: int, init: str | None, problems: int) -> dict[str, Any]:
-    folder = run.path / "probes" / "plasticity" / f"{task}-{problems}-from-stage-{stage}"
+    plain = task.replace("/", "-")
+    folder = run.path / "probes" / "plasticity" / f"{plain}-{problems}-from-stage-{stage}"
     begun = sorted(path.parent for path in folder.rglob("config.json"))
     if begun:
         done = loop.resume(begun[0])
     else:
-        name = f"single-{task}"
+        name = f"single-{plain}"
         spec = load_spec(name) if name in stream_files() else alone(name, task)
         own: dict[str, Any] = {"stream": name, "method": "rl", "settings": {}, "init": init, "stage_problems": problems}
         own["code"] = code_of(name, spec, "rl")

@@ -26,8 +26,12 @@ def estimate(config: Config, spec: StreamSpec) -> dict[str, Any]:
     train = total * for_problem
     evolve = math.ceil(steps / config.fast.cycle) * for_round
     evaluation, tasks = config.evaluation, len({task for stage in stages for task in stage.tasks})
-    small = (total // evaluation.interval) * tasks * evaluation.small * len(evaluation.small_modes)
-    boundary = (len(stages) + 1) * tasks * evaluation.boundary * len(evaluation.boundary_modes)
+    # modes share their answers where no prompt evolves, see `fst_bench.harness.evaluate.answers`
+    small_modes, boundary_modes = (
+        len(modes) if method.evolves else 1 for modes in (evaluation.small_modes, evaluation.boundary_modes)
+    )
+    small = (total // evaluation.interval) * tasks * evaluation.small * small_modes
+    boundary = (len(stages) + 1) * tasks * evaluation.boundary * boundary_modes
     evaluated = (small + boundary) * evaluation.samples
     return {
         "problems": total,

@@ -24,6 +24,7 @@ from fst_bench.harness.planning.fit import fits
 from fst_bench.harness.planning.memory import GIB, shape_of
 from fst_bench.method.ledger import Ledger
 from fst_bench.method.settings import EMBEDDED_REFLECTORS
+from fst_bench.policy import packaged
 from fst_bench.policy.models import model_folder
 from fst_bench.tasks.data import HUB
 from fst_bench.tasks.sandbox import sandbox_kind
@@ -177,16 +178,22 @@ def obstacles(config: Config, machine: Machine) -> list[str]:
     hardware = machine.hardware(config)
     if reason := fits(config, shape_of(config.model), hardware) if hardware else "torch sees no GPU":
         found.append(reason)
-    cached = Path(model_folder(config.model)).is_dir() or isinstance(
-        try_to_load_from_cache(config.model, "config.json"), str
-    )
-    if not cached and machine.hub:
-        found.append(f"{config.model} is not in the hub's cache, and the hub {machine.hub}")
+    found += model_obstacles(config.model, machine)
     if config.data == HUB and not importlib.util.find_spec("datasets"):
         found.append("datasets is not installed")
     if config.data == HUB and machine.hub:
         found.append(f"its data sets come from the hub, which {machine.hub}")
     return found + reflector_obstacles(config)
+
+
+def model_obstacles(name: str, machine: Machine) -> list[str]:
+    """Return why a model cannot be had on this machine. None is converted or downloaded for it."""
+    if name.startswith(packaged.PACKAGE):
+        return [reason] if (reason := packaged.missing(name)) else []
+    cached = Path(model_folder(name)).is_dir() or isinstance(try_to_load_from_cache(name, "config.json"), str)
+    if cached or not machine.hub:
+        return []
+    return [f"{name} is not in the hub's cache, and the hub {machine.hub}"]
 
 
 def reflector_obstacles(config: Config) -> list[str]:

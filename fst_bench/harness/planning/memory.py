@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fst_bench.harness.config import Config, Hardware
-from fst_bench.policy import PolicySettings
+from fst_bench.policy import PolicySettings, packaged
 from fst_bench.policy.distributed.settings import BATCHED_TOKENS, REDUCE_BUCKET
 from fst_bench.policy.models import model_folder
 
@@ -80,7 +80,7 @@ class Shape:
 
 
 def shape_of(name: str) -> Shape:
-    """Return a model's shape, from its folder, the hub's cache, the presets' list or the hub.
+    """Return a model's shape, from its folder, the hub's cache, the lists of known models or the hub.
 
     Raises ValueError in one line where none of them has its config.
     """
@@ -106,10 +106,12 @@ def shape_of(name: str) -> Shape:
 
 def config_of(name: str) -> Any:
     """Return a model's transformers config. Raises ValueError in one line where it is not found."""
-    from transformers import Qwen3Config
+    from transformers import AutoConfig, Qwen3Config
 
     from fst_bench.policy.loading import load_config
 
+    if name.startswith(packaged.PACKAGE):
+        return AutoConfig.for_model(**packaged.find(name).config)  # so that a dry run converts nothing
     try:
         return load_config(name, local=True)
     except (OSError, ValueError):

@@ -106,7 +106,7 @@ class Ranked:
         weights is seen. Raises SyncError where any differs by more than `canary`.
         """
         prompt = self.canary_prompt
-        greedy = self.sampler.sample([prompt], [1], [0], [CANARY_TOKENS], 0.0)[0][0]
+        greedy = self.sampler.sample([prompt], [1], [0], [CANARY_TOKENS], [()], 0.0)[0][0]
         mask = [False] * len(prompt) + [True] * len(greedy.tokens)
         samples = gather(Sample(prompt + greedy.tokens, mask, greedy.logprobs, "", True))
         gap = max(
@@ -133,6 +133,7 @@ class Ranked:
         counts: list[int],
         seeds: list[int],
         max_new_tokens: list[int],
+        stops: list[tuple[str, ...]],
         temperature: float,
         role: Role,
     ) -> list[list[Completion]]:
@@ -144,6 +145,7 @@ class Ranked:
             [counts[i] for i in mine],
             [seeds[i] for i in mine],
             [max_new_tokens[i] for i in mine],
+            [stops[i] for i in mine],
             temperature,
         )
         parts = gather(dict(zip(mine, completions, strict=True)))
@@ -220,8 +222,8 @@ class DistributedModel:
     ) -> list[list[Sample]]:
         if not requests:
             return []
-        sampler, s = self.ranked.sampler, self.settings
-        begun = prefixes(self.template, requests, set(sampler.end), sampler.max_model_len, s.max_tokens)
+        sampler = self.ranked.sampler
+        begun = prefixes(self.template, requests, set(sampler.end), sampler.max_model_len)
         live = [(r, prefix) for r, prefix in zip(requests, begun, strict=True) if prefix.max_new_tokens > 0]
         completions: list[list[Completion]] = []
         if live:
@@ -231,10 +233,11 @@ class DistributedModel:
                 [request.n for request, _ in live],
                 [request.seed for request, _ in live],
                 [prefix.max_new_tokens for _, prefix in live],
+                [prefix.stops for _, prefix in live],
                 temperature,
                 self.role,
             )
-        return samples_from(self.template, requests, begun, completions)
+        return samples_from(self.template, requests, begun, completions, temperature)
 
     def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         return self.ranks.everywhere("logprobs", samples, self.role)

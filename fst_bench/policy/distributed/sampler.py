@@ -51,6 +51,7 @@ class Sampler:
             # read as memory that has to be free at start, which the learner has taken; the cache's size is given above
             gpu_memory_utilization=0.05,
             max_num_seqs=settings.max_num_seqs,
+            logprobs_mode="processed_logprobs",  # at the temperature of sampling
             generation_config="vllm",  # the model's own would truncate: the ratio to the learner would be biased
             hf_overrides={"head_dtype": "float32"} if settings.float32_head else {},
             weight_transfer_config=WeightTransferConfig(backend="in-memory"),
@@ -97,9 +98,10 @@ class Sampler:
         counts: Sequence[int],
         seeds: Sequence[int],
         max_new_tokens: Sequence[int],
+        stops: Sequence[tuple[str, ...]],
         temperature: float,
     ) -> list[list[Completion]]:
-        """Return `counts[i]` completions of prompt i, of at most `max_new_tokens[i]` tokens."""
+        """Return `counts[i]` completions of prompt i, of at most `max_new_tokens[i]` tokens, ended by `stops[i]`."""
         parameters = [
             SamplingParams(
                 n=n,
@@ -109,11 +111,11 @@ class Sampler:
                 logprobs=0,  # one number a position: that of the sampled token itself
                 flat_logprobs=True,
                 stop_token_ids=self.end,
-                stop=list(self.settings.stops),
-                detokenize=bool(self.settings.stops),
+                stop=list(own),
+                detokenize=bool(own),
                 skip_special_tokens=False,
             )
-            for n, seed, max_tokens in zip(counts, seeds, max_new_tokens, strict=True)
+            for n, seed, max_tokens, own in zip(counts, seeds, max_new_tokens, stops, strict=True)
         ]
         results = self.engine.generate([{"prompt_token_ids": p} for p in prompts], parameters, use_tqdm=False)
         return [

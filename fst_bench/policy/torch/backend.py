@@ -42,9 +42,7 @@ class TorchModel:
     ) -> list[list[Sample]]:
         if not requests:
             return []
-        begun = prefixes(
-            self.template, requests, self.end, self.model.config.max_position_embeddings, self.settings.max_tokens
-        )
+        begun = prefixes(self.template, requests, self.end, self.model.config.max_position_embeddings)
         live = [(r, prefix) for r, prefix in zip(requests, begun, strict=True) if prefix.max_new_tokens > 0]
         completions = decode(
             self.model,
@@ -54,12 +52,13 @@ class TorchModel:
             temperature=temperature,
             max_new_tokens=[prefix.max_new_tokens for _, prefix in live],
             end=self.end,
+            stops=[prefix.stops for _, prefix in live],
             stopped=self.template.stopped,
             pad=self.pad,
             max_num_seqs=self.settings.max_num_seqs,
             progress=progress,
         )
-        return samples_from(self.template, requests, begun, completions)
+        return samples_from(self.template, requests, begun, completions, temperature)
 
     def logprobs(self, samples: Sequence[Sample]) -> list[list[float]]:
         found: list[list[float]] = [[] for _ in samples]

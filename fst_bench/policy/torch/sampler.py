@@ -16,6 +16,8 @@ from fst_bench.core.types import Completion
 from fst_bench.policy.interface import Progress
 from fst_bench.policy.torch.decoders import new_decoder
 
+Stopped = Callable[[list[int], tuple[str, ...]], bool]
+"""(an answer's tokens, stop strings) -> whether it meets one of them with its last token."""
 DROP_BELOW = 0.75
 """Finished rows are dropped once the unfinished ones are fewer than this share: each drop copies the cache."""
 
@@ -30,7 +32,8 @@ def decode(
     temperature: float,
     max_new_tokens: list[int],
     end: set[int],
-    stopped: Callable[[list[int]], bool],
+    stops: list[tuple[str, ...]],
+    stopped: Stopped,
     pad: int,
     max_num_seqs: int,
     progress: Progress | None = None,
@@ -38,7 +41,7 @@ def decode(
     """Return `counts[i]` completions of `prompts[i]`, sampled about `max_num_seqs` at a time.
 
     Those of prompt i have at most `max_new_tokens[i]` tokens; `seeds[i]` is the seed of their random numbers.
-    Temperature 0 is greedy. A completion ends with one of the tokens `end`, or where `stopped` says so of its tokens;
+    Temperature 0 is greedy. A completion ends with one of the tokens `end`, or where `stopped` finds one of `stops[i]`;
     `pad` fills shorter prompts up.
     """
     uniforms = [
@@ -53,7 +56,8 @@ def decode(
             total += counts[last]
             last += 1
         whole = partial(_count, progress, sum(counts), sum(counts[:first])) if progress else None
-        batch = _decode_batch(model, prompts[first:last], uniforms[first:last], temperature, end, stopped, pad, whole)
+        part = slice(first, last)
+        batch = _decode_batch(model, prompts[part], uniforms[part], temperature, end, stops[part], stopped, pad, whole)
         completions = iter(batch)
         found += [[next(completions) for _ in range(count)] for count in counts[first:last]]
         first = last
@@ -71,7 +75,8 @@ def _decode_batch(
     uniforms_of: list[Tensor],
     temperature: float,
     end: set[int],
-    stopped: Callable[[list[int]], bool],
+    stops_of: list[tuple[str, ...]],
+    stopped: Stopped,
     pad: int,
     whole: Callable[[int], None] | None,
 ) -> list[Completion]:
@@ -83,6 +88,7 @@ def _decode_batch(
     device = model.device
     uniforms = pad_sequence([row for block in uniforms_of for row in block], batch_first=True)
     max_new_tokens = torch.tensor([block.shape[1] for block in uniforms_of for _ in block])
+    stops = [own for own, block in zip(stops_of, uniforms_of, strict=True) for _ in block]
     ids = pad_sequence(
         [torch.tensor(prompt) for prompt in prompts], batch_first=True, padding_value=pad, padding_side="left"
     ).to(device)
@@ -100,14 +106,14 @@ def _decode_batch(
     logprobs: list[list[float]] = [[] for _ in uniforms]
     finished = [False] * len(uniforms)
     for t in range(uniforms.shape[1]):
-        logp = torch.log_softmax(logits.float(), -1)
-        token = _choose(logp, uniforms[alive, t].to(device), temperature)
+        logp = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
+        token = logp.argmax(-1) if temperature == 0 else _choose(logp, uniforms[alive, t].to(device))
         picked = logp.gather(1, token[:, None])[:, 0]
         for row, tok, lp in zip(alive.tolist(), token.tolist(), picked.tolist(), strict=True):
             if not finished[row]:
                 tokens[row].append(tok)
                 logprobs[row].append(lp)
-                finished[row] = tok in end or stopped(tokens[row])
+                finished[row] = tok in end or stopped(tokens[row], stops[row])
         if whole:
             whole(sum(finished))
         full = max_new_tokens[alive] <= t + 1
@@ -124,12 +130,10 @@ def _decode_batch(
     return [Completion(t, lp, f) for t, lp, f in zip(tokens, logprobs, finished, strict=True)]
 
 
-def _choose(logp: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+def _choose(logp: Tensor, uniform: Tensor) -> Tensor:
     """Return (rows,) the token at `uniform` (rows,) of the cumulative distribution of `logp` (rows, vocabulary).
 
     The distribution is not truncated, or the ratio to the learner would be biased.
     """
-    if temperature == 0:
-        return logp.argmax(-1)
-    cumulative = torch.softmax(logp.double() / temperature, -1).cumsum(-1)
+    cumulative = torch.softmax(logp.double(), -1).cumsum(-1)
     return torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:]).clamp(max=logp.shape[1] - 1)[:, 0]

@@ -40,7 +40,7 @@ from fst_bench.tasks.base import CORRECT, clip
 from fst_bench.tasks.codeio import MAX_SHOWN, Codeio, compact, last_object_with, same, shallow
 from fst_bench.tasks.data.base import FromRows, Item, RowDifficulty, cell, item, text_of
 from fst_bench.tasks.data.read import Unusable
-from fst_bench.tasks.sandbox import MODULES, REPEAT, Sandbox
+from fst_bench.tasks.sandbox import MODULES, REPEAT, Limits, Sandbox
 
 PROTOCOLS = {
     "output": Codeio.protocol,
@@ -187,18 +187,24 @@ def self_contained(code: str) -> bool:
     """Return whether code imports the sandbox's modules alone, and uses no name that it does not define."""
     try:
         tree = parsed(code)
-        scopes = list(scopes_of(symtable.symtable(code, "refcode", "exec")))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scopes = list(scopes_of(symtable.symtable(code, "refcode", "exec")))
     except (Unusable, SyntaxError, RecursionError):
         return False
-    nodes = list(ast.walk(tree))
-    if not {name for node in nodes for name in imports(node)} <= MODULES:
+    if missing_modules(tree):
         return False
-    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in nodes):
+    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
         return True  # it may define any name
     symbols = [(scope.get_type() == "module", symbol) for scope in scopes for symbol in scope.get_symbols()]
     outer = [symbol for top, symbol in symbols if top or symbol.is_global()]
     defined = {s.get_name() for s in outer if s.is_assigned() or s.is_imported() or s.is_namespace()}
     return BUILT_IN | defined >= {s.get_name() for s in outer if s.is_referenced()}
+
+
+def missing_modules(tree: ast.Module) -> list[str]:
+    """Return the modules that code imports and the sandbox does not have."""
+    return sorted({name for node in ast.walk(tree) for name in imports(node)} - MODULES)
 
 
 BUILT_IN = {name for name, value in vars(builtins).items() if type(value).__module__ != "_sitebuiltins"} | {"__name__"}
@@ -230,7 +236,7 @@ def imports(node: ast.AST) -> list[str]:
 Call = tuple[str, str, list[dict[str, Any]]]
 """Code, the function's name, inputs."""
 Answers = list[list[str | None]]
-"""Of one function: two answers to each input, each JSON, or None where it raised."""
+"""Of one function: several answers to each input, each JSON, or None where it raised."""
 
 
 def volatile(items: Sequence[Item]) -> set[str]:
@@ -243,36 +249,60 @@ def volatile(items: Sequence[Item]) -> set[str]:
         if self_contained(one.content["refcode"]):
             pairs.setdefault((one.content["refcode"], one.content["funcname"]), []).append(one)
     calls = [(code, name, [one.content["input"] for one in ones]) for (code, name), ones in pairs.items()]
-    worlds = ((0, 0.0), (1, AHEAD)) if calls else ()
+    found = in_two_worlds(calls, worlds()) if calls else []
+    return {one.id for ones, both in zip(pairs.values(), found, strict=True) if contradictory(*both) for one in ones}
+
+
+Worlds = list[tuple[Sandbox, dict[str, Any]]]
+"""Two sandboxes, with what else is another there: the seed of `random`, and the seconds that the clock is ahead."""
+
+
+def worlds(limits: Limits | None = None, workers: int = 2) -> Worlds:
+    """Return two worlds to ask in. Raise ValueError where no sandbox works on this machine."""
     try:
-        found = [answers(calls, Sandbox(hash_seed=seed), seed, ahead) for seed, ahead in worlds]
+        return [
+            (Sandbox(limits, workers, hash_seed=seed), {"seed": seed, "ahead": ahead})
+            for seed, ahead in ((0, 0.0), (1, AHEAD))
+        ]
     except RuntimeError as error:
         raise ValueError(f"codeio from data: {error}") from None
-    return {
-        one.id
-        for ones, *both in zip(pairs.values(), *found, strict=bool(calls))
-        if any(differ(*twice, *again) for twice, again in zip(*both, strict=False))
-        for one in ones
-    }
 
 
-def answers(calls: Sequence[Call], box: Sandbox, seed: int, ahead: float, together: int = 16) -> list[Answers]:
-    """Return each function's answers, with `random` begun at a seed and the clock ahead by so many seconds.
+def in_two_worlds(
+    calls: Sequence[Call], worlds: Worlds, together: int = 16, times: int = 2, lines: int | None = None
+) -> list[tuple[Answers, Answers]]:
+    """Return each function's answers in both worlds. Raise ValueError where a sandbox stops working.
 
-    So many functions are asked `together` in one process; where that fails, fewer.
+    So many functions are asked `together` in one process, each so many `times` about an input. `lines` bounds those
+    that an answer may take; without it there is a bound of seconds.
     """
+    asking = {"times": times, "lines": lines}
+    try:
+        one, other = (answers(calls, box, begun | asking, together) for box, begun in worlds)
+    except RuntimeError as error:
+        raise ValueError(f"codeio from data: {error}") from None
+    return list(zip(one, other, strict=True))
+
+
+def answers(calls: Sequence[Call], box: Sandbox, asking: Mapping[str, Any], together: int) -> list[Answers]:
+    """Return each function's answers, so many functions asked `together` in one process; where that fails, fewer."""
     batches = [calls[i : i + together] for i in range(0, len(calls), together)]
     program = REPEAT.read_text()
-    outcomes = box.map([(program, "answers", {"functions": b, "seed": seed, "ahead": ahead}) for b in batches])
+    outcomes = box.map([(program, "answers", {"functions": batch, **asking}) for batch in batches])
     found: list[Answers] = []
     for batch, outcome in zip(batches, outcomes, strict=True):
         if outcome.status == "ok":
             found += outcome.value
         elif together > 1:
-            found += answers(batch, box, seed, ahead, together // 4)
+            found += answers(batch, box, asking, together // 4)
         else:
             found.append([])
     return found
+
+
+def contradictory(one: Answers, other: Answers) -> bool:
+    """Return whether a function gave some input different answers, in one world or between two."""
+    return any(differ(*several, *again) for several, again in zip(one, other, strict=False))
 
 
 def differ(first: str | None, *others: str | None) -> bool:

@@ -1,7 +1,7 @@
 """The program that asks reference functions the same again, inside the sandbox: its text goes where other code goes.
 
-Many functions are asked in one call, so that none costs a process of its own. What one leaves behind can reach the
-next; so the answers serve to find functions that contradict themselves, and for nothing else.
+Many functions can be asked in one call, so that none costs a process of its own. What one leaves behind can reach the
+next; so the answers of many serve to find functions that contradict themselves, and for nothing else.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import types
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 SECONDS = 1.0
@@ -22,32 +23,80 @@ class Late(BaseException):
     """A function's time is up."""
 
 
-def answers(functions: list[tuple[str, str, list[dict[str, Any]]]], seed: int, ahead: float) -> list[list[Any]]:
-    """Return the answers of each (code, name, inputs): for each input two, JSON texts, or None where it raised.
+class Lines:
+    """A tracer that counts lines of Python down, and ends at none.
 
-    `seed` is that of `random`, and the clock is `ahead` by so many seconds.
+    They are as many on a busy machine as on an idle one, which seconds are not.
+    """
+
+    def __init__(self, left: int):
+        self.left = left
+
+    def __call__(self, frame: types.FrameType, event: str, argument: Any) -> "Lines":
+        if event == "line":
+            self.left -= 1
+            if self.left < 0:
+                raise Late
+        return self
+
+
+def answers(
+    functions: list[tuple[str, str, list[dict[str, Any]]]], seed: int, ahead: float, times: int, lines: int | None
+) -> list[list[Any]]:
+    """Return the answers of each (code, name, inputs): for each input several, JSON texts, or None where it raised.
+
+    Each input is asked so many `times`.
+    `seed` is that of `random`, and the clock is `ahead` by so many seconds. A function has SECONDS; with `lines`,
+    each answer has so many lines of Python instead.
     """
     move_clock(ahead)
     signal.signal(signal.SIGALRM, late)
-    return [asked_twice(code, name, inputs, seed) for code, name, inputs in functions]
+    return [asked(code, name, inputs, seed, times, lines) for code, name, inputs in functions]
 
 
-def asked_twice(code: str, name: str, inputs: list[dict[str, Any]], seed: int) -> list[tuple[str | None, str | None]]:
-    """Return two answers to each input, up to the first that says nothing: time or memory ran out, or the code left."""
+def asked(
+    code: str, name: str, inputs: list[dict[str, Any]], seed: int, times: int, lines: int | None
+) -> list[list[str | None]]:
+    """Return the answers to each input, up to the first that says nothing.
+
+    Then time, lines or memory ran out, or the code left. Each input has a module of its own: what one leaves in it does
+    not reach the next.
+    """
     found = []
     with contextlib.suppress(BaseException):
         try:
             # again and again: the code may catch the first
-            signal.setitimer(signal.ITIMER_REAL, SECONDS, SECONDS / 10)
-            module = types.ModuleType("refcode")
-            sys.modules["refcode"] = sys.modules["__main__"] = module
-            random.seed(seed)
-            exec(compile(code, "refcode", "exec"), vars(module))
+            signal.setitimer(signal.ITIMER_REAL, 0 if lines else SECONDS, SECONDS / 10)
             for given in map(json.dumps, inputs):
-                found.append((answer(vars(module)[name], given), answer(vars(module)[name], given)))
+                module = types.ModuleType("refcode")
+                sys.modules["refcode"] = sys.modules["__main__"] = module
+                random.seed(seed)
+                with within(lines):
+                    exec(compile(code, "refcode", "exec"), vars(module))
+                several = []
+                for _ in range(times):
+                    with within(lines):
+                        several.append(answer(vars(module)[name], given))
+                found.append(several)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     return found
+
+
+@contextlib.contextmanager
+def within(lines: int | None) -> Iterator[None]:
+    """Raise Late where what is done here takes more lines."""
+    if lines is None:
+        yield
+        return
+    counted = Lines(lines)
+    sys.settrace(counted)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+    if counted.left < 0:  # the code caught the end, and has been untraced since
+        raise Late
 
 
 def answer(function: Any, given: str) -> str | None:
