@@ -42,7 +42,8 @@ PAUSE = 10.0
 
 
 def do_get(args: Namespace) -> Result:
-    from fst_bench.tasks.data.get import cached, get_codeio
+    from fst_bench.core.cache import cache_folder
+    from fst_bench.tasks.data.get import get_codeio
 
     said = time.monotonic()
 
@@ -52,7 +53,7 @@ def do_get(args: Namespace) -> Result:
             said = time.monotonic()
             print(f"fst-bench: {args.name}, {done:,} of {rows:,} rows", file=sys.stderr, flush=True)
 
-    folder = (args.out or cached(args.name)).absolute()
+    folder = (args.out or cache_folder("data", args.name)).absolute()
     record = get_codeio(folder, report)
     print(f"{args.name} from {record['package']} {record['version']}, whose licence is {record['licence']}")
     print(f"kept {record['functions']:,} of {record['rows']:,} functions, {record['problems']:,} problems each way")

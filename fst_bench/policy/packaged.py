@@ -7,7 +7,6 @@ name is whole; source.json in it says what it was made of.
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from fst_bench.core.cache import cache_folder
 from fst_bench.core.errors import unknown
 
 PACKAGE = "package:"
@@ -104,9 +104,7 @@ def find(name: str) -> Packaged:
 
 def folder_of(name: str) -> Path:
     """Return where a model's conversion lies, or would lie."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
-    return root / "fst-bench" / "models" / name.removeprefix(PACKAGE)
+    return cache_folder("models", name.removeprefix(PACKAGE))
 
 
 def source_of(name: str) -> dict[str, str]:

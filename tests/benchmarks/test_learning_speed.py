@@ -1,4 +1,6 @@
-"""Speed and memory of learning on one thread: answers that share their prompt, log-probabilities without all logits.
+"""Speed and memory on one thread: answers that share their prompt, log-probabilities without all logits.
+
+And sampling from a Llama by our decoder, against transformers' cache.
 
 make benchmark
 """
@@ -15,9 +17,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from fst_bench.core.types import Sample
+from fst_bench.core.types import Sample, SampleRequest
 from fst_bench.policy import PolicySettings, load_policy
+from fst_bench.policy.torch import sampler
 from fst_bench.policy.torch.backend import TorchPolicy
+from fst_bench.policy.torch.decoders import TransformersDecoder
 from fst_bench.slow.losses import cispo
 
 MEMORY = Path(__file__).parents[1] / "policy" / "logprob_memory.py"
@@ -83,6 +87,26 @@ def test_an_update_whose_answers_share_their_prompt(
     policy.scorer.shared = True
     benchmark.pedantic(update, rounds=3, warmup_rounds=1)
     benchmark.extra_info |= {"separate_seconds": separate, "ratio": separate / benchmark.stats.stats.min}
+
+
+def test_sampling_from_a_llama(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = model_of("llama 135M", tmp_path)
+    policy.end = set()
+    shared = "Worked example: the sum of 17 and 25 is 42. " * 10
+    requests = [
+        SampleRequest(({"role": "user", "content": f"{shared}Problem {i}"},), i, 8, max_tokens=24) for i in range(8)
+    ]
+    groups = benchmark.pedantic(policy.sample, args=(requests,), rounds=3, warmup_rounds=1)
+    monkeypatch.setattr(sampler, "new_decoder", lambda model, capacity: TransformersDecoder(model))
+    theirs = min(timeit.repeat(lambda: policy.sample(requests), number=1, repeat=2))
+    tokens = sum(s.sampled for group in groups for s in group)
+    ours = benchmark.stats.stats.min
+    benchmark.extra_info |= {
+        "prompt_tokens": groups[0][0].mask.index(True),
+        "tokens_per_second": tokens / ours,
+        "transformers_tokens_per_second": tokens / theirs,
+        "ratio": theirs / ours,
+    }
 
 
 @pytest.mark.parametrize("how", ["chunked", "whole"])

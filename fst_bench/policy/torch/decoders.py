@@ -1,7 +1,7 @@
 """One token at a time: a prompt's prefill, then a step per token, over a cache whose rows can be selected.
 
-`TransformersDecoder` runs any causal LM through transformers itself, `Qwen3Decoder` is the fast one of the
-embedded model's architecture. Tests hold both to the plain forward pass.
+`TransformersDecoder` runs any causal LM through transformers itself, `FusedDecoder` is the fast one for Qwen3 and Llama
+on a CPU. Tests hold both to the plain forward pass.
 """
 
 from typing import Protocol
@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from fst_bench.policy.torch.qwen3 import Qwen3Decoder, is_plain_qwen3
+from fst_bench.policy.torch.fused import FusedDecoder, is_covered
 
 
 class Decoder(Protocol):
@@ -32,7 +32,7 @@ class Decoder(Protocol):
 
 def new_decoder(model: PreTrainedModel, capacity: int) -> Decoder:
     """Return the fastest decoder for the model, for at most `capacity` tokens a row."""
-    return Qwen3Decoder(model, capacity) if is_plain_qwen3(model) else TransformersDecoder(model)
+    return FusedDecoder(model, capacity) if is_covered(model) else TransformersDecoder(model)
 
 
 class TransformersDecoder:

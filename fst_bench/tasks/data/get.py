@@ -107,13 +107,6 @@ def get_codeio(out: Path, report: Report) -> dict[str, Any]:
     return record
 
 
-def cached(name: str) -> Path:
-    """Return the folder of a data set in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(cache) if os.path.isabs(cache) else Path.home() / ".cache"
-    return root / "fst-bench" / "data" / name
-
-
 def installed() -> Path:
     """Return the folder of the package, which is not imported. Raise ValueError in one line where it is missing."""
     found = importlib.util.find_spec(MODULE)

@@ -1,7 +1,7 @@
-"""Sampling from Qwen3 with fewer operations than transformers needs: a model of a few MB spends its time between them.
+"""Sampling from Qwen3 and Llama models on a CPU with fewer operations and less memory traffic than transformers needs.
 
-Fused projections, and a cache that is written in place. The mathematics is the architecture's; tests hold it to
-transformers' forward pass.
+Fused projections, and a cache that is written in place and holds a prompt once for all its samples. The mathematics is
+the architectures'; tests hold it to transformers' forward pass.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.models.llama import LlamaForCausalLM
 from transformers.models.qwen3 import Qwen3ForCausalLM
 
+LARGE = 512
+"""Hidden size from which matrix products take the time, so that saving in them is worth more operations around them.
+Results of smaller models, the embedded one's among them, stay the same to the last bit."""
 
-def is_plain_qwen3(model: PreTrainedModel) -> TypeGuard[Qwen3ForCausalLM]:
-    """Return whether this file covers the model: Qwen3 on a CPU, full attention, no bias, default rotary positions."""
-    if (
-        not isinstance(model, Qwen3ForCausalLM)
-        or model.device.type != "cpu"
-        or set(model.config.layer_types or []) != {"full_attention"}
-    ):
+
+def is_covered(model: PreTrainedModel) -> TypeGuard[Qwen3ForCausalLM | LlamaForCausalLM]:
+    """Return whether this file covers the model: Qwen3 or Llama on a CPU.
+
+    With full attention, no bias, SiLU and default rotary positions.
+    """
+    if not isinstance(model, Qwen3ForCausalLM | LlamaForCausalLM) or model.device.type != "cpu":
         return False
-    rope = getattr(model.config, "rope_parameters", None) or {}
-    return not model.config.attention_bias and rope.get("rope_type", "default") == "default"
+    config = model.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    return (
+        set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and not config.attention_bias
+        and not getattr(config, "mlp_bias", False)
+        and config.hidden_act == "silu"
+        and rope.get("rope_type", "default") == "default"
+    )
 
 
 @dataclass(frozen=True)
@@ -32,20 +43,23 @@ class Layer:
 
     input_norm: Tensor
     qkv: Tensor
-    qk_norm: Tensor
+    qk_norm: Tensor | None
+    """Of queries and keys, where the architecture has one."""
     out: Tensor
     mlp_norm: Tensor
     gate_up: Tensor
     down: Tensor
 
 
-class Qwen3:
+class Fused:
     """The weights and the shapes. Weights are fused in the constructor: make a new one after every update."""
 
-    def __init__(self, model: Qwen3ForCausalLM, positions: int):
-        config = model.config
+    def __init__(self, model: Qwen3ForCausalLM | LlamaForCausalLM, positions: int):
+        config: Any = model.config
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
-        self.size, self.eps = config.head_dim, config.rms_norm_eps
+        self.size: int = config.head_dim
+        self.eps: float = config.rms_norm_eps
+        self.large = config.hidden_size >= LARGE
         self.embed = model.model.embed_tokens.weight
         self.norm = model.model.norm.weight
         self.head = model.lm_head.weight
@@ -56,23 +70,31 @@ class Qwen3:
 
     def _fused(self, layer: Any) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
-        q_norm = attention.q_norm.weight.expand(self.heads, -1)
-        k_norm = attention.k_norm.weight.expand(self.kv_heads, -1)
+        qk_norm = None
+        if hasattr(attention, "q_norm"):
+            q_norm = attention.q_norm.weight.expand(self.heads, -1)
+            qk_norm = torch.cat([q_norm, attention.k_norm.weight.expand(self.kv_heads, -1)])
         return Layer(
             input_norm=layer.input_layernorm.weight,
-            qkv=torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]),
-            qk_norm=torch.cat([q_norm, k_norm]),
-            out=attention.o_proj.weight,
+            qkv=self._laid(torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])),
+            qk_norm=qk_norm,
+            out=self._laid(attention.o_proj.weight),
             mlp_norm=layer.post_attention_layernorm.weight,
-            gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
-            down=mlp.down_proj.weight,
+            gate_up=self._laid(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])),
+            down=self._laid(mlp.down_proj.weight),
         )
+
+    def _laid(self, weight: Tensor) -> Tensor:
+        """Return the weight with an input's numbers side by side: 1.2 to 1.7 times as fast for 64 rows of 576."""
+        return weight.t().contiguous().t() if self.large else weight
 
     def project(self, x: Tensor, layer: Layer, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys (both rotated) and values of tokens (n, hidden): (n, heads, size) each."""
         both = self.heads + self.kv_heads
         h = F.linear(F.rms_norm(x, x.shape[-1:], layer.input_norm, self.eps), layer.qkv).view(len(x), -1, self.size)
-        qk = F.rms_norm(h[:, :both], (self.size,), None, self.eps) * layer.qk_norm
+        qk = h[:, :both]
+        if layer.qk_norm is not None:
+            qk = F.rms_norm(qk, (self.size,), None, self.eps) * layer.qk_norm
         half = self.size // 2
         qk = qk * cos + torch.cat([qk[..., half:], qk[..., :half]], -1) * sin
         return qk[:, : self.heads], qk[:, self.heads :], h[:, both:]
@@ -94,34 +116,51 @@ class Qwen3:
         return F.linear(F.rms_norm(x, x.shape[-1:], self.norm, self.eps), self.head)
 
 
-class Qwen3Decoder:
+class FusedDecoder:
     """See `fst_bench.policy.torch.decoders.Decoder`. At most `capacity` tokens a row, prompt included.
 
     A step reads every key and value once and computes little, so its cost is memory traffic: a prompt's keys and values
     are kept once for all its rows, apart from those of the tokens that each row has sampled.
     """
 
-    def __init__(self, model: Qwen3ForCausalLM, capacity: int):
-        self.net, self.capacity, self.length = Qwen3(model, capacity), capacity, 0
+    def __init__(self, model: Qwen3ForCausalLM | LlamaForCausalLM, capacity: int):
+        self.net, self.capacity, self.length = Fused(model, capacity), capacity, 0
 
     def prefill(self, ids: Tensor, seen: Tensor) -> Tensor:
         net, (rows, width) = self.net, ids.shape
         positions = (seen.cumsum(1) - 1).clamp(min=0)
         self.position = positions[:, -1]
+        begin: list[tuple[Tensor, Tensor]] = []
+        if common := _common(ids, seen) if net.large else 0:
+            start = int(seen[0].argmax())
+            _, begin = self._prompt(ids[:1, start : start + common], torch.arange(common)[None], None, [])
+        # from here on all rows begin with the common tokens, and padding is between them and the others
+        seen = torch.cat([seen.new_ones(rows, common), (seen * (positions >= common))[:, common:]], 1)
         self.mask = net.embed.new_zeros(rows, 1, 1, width).masked_fill_(seen[:, None, None] == 0, float("-inf"))
-        mask = self.mask + self.mask.new_full((width, width), float("-inf")).triu(1)
-        mask.diagonal(dim1=-2, dim2=-1).zero_()  # a padding token sees itself, or its softmax would be over nothing
-        self.prompts: list[tuple[Tensor, Tensor]] = []
-        cos, sin = net.cos[positions.flatten()][:, None], net.sin[positions.flatten()][:, None]
-        x = F.embedding(ids.flatten(), net.embed)
-        for layer in net.layers:
-            q, k, v = (part.view(rows, width, -1, net.size).transpose(1, 2) for part in net.project(x, layer, cos, sin))
-            self.prompts.append((k.contiguous(), v.contiguous()))
-            x = net.finish(x, net.attend(q, k, v, mask).transpose(1, 2), layer)
+        mask = self.mask + self.mask.new_full((width - common, width), float("-inf")).triu(common + 1)
+        # a padding token sees itself, or its softmax would be over nothing
+        mask.diagonal(common, dim1=-2, dim2=-1).zero_()
+        x, self.prompts = self._prompt(ids[:, common:], positions[:, common:], mask, begin)
         empty = net.embed.new_empty(rows, net.kv_heads, self.capacity - width, net.size)
         self.sampled = [(torch.empty_like(empty), torch.empty_like(empty)) for _ in net.layers]
         self._assign(torch.arange(rows))
-        return net.logits(x.view(rows, width, -1)[:, -1])
+        return net.logits(x.view(rows, width - common, -1)[:, -1])
+
+    def _prompt(
+        self, ids: Tensor, positions: Tensor, mask: Tensor | None, begin: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Return hidden states (rows * width, hidden) of tokens, and each layer's keys and values behind `begin`'s."""
+        net, (rows, width) = self.net, ids.shape
+        found = []
+        cos, sin = net.cos[positions.flatten()][:, None], net.sin[positions.flatten()][:, None]
+        x = F.embedding(ids.flatten(), net.embed)
+        for i, layer in enumerate(net.layers):
+            q, k, v = (part.view(rows, width, -1, net.size).transpose(1, 2) for part in net.project(x, layer, cos, sin))
+            if begin:
+                k, v = (torch.cat([a.expand(rows, -1, -1, -1), b], 2) for a, b in zip(begin[i], (k, v), strict=True))
+            found.append((k.contiguous(), v.contiguous()))
+            x = net.finish(x, net.attend(q, k, v, mask).transpose(1, 2), layer)
+        return x, found
 
     def select(self, rows: Tensor) -> None:
         def taken(old: Tensor) -> Tensor:
@@ -177,3 +216,11 @@ class Qwen3Decoder:
         """Undo `_by_prompt`."""
         x = x.unflatten(2, (self.most, queries)).transpose(1, 2).flatten(0, 1)
         return x if self.grid is None else x[self.grid[1]]
+
+
+def _common(ids: Tensor, seen: Tensor) -> int:
+    """Return how many tokens all prompts begin with, short of any prompt's last token; 0 of one prompt."""
+    lengths = seen.sum(1)
+    at = (ids.shape[1] - lengths)[:, None] + torch.arange(int(lengths.min()) - 1)
+    first = ids.gather(1, at)
+    return int((first == first[0]).all(0).cumprod(0).sum()) if len(ids) > 1 else 0
