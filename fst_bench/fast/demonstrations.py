@@ -65,11 +65,17 @@ class Demonstrations:
         fresh = [
             example for example in found if example.problem not in known and self.tokens([example]) <= self.max_tokens
         ]
-        ways = [self.add] * 5 * bool(fresh) + [self.replace] * 3 * bool(fresh and examples)
-        ways += [self.drop, self.reorder] * (len(examples) > 1)
-        if not ways:
+        several = int(len(examples) > 1)
+        chances = {
+            self.add: 5 * bool(fresh),
+            self.replace: 3 * bool(fresh and examples),
+            self.drop: several,
+            self.reorder: several,
+        }
+        if not any(chances.values()):
             raise ReflectionFailure("no right answer to show")
-        made = rng.choice(ways)(list(examples), fresh, rng)
+        (change,) = rng.choices([*chances], [*chances.values()])
+        made = change(list(examples), fresh, rng)
         while self.tokens(made) > self.max_tokens:
             made.pop(0)
         return made
@@ -87,7 +93,7 @@ class Demonstrations:
 
     def reorder(self, examples: list[Example], fresh: list[Example], rng: random.Random) -> list[Example]:
         first = rng.randrange(1, len(examples))
-        return examples[first:] + examples[:first] if len(examples) == 2 else rng.sample(examples, len(examples))
+        return examples[first:] + examples[:first]
 
     def tokens(self, examples: Sequence[Example]) -> int:
         """Return the number of tokens of examples."""
