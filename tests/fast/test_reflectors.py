@@ -182,7 +182,7 @@ def test_whatever_the_texts_hold_a_reply_is_a_prompt_or_a_failure(
 ) -> None:
     records = rollouts(*((problem, answer, RIGHT) for problem, answer in answered))
     for prompt in demonstrated(current, records, [0]):
-        assert isinstance(prompt, str) and (prompt == "no right answer to show" or prompt_in(prompt) is not None)
+        assert prompt == "no right answer to show" or "Problem: " in prompt
 
 
 def test_unknown_reflectors_are_named(policy: TorchPolicy) -> None:
