@@ -108,7 +108,7 @@ def folder_of(name: str) -> Path:
 
 
 def source_of(name: str) -> dict[str, str]:
-    """Return what a conversion was made of: package, licence, origin and digests; nothing where there is none yet."""
+    """Return what a conversion was made of: package, licence, origin and digests; empty without one."""
     path = folder_of(name) / SOURCE
     source: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
     return source if source.get("gguf_sha256") == find(name).sha256 else {}

@@ -158,7 +158,7 @@ def generating(function: Function) -> str:
 
 
 def pairs_of(functions: Sequence[Function], asking: Worlds) -> list[list[dict[str, Any] | Unusable]]:
-    """Return each function's pairs of input and output, or the reasons why there is none."""
+    """Return each function's pairs of input and output, or the reasons against it."""
     seeds = [{"seed": seed} for seed in range(PAIRS)]
     inputs = list(asked("a generator", [(generating(f), "generated", seeds) for f in functions], asking))
     calls = [
@@ -183,7 +183,7 @@ def paired(given: Any, outputs: Iterator[Any]) -> dict[str, Any] | Unusable:
 
 
 def asked(what: str, calls: Sequence[Call], asking: Worlds) -> Iterator[list[Any]]:
-    """Yield for each function the value of each input, or Unusable with the reason why there is none."""
+    """Yield for each function the value of each input, or Unusable with the reason."""
     found = in_two_worlds(calls, asking, together=1, times=TIMES, lines=LINES)
     for (_, _, inputs), both in zip(calls, found, strict=True):
         if contradictory(*both):
