@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fst_bench.method.reflection import ReflectionFailure, fence_around
+from fst_bench.method.reflection import ReflectionFailure, current_in, fence_around
 from fst_bench.policy.template import Template, worded
 from fst_bench.tasks.base import CORRECT
 
@@ -25,7 +25,6 @@ ROLLOUT = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 """A rollout in gepa's reflection prompt."""
-CURRENT = re.compile(r"^(`{3,})\n(?P<content>.*?)\n?^\1$", re.DOTALL | re.MULTILINE)
 
 
 class Example(NamedTuple):
@@ -51,10 +50,7 @@ class Demonstrations:
 
     def __call__(self, prompt: str, seed: int) -> str:
         """Return the reply to a reflection prompt. Raises ReflectionFailure where it gives nothing to change."""
-        current = CURRENT.search(prompt)
-        if current is None:
-            raise ReflectionFailure("no current instruction in the reflection prompt")
-        instruction, examples = self.read(current["content"])
+        instruction, examples = self.read(current_in(prompt).strip())
         text = self.write(instruction, self.changed(examples, right(prompt), random.Random(f"{seed}/{prompt}")))
         fence = fence_around(text)
         return f"{fence}\n{text}\n{fence}"

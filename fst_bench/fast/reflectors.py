@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from fst_bench.core.types import Sample, SampleRequest
 from fst_bench.fast.demonstrations import Demonstrations
 from fst_bench.method.ledger import Ledger
-from fst_bench.method.reflection import ReflectionFailure, Reflector, fence_around
+from fst_bench.method.reflection import ReflectionFailure, Reflector, current_in, fence_around
 from fst_bench.method.settings import EMBEDDED_REFLECTORS, BasePolicySettings, FastSettings
 from fst_bench.policy import Policy
 
 MAX_SENTENCES = 6
-BLOCK = re.compile(r"(?<!`)(`{3,}+)\w*\n?(?P<content>.*?)(?<!`)\1(?!`)", re.DOTALL)
 FEEDBACK = re.compile(r"^## Feedback\n(.*?)(?=\n#|\n```|\Z)", re.DOTALL | re.MULTILINE)
 SENTENCE = re.compile(r"(?<=\.)\s+")
 RULES: list[tuple[re.Pattern[str], tuple[str, ...]]] = [
@@ -49,11 +48,9 @@ def extractive(prompt: str, seed: int) -> str:
     It gains the instruction that the feedback asks for most, repeats an ignored one last or in other words, or loses a
     sentence. Raises ReflectionFailure where the reflection prompt holds no current one.
     """
-    current = BLOCK.search(prompt)
-    if current is None:
-        raise ReflectionFailure("no current instruction in the reflection prompt")
+    current = current_in(prompt)
     rng = random.Random(f"{seed}/{prompt}")
-    sentences = [s for s in SENTENCE.split(current["content"].strip()) if s]
+    sentences = [s for s in SENTENCE.split(current.strip()) if s]
     asked = Counter(wordings for text in FEEDBACK.findall(prompt) for wordings in instructions(text))
     ranked = [wordings for wordings, _ in asked.most_common()]
     missing = [wordings for wordings in ranked if not set(wordings) & set(sentences)]

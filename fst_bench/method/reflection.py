@@ -22,6 +22,8 @@ FENCE = re.compile(
 """A fence at the beginning of a line, with what follows it there, or at its end."""
 LANGUAGE = re.compile(r"\A\S*\n")
 """The rest of an opening fence's line."""
+CURRENT = re.compile(r"(?<!`)(`{3,}+)\w*\n?(?P<content>.*?)(?<!`)\1(?!`)", re.DOTALL)
+"""The first block of gepa's reflection prompt."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Characters that no tokenizer or terminal should see: all control characters but tab and newline."""
 
@@ -112,6 +114,13 @@ def prompt_in(reply: str) -> str:
     if depth:
         raise ReflectionFailure("reply ends inside its fence")
     return LANGUAGE.sub("", reply[start:end]).strip() if mark else reply.strip()
+
+
+def current_in(prompt: str) -> str:
+    """Return the current prompt in a reflection prompt. Raises ReflectionFailure where it holds none."""
+    if (current := CURRENT.search(prompt)) is None:
+        raise ReflectionFailure("no current instruction in the reflection prompt")
+    return current["content"]
 
 
 def fence_around(*texts: str) -> str:

@@ -15,27 +15,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from fst_bench.core.types import Sample, SampleRequest
-from fst_bench.policy import PolicySettings, load_policy
+from fst_bench.policy import PolicySettings, load_policy, packaged
 from fst_bench.policy.torch import sampler
 from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.policy.torch.decoders import TransformersDecoder
 from fst_bench.slow.losses import cispo
 
 MEMORY = Path(__file__).parents[1] / "policy" / "logprob_memory.py"
-SMOLLM2: dict[str, Any] = {
-    "vocab_size": 49_152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "tie_word_embeddings": True,
-    "max_position_embeddings": 2048,
-}
-"""The shape of SmolLM2-135M; its weights are random here, which changes no operation."""
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +57,9 @@ def model_of(name: str, folder: Path) -> TorchPolicy:
         return load_policy(name, PolicySettings())
     load_policy("embedded:tiny", PolicySettings()).tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(LlamaConfig(**SMOLLM2)).save_pretrained(folder)
+    # random weights change no operation
+    shape = AutoConfig.for_model(**packaged.find("smollm2-135m").config)
+    AutoModelForCausalLM.from_config(shape).save_pretrained(folder)
     return load_policy(str(folder), PolicySettings(learning_rate=1e-6))
 
 
