@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from fst_bench.core.errors import NotFinite
 from fst_bench.core.types import Sample
 from fst_bench.policy.interface import TokenLoss
-from fst_bench.policy.packing import TREE, Packed, hidden_states, pack
+from fst_bench.policy.packing import LARGE, TREE, Packed, hidden_states, pack
 from fst_bench.policy.settings import PolicySettings
 
 LOGITS = 2**26
@@ -162,6 +162,8 @@ class Scorer(nn.Module):
         self.model, self.settings, self.pad = model, settings, pad
         self.shared = False
         """Whether answers share their prompt. `prepare` finds out whether they can."""
+        self.contexts = model.device.type == "cpu" and model.config.get_text_config().hidden_size >= LARGE
+        """Whether prompts share what they begin with, where answers share their prompt."""
         self.flex = False
         """Whether passes are long rows for flex_attention, as on GPUs."""
 
@@ -198,6 +200,7 @@ class Scorer(nn.Module):
             self.model.device,
             pad=self.pad,
             shared=self.shared,
+            contexts=self.shared and self.contexts,
             long_rows=self.flex,
         )
 

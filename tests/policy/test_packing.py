@@ -27,7 +27,7 @@ from transformers import (
 
 from fst_bench.core.types import Sample
 from fst_bench.policy import PolicySettings, packing
-from fst_bench.policy.packing import BLOCK, ROW_TOKENS, Packed, pack
+from fst_bench.policy.packing import BLOCK, CONTEXT, ROW_TOKENS, Packed, pack
 from fst_bench.policy.scoring import Scorer, per_sample
 
 CPU = torch.device("cpu")
@@ -105,6 +105,24 @@ MIXED = [
 ]
 
 
+SHARED = [3 + k % 40 for k in range(CONTEXT)]
+OTHER = [9, *SHARED[1:]]
+IN_CONTEXT = MIXED + [
+    sample(SHARED + rest, answer)
+    for rest, answer in (
+        ([5, 6, 7], [12, 13, 14]),
+        ([5, 6, 7], [15]),
+        ([5, 6, 7], [16, 17]),
+        ([8], [18, 19, 20]),
+        ([8], [21, 22, 23, 24, 25]),
+        ([5, 9, 9, 9, 9], [26, 27]),
+        ([4], [28]),
+    )
+]
+IN_CONTEXT += [sample([*OTHER, k], [k, 12]) for k in (20, 20, 30)]
+"""Two contexts: one shared by three prompts of two and more answers and by two of one answer, one by two prompts."""
+
+
 def plain(model: PreTrainedModel, samples: list[Sample]) -> torch.Tensor:
     """Return the sampled tokens' log-probabilities, by the model's own forward pass over one sample at a time."""
     rows = []
@@ -138,13 +156,31 @@ def test_packed_answers_are_scored_like_separate_ones(shape: str, tokens: int) -
     assert float((gradients(made.model, ours) - expected).norm() / expected.norm()) < 1e-5
 
 
+@pytest.mark.parametrize("tokens", [8192, 60])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_prompts_share_their_context(shape: str, tokens: int) -> None:
+    made = scorer(shape, micro_batch_tokens=tokens)
+    made.contexts = True
+    ours, theirs = packed_logprobs(made, IN_CONTEXT), plain(made.model, IN_CONTEXT)
+    assert float((ours - theirs).detach().abs().max()) < 1e-5
+    expected = gradients(made.model, theirs)
+    assert float((gradients(made.model, ours) - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_small_models_share_no_context() -> None:
+    """Their numbers, the embedded model's among them, depend on how their answers are packed."""
+    assert not scorer("llama").contexts
+    large = made(LlamaConfig(**ROTARY | {"hidden_size": 512, "num_hidden_layers": 1}))
+    assert Scorer(large, PolicySettings(), pad=0).contexts
+
+
 def test_a_tree_is_attended_to_prompt_by_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """In every layer, and not by a dense mask, which gives the same numbers."""
     made, seen = scorer("llama"), []
     real = packing._one_tree
-    monkeypatch.setattr(packing, "_one_tree", lambda *arguments: seen.append(arguments[3].answers) or real(*arguments))
+    monkeypatch.setattr(packing, "_one_tree", lambda *arguments: seen.append(arguments[3].branches) or real(*arguments))
     packed_logprobs(made, MIXED)
-    assert seen == [[2, 1], [2, 1], [3, 0, 6], [3, 0, 6]]
+    assert seen == 2 * [[[2], [1]]] + 2 * [[[3], [0], [6]]]
 
 
 @pytest.mark.parametrize("shape", ["qwen3", "qwen3 with sliding layers", "gemma3"])
@@ -193,6 +229,7 @@ turns = st.lists(st.tuples(st.integers(3, 49), st.booleans()), max_size=8)
     st.integers(1, 60),
     st.booleans(),
     st.booleans(),
+    st.one_of(st.none(), st.integers(1, 4)),
 )
 def test_every_token_sees_its_own_sequence_and_nothing_else(
     prompts: list[list[int]],
@@ -200,12 +237,18 @@ def test_every_token_sees_its_own_sequence_and_nothing_else(
     tokens: int,
     shared: bool,
     long_rows: bool,
+    contexts: int | None,
 ) -> None:
+    begin = [7] * (contexts or 0)  # a context of few tokens, so that it falls short of CONTEXT where that is 3
     samples = [
-        sample(prompts[i % len(prompts)], [first, *(t for t, _ in rest)], [True, *(m for _, m in rest)])
+        sample(begin + prompts[i % len(prompts)], [first, *(t for t, _ in rest)], [True, *(m for _, m in rest)])
         for i, first, rest in answers
     ]
-    passes = pack(samples, tokens, CPU, pad=0, shared=shared, long_rows=long_rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "CONTEXT", 3)
+        passes = pack(
+            samples, tokens, CPU, pad=0, shared=shared, long_rows=long_rows, contexts=shared and contexts is not None
+        )
     assert sorted(i for p in passes for i in p.samples) == list(range(len(samples)))
     for p in passes:
         masks = p.dense_mask(torch.float32)[:, 0] == 0
@@ -232,6 +275,45 @@ def test_a_prompt_is_once_in_a_row_for_all_its_answers() -> None:
     assert tree.ids.numel() == 40 + 8 * 2
     (rows,) = pack(samples, 8192, CPU, pad=0, shared=False)
     assert rows.ids.shape == (8, 42) and rows.causal
+
+
+def test_a_context_is_once_in_a_row_for_all_its_prompts() -> None:
+    """8 prompts of 40 + 4 tokens, with 3 answers of 2 (the last token is only a target), and with one answer each."""
+    context = list(range(3, 43))
+    several = [sample([*context, k, k, k, k], [i, i]) for k in range(3, 11) for i in range(3)]
+    (tree,) = pack(several, 8192, CPU, pad=0, contexts=True)
+    assert tree.ids.numel() == 40 + 8 * (4 + 3)
+    one_each = several[::3]
+    (tree,) = pack(one_each, 8192, CPU, pad=0, contexts=True)
+    assert tree.ids.numel() == 40 + 8 * (4 + 1)
+    # two contexts that begin alike are two trees where that takes fewer tokens
+    longer = [sample([*context[:33], *context[:20], k], [k, k]) for k in range(3, 11)]
+    passes = pack(one_each + longer, 8192, CPU, pad=0, contexts=True)
+    assert sorted(p.ids.numel() for p in passes) == [53 + 8 * (1 + 1), 40 + 8 * (4 + 1)]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 1), max_size=4)), min_size=1, max_size=7),
+    st.integers(30, 90),
+)
+def test_contexts_are_cut_at_the_fewest_tokens(prompts: list[tuple[int, list[int]]], tokens: int) -> None:
+    """No cut of the prompts in their order takes fewer: tried one by one."""
+    samples = [sample([SHARED, OTHER, OTHER[:10]][k] + [4, *rest], [5, 6]) for k, rest in prompts]
+    samples = [s for i, s in enumerate(samples) if s.tokens not in [other.tokens for other in samples[:i]]]
+
+    def cost(part: list[list[int]]) -> float:
+        if len(part) == 1:
+            return len(part[0]) + 1
+        root = min(packing._alike(a, b) for a in part for b in part if a is not b)
+        size = root + sum(len(p) + 1 - root for p in part)
+        return size if root >= CONTEXT and size <= tokens else float("inf")
+
+    def least(rest: list[list[int]]) -> float:
+        return min((cost(rest[:n]) + least(rest[n:]) for n in range(1, len(rest) + 1)), default=0)
+
+    passes = pack(samples, tokens, CPU, pad=0, contexts=True)
+    assert sum(int((p.branch >= 0).sum()) for p in passes) == least(sorted(s.tokens[:-2] for s in samples))
 
 
 def test_passes_keep_to_their_size() -> None:

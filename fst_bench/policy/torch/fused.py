@@ -14,9 +14,7 @@ from transformers import PreTrainedModel
 from transformers.models.llama import LlamaForCausalLM
 from transformers.models.qwen3 import Qwen3ForCausalLM
 
-LARGE = 512
-"""Hidden size from which matrix products take the time, so that saving in them is worth more operations around them.
-Results of smaller models, the embedded one's among them, stay the same to the last bit."""
+from fst_bench.policy.packing import LARGE
 
 
 def is_covered(model: PreTrainedModel) -> TypeGuard[Qwen3ForCausalLM | LlamaForCausalLM]:
