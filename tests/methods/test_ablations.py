@@ -29,6 +29,7 @@ NEVER = 10**9
 NEUTRAL: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("rl-grpo", {"epsilon_low": 1.0, "epsilon_high": 1e9}, "rl", {"slow": {"ratio_clip_max": 1e9}}),
     ("rl-kl", {"beta": 0.0}, "rl", {}),
+    ("rl-prompted", {}, "rl", {}),
     ("rl-replay", {"share": 0.0}, "rl", {}),
     ("gepa-matched", {"share": 0.0}, "gepa", {}),
     ("gepa-archive", {"threshold": 0.0}, "gepa", {}),
@@ -118,6 +119,13 @@ def test_rl_kl_takes_the_penalty_from_the_advantage(bench: Callable[..., Bench])
         samples = [r.sample for r in rewarded(b, ["", "Work step by step."] * 4, [0.0] * 8)]
         kls.append(sum(b.policy.kl_to_reference(samples)))
     assert 0 < kls[1] < kls[0]
+
+
+def test_rl_prompted_trains_and_answers_under_its_prompt(bench: Callable[..., Bench]) -> None:
+    b = bench(method="rl-prompted", difficulty=EASY, settings={"prompt": "Work step by step."})
+    stepped(b, 2)
+    assert {row["context"] for row in rows(b, "rollouts")} == {"Work step by step."}
+    assert b.method.context_for("Start and apply in order: 2 +3") == "Work step by step."
 
 
 def test_rl_replay_trains_on_what_it_has_seen_and_pays(bench: Callable[..., Bench]) -> None:
