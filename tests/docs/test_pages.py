@@ -17,7 +17,7 @@ LEAVES = {
     "add-a-task": "page/compare.html runs/*/*/*/probes/*.jsonl",
     "leaderboard": "leaderboard/index.html leaderboard/entries/continual-4-fst-*.html",
     "methods": "",
-    "small-real-model": "runs/single-math@*/fst/smollm2-135m-*/report.html",
+    "small-real-model": "runs/small-3@*/rl/smollm2-135m-*/report.html",
     "quickstart": "page/compare.html runs/*/fst/*/report.html runs/single-math@*/rl/*/report.html",
     "streams-and-tasks": "",
 }
