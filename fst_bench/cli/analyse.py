@@ -30,6 +30,8 @@ def add_commands(commands: Commands) -> None:
     usual = "forgetting: lm-eval tasks or groups, comma-separated (default: fst_general; for a hub model mmlu, "
     usual += "arc_challenge, hellaswag, truthfulqa_mc2, ifeval)"
     probe.add_argument("--tasks", type=names, help=usual)
+    place = "forgetting: a folder with the data of lm-eval tasks, TASK/SPLIT.jsonl, in place of the hub's"
+    probe.add_argument("--data", type=Path, help=place)
     size = "held-out problems a row; plasticity: problems of the fresh pass; forgetting: documents of a task"
     probe.add_argument("--n", type=int, help=size)
 
@@ -80,13 +82,16 @@ def do_probe(args: Namespace) -> Result:
         raise ValueError(f"--n requires 1 or more, got {args.n}")
     if (args.kind == "plasticity") != (args.task is not None):
         raise ValueError("plasticity requires --task" if args.task is None else f"{args.kind} takes no --task")
-    if args.tasks and args.kind != "forgetting":
-        raise ValueError(f"{args.kind} takes no --tasks")
+    for name in ("tasks", "data"):
+        if getattr(args, name) and args.kind != "forgetting":
+            raise ValueError(f"{args.kind} takes no --{name}")
     options: dict[str, Any] = {}
     if args.task:
         options["task"] = args.task
     if args.tasks:
         options["tasks"] = args.tasks
+    if args.data:
+        options["data"] = args.data
     if args.n:
         options["problems" if args.kind == "plasticity" else "n"] = args.n
     rows = []

@@ -168,6 +168,37 @@ def test_forgetting_is_lm_evals_own_score(runs: dict[str, Path]) -> None:
         assert score == pytest.approx(float(expected), abs=1e-3)
 
 
+def test_a_task_of_lm_evals_own_reads_a_folder_of_data(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Four documents in ARC's columns; scored as by the shipped tasks, from log-likelihoods of the choices."""
+    rows = [
+        {
+            "id": str(i),
+            "question": f"Copy {i}",
+            "choices": {"text": ["7", str(i)], "label": ["A", "B"]},
+            "answerKey": "B",
+        }
+        for i in range(4)
+    ]
+    (tmp_path / "arc_easy").mkdir()
+    for split in ("train", "validation", "test"):
+        (tmp_path / "arc_easy" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = probe("forgetting", runs["rl"], data=tmp_path, n=3)
+    assert [(row["key"]["task"], row["key"]["weights"]) for row in found] == [
+        ("arc_easy", "base"),
+        ("arc_easy", "trained"),
+    ]
+    assert all(row["documents"] == 3 and row["metric"] == "acc" and set(row["scores"]) <= {0.0, 1.0} for row in found)
+
+    (tmp_path / "hellaswag").mkdir()
+    with pytest.raises(ValueError, match=r"hellaswag holds no SPLIT\.jsonl, .* requires the data of hellaswag"):
+        probe("forgetting", runs["rl"], data=tmp_path)
+    (tmp_path / "hellaswag").rename(tmp_path / "hellaswug")
+    with pytest.raises(ValueError, match="lm-eval has no task 'hellaswug'"):
+        probe("forgetting", runs["rl"], data=tmp_path)
+    with pytest.raises(ValueError, match="holds no folder with the data of an lm-eval task"):
+        probe("forgetting", runs["rl"], data=tmp_path / "nowhere")
+
+
 def test_an_unknown_lm_eval_task_is_named(runs: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="lm-eval has no task 'fst_cop': is it one of fst_copy"):
         probe("forgetting", runs["rl"], tasks=["fst_cop"])
