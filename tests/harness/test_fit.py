@@ -286,20 +286,30 @@ def test_longer_answers_more_parameters_and_fewer_gpus_take_longer() -> None:
     shape = shape_of(made.model)
 
     def total(settings: Config, there: Hardware) -> float:
-        return sum(seconds(settings, shape, there, 500, 1000, 1000, 100).values())
+        return sum(seconds(settings, shape, there, 100, 400, 1000, 1000, 100).values())
 
     usual = total(made, hardware)
     shorter = config(PAPER, **{"policy.max_tokens": 4096})
     fewer = hardware.model_copy(update={"gpus": 4})
     assert total(shorter, hardware) < usual < total(made, fewer)
-    one, two = (seconds(made, shape, hardware, 500, rollouts, 0, 0)["sampling"] for rollouts in (1000, 2000))
+    one, two = (seconds(made, shape, hardware, 100, 400, rollouts, 0, 0)["sampling"] for rollouts in (1000, 2000))
     assert two == 2 * one
     # 8 operations a parameter and token with gradient_checkpointing, at 0.35 of 8 x 312e12 a second
     a_token = 8 * 8_190_735_360 / (0.35 * 8 * 312e12)
-    assert seconds(made, shape, hardware, 808, 0, 10, 0)["training"] == pytest.approx(10 * 9000 * a_token)
+    assert seconds(made, shape, hardware, 8, 800, 0, 10, 0)["training"] == pytest.approx(10 * 9000 * a_token)
     # of answers of 2,048 tokens four go into a pass of 10,240 with their prompt, which stands there once
     shorter = config(PAPER, **{"policy.max_tokens": 2048})
-    assert seconds(shorter, shape, hardware, 808, 0, 10, 0)["training"] == pytest.approx(10 * (202 + 2048) * a_token)
+    assert seconds(shorter, shape, hardware, 8, 800, 0, 10, 0)["training"] == pytest.approx(10 * (202 + 2048) * a_token)
+
+
+def test_a_large_model_on_a_cpu_has_a_context_once_a_pass() -> None:
+    """In 2,048 tokens: 300 of the context once, and for each answer 36 and its problem's 30, or an eighth of those."""
+    made, hardware = config("smollm2-135m"), hardware_of("smollm2-135m")
+    shape = shape_of(made.model)
+    found = seconds(made, shape, hardware, 300, 30, 0, 10, 10)
+    a_token = shape.parameters / (0.35 * hardware.teraflops * 1e12)
+    assert found["training"] == pytest.approx(10 * 6 * a_token * (36 + 30 / 8 + 300 / 43))
+    assert found["scoring"] == pytest.approx(10 * 4 * a_token * (36 + 30 + 300 / 26))
 
 
 def test_the_papers_preset_states_what_the_paper_gives() -> None:

@@ -56,7 +56,7 @@ def needs(
     memory, refused = memory_of(config, shape, hardware), fits(config, shape, hardware)
     learned, evaluated = cost["training_rollouts"], cost["evaluation_rollouts"]
     rollouts = learned + cost["evolution_rollouts"] + evaluated
-    times = seconds(config, shape, hardware, prompt_tokens(config, spec), rollouts, learned, evaluated)
+    times = seconds(config, shape, hardware, *prompt_tokens(config, spec), rollouts, learned, evaluated)
     # `standing` is counted in others
     parts = {name: value for name, value in asdict(memory).items() if name != "standing"}
     stay = len(spec.stages) * spec.cycles if config.checkpoint.stages else 0
@@ -76,16 +76,16 @@ def needs(
     }
 
 
-def prompt_tokens(config: Config, spec: StreamSpec) -> int:
-    """Return about how many tokens the stream's problems have with a context, at three characters a token.
+def prompt_tokens(config: Config, spec: StreamSpec) -> tuple[int, int]:
+    """Return about how many tokens a context and the stream's problems have, at three characters a token.
 
     Rows of a data set are not read for it.
     """
     if config.data != PROCEDURAL:
-        return PROMPT
+        return 0, PROMPT
     stream = Stream(spec, config.seed, config.difficulty, config.stage_problems)
     mean = sum(len(stream.problem(stage.start).prompt) for stage in stream.stages) / len(stream.stages)
-    return int((mean + len(config.seed_prompt)) / 3) + 1
+    return len(config.seed_prompt) // 3, int(mean / 3) + 1
 
 
 def reflection(fast: FastSettings, total: int, batch: int) -> dict[str, Any]:

@@ -101,32 +101,50 @@ def with_policy(config: Config, distributed: dict[str, Any] | None = None, **cha
 
 
 def seconds(
-    config: Config, shape: Shape, hardware: Hardware, prompt: int, rollouts: int, trained: int, scored: int
+    config: Config,
+    shape: Shape,
+    hardware: Hardware,
+    context: int,
+    problem: int,
+    rollouts: int,
+    trained: int,
+    scored: int,
 ) -> dict[str, float]:
     """Return the seconds of sampling `rollouts` answers, of training on `trained`, and of taking the KL of `scored`.
 
-    Prompts have `prompt` tokens, and each answer is as long as it may be. In training the answers of a group that go
-    into one pass share their prompt.
+    Prompts have a context of `context` tokens and a problem of `problem`; each answer is as long as it may be. What
+    goes into one pass shares: the answers of a group their prompt, in training, and prompts their context where
+    `fst_bench.policy.packing` packs them so.
     """
-    from fst_bench.policy.packing import ROW_TOKENS
+    from fst_bench.policy.packing import LARGE, ROW_TOKENS
 
     gpus, answer, policy = max(hardware.gpus, 1), config.policy.max_tokens, config.policy
     size = bytes_each(config)
     together = policy.distributed.tensor_parallel if config.backend != "torch" else 1
     # bytes that a sequence's next token reads, on average
-    context = 2 * shape.layers * shape.keys * size * (prompt + answer / 2)
+    cached = 2 * shape.layers * shape.keys * size * (context + problem + answer / 2)
     rows = min(policy.max_num_seqs, max(1, config.batch * config.slow.group_size * together // gpus))
     if config.backend != "torch":
-        rows = max(1, min(rows, int(cache_gb(config, shape, hardware) * GIB * together / context)))
+        rows = max(1, min(rows, int(cache_gb(config, shape, hardware) * GIB * together / cached)))
     flops = COMPUTE * hardware.teraflops * 1e12
-    read = (size * shape.parameters + rows * context) / together / (BANDWIDTH * hardware.bandwidth * 1e9)
+    read = (size * shape.parameters + rows * cached) / together / (BANDWIDTH * hardware.bandwidth * 1e9)
     compute = 2 * shape.parameters * rows / together / flops
-    tree = policy.micro_batch_tokens if policy.device == "cuda" else min(policy.micro_batch_tokens, ROW_TOKENS)
-    sharing = max(1, min(config.slow.group_size, (tree - prompt) // answer))
+    contexts = policy.device == "cpu" and shape.hidden >= LARGE
+    whole = contexts or policy.device == "cuda"
+    tree = policy.micro_batch_tokens if whole else min(policy.micro_batch_tokens, ROW_TOKENS)
+
+    def tokens(group: int) -> float:
+        """Return the tokens that are computed for an answer, of `group` answers to a prompt."""
+        if contexts:
+            own = problem / group + answer
+            return own + context / max(1, (tree - context) // own)
+        prompt = context + problem
+        return prompt / max(1, min(group, (tree - prompt) // answer)) + answer
+
     # operations a parameter and token: forward 2, backward 4, and with checkpointing forward again
     passes = 8 if policy.gradient_checkpointing else 6
     return {
         "sampling": rollouts * answer * max(read, compute) / (rows * gpus / together),
-        "training": trained * (prompt / sharing + answer) * passes * shape.parameters / flops / gpus,
-        "scoring": scored * (prompt + answer) * 4 * shape.parameters / flops / gpus,
+        "training": trained * tokens(config.slow.group_size) * passes * shape.parameters / flops / gpus,
+        "scoring": scored * tokens(1) * 4 * shape.parameters / flops / gpus,
     }
