@@ -78,7 +78,7 @@ class Table:
 
 
 USD = "reflection USD"
-MODES = {"own prompt": "system", "seed prompt": "seed", "oracle prompt": "oracle"}
+MODES = {"own prompt": "system", "greedy": "greedy", "seed prompt": "seed", "oracle prompt": "oracle"}
 """Name in a column -> prompt mode."""
 
 
@@ -88,7 +88,13 @@ def accuracy(run: Run) -> dict[str, float]:
     ends = [stage["end"]["system"] for stage in stages]
     online = [stage["online"] for stage in stages]
     named = {f"{stage['stage']} {label(stage['tasks'])}": stage["end"]["system"] for stage in stages}
-    return named | {"end-of-stage accuracy": mean(ends), "online accuracy": mean(online)}
+    greedy = [stage["end"]["greedy"] for stage in stages if "greedy" in stage["end"]]
+    return (
+        named
+        | {"end-of-stage accuracy": mean(ends)}
+        | ({"end-of-stage, greedy": mean(greedy)} if greedy else {})
+        | {"online accuracy": mean(online)}
+    )
 
 
 def memory(run: Run) -> dict[str, float]:
@@ -121,7 +127,8 @@ TABLES: dict[str, tuple[Callable[[Run], dict[str, float]], str]] = {
     "Learning": (
         accuracy,
         "Accuracy under the method's own prompt: on each stage's tasks at its end, the mean of those (end-of-stage "
-        "accuracy), and the mean of all evaluations of a stage's tasks while it lasted (online accuracy).",
+        "accuracy), the same with the likeliest tokens (greedy), where that was measured, and the mean of all "
+        "evaluations of a stage's tasks while it lasted (online accuracy).",
     ),
     "Remembering": (
         memory,

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from fst_bench.core.errors import ContractError
 from fst_bench.core.seeds import seed_for
-from fst_bench.core.types import SampleRequest
+from fst_bench.core.types import SampleRequest, Trajectory
 from fst_bench.harness.config import EvaluationSettings
 from fst_bench.harness.rows import AnswerRow, EvaluationRow, PromptMode
 from fst_bench.method.contract import context_of, difference
@@ -96,18 +96,24 @@ def evaluation_schedule(stream: Stream, batch: int, settings: EvaluationSettings
     return schedule
 
 
+def samples_of(mode: PromptMode, settings: EvaluationSettings) -> int:
+    """Return the answers per problem under a mode: one where nothing is drawn."""
+    return 1 if mode == "greedy" else settings.samples
+
+
 def answers(schedule: Mapping[int, ScheduledEvaluation], settings: EvaluationSettings, evolves: bool) -> dict[int, int]:
     """Return step -> the answers that its evaluation samples, for a method that evolves prompts or one that does not.
 
-    Modes with the same prompts share them: all modes where no prompt has evolved, and the oracle prompt of a task whose
-    stage ends is the method's own.
+    Modes with the same prompts share them: all sampled ones where no prompt has evolved, and the oracle prompt of a
+    task whose stage ends is the method's own.
     """
     found = {}
     for step, scheduled in schedule.items():
         tasks = len({task for task, _ in scheduled.cells})
+        greedy = sum(mode == "greedy" for _, mode in scheduled.cells)
         shared = sum(mode == "oracle" and task in scheduled.ended for task, mode in scheduled.cells)
-        cells = len(scheduled.cells) - shared if evolves and step else tasks
-        found[step] = cells * scheduled.n * settings.samples
+        cells = len(scheduled.cells) - greedy - shared if evolves and step else tasks
+        found[step] = (cells * settings.samples + greedy) * scheduled.n
     return found
 
 
@@ -147,32 +153,38 @@ def evaluate(
 ) -> tuple[list[EvaluationRow], list[AnswerRow]]:
     """Evaluate each (task, prompt mode) of `contexts`, which gives the context under which a prompt is answered.
 
-    Modes that answer under the same contexts share their samples. `kl` is the mean per sampled token of
-    KL(policy || reference policy), exact over the vocabulary, on the policy's own answers, both models under the same
-    context. `kl_per_answer` is its sum over an answer's tokens, averaged over answers.
+    Modes that answer under the same contexts share their samples; `greedy` has answers of its own. `kl` is the mean per
+    sampled token of KL(policy || reference policy), exact over the vocabulary, on the policy's own answers, both models
+    under the same context. `kl_per_answer` is its sum over an answer's tokens, averaged over answers.
     """
     n, step = scheduled.n, scheduled.step
     problems = {name: task.problems("test", TEST_SEED, n) for name, task in tasks.items()}
-    groups_of_modes: dict[tuple[str, tuple[str, ...]], list[PromptMode]] = {}
+    groups_of_modes: dict[tuple[str, tuple[str, ...], bool], list[PromptMode]] = {}
     for (name, mode), context_for in contexts.items():
         used = tuple(context_for(problem.prompt) for problem in problems[name])
-        groups_of_modes.setdefault((name, used), []).append(mode)
-    requests = [
-        SampleRequest(conversation(context, p.prompt), seed_for("evaluation", seed, step, p.id), settings.samples)
-        for name, used in groups_of_modes
-        for p, context in zip(problems[name], used, strict=True)
-    ]
-    tools = [partial(tasks[name].respond, p) for name, _ in groups_of_modes for p in problems[name]]
-    if progress:
-        progress(0, len(requests) * settings.samples)
-    # all at once: the more rows at a time, the faster
-    groups = generate(policy, requests, tools, temperature=settings.temperature, progress=progress)
-    divergence = iter(policy.kl_to_reference([t.sample for group in groups for t in group]))
-    rest = iter(groups)
+        groups_of_modes.setdefault((name, used, mode == "greedy"), []).append(mode)
+    found: dict[tuple[str, tuple[str, ...], bool], list[list[Trajectory]]] = {}
+    for greedy in sorted({key[2] for key in groups_of_modes}):
+        keys = [key for key in groups_of_modes if key[2] == greedy]
+        samples, temperature = (1, 0.0) if greedy else (settings.samples, settings.temperature)
+        requests = [
+            SampleRequest(conversation(context, p.prompt), seed_for("evaluation", seed, step, p.id), samples)
+            for name, used, _ in keys
+            for p, context in zip(problems[name], used, strict=True)
+        ]
+        tools = [partial(tasks[name].respond, p) for name, _, _ in keys for p in problems[name]]
+        if progress:
+            progress(0, sum(request.n for request in requests))
+        # all at once: the more rows at a time, the faster
+        groups = iter(generate(policy, requests, tools, temperature=temperature, progress=progress))
+        found |= {key: [next(groups) for _ in problems[key[0]]] for key in keys}
+    trajectories = [t for key in groups_of_modes for group in found[key] for t in group]
+    divergence = iter(policy.kl_to_reference([t.sample for t in trajectories]))
     rows: list[EvaluationRow] = []
     answers: list[AnswerRow] = []
-    for (name, used), modes in groups_of_modes.items():
-        flat = [(p, trajectory, next(divergence)) for p in problems[name] for trajectory in next(rest)]
+    for (name, used, greedy), modes in groups_of_modes.items():
+        pairs = zip(problems[name], found[name, used, greedy], strict=True)
+        flat = [(p, trajectory, next(divergence)) for p, group in pairs for trajectory in group]
         scores = [tasks[name].verify(p, t.sample.text, t.earlier) for p, t, _ in flat]
         drift = Drift([kl for _, _, kl in flat], [t.sample.sampled for _, t, _ in flat])
         rows += [
@@ -191,7 +203,7 @@ def evaluate(
                 kl_per_answer=drift.per_answer,
                 tokens_per_answer=sum(drift.tokens) / len(flat),
                 n_problems=n,
-                n_samples=settings.samples,
+                n_samples=samples_of(mode, settings),
                 context=used[0] if len(set(used)) == 1 else None,
             )
             for mode in modes

@@ -377,7 +377,7 @@ class Bench:
         def context_for(task: str, mode: str) -> Callable[[str], str]:
             if mode == "seed":
                 return lambda prompt: self.config.seed_prompt
-            snapshot = own if mode == "system" else oracles[task]
+            snapshot = oracles[task] if mode == "oracle" else own
             return partial(snapshot.context_for, task=self.stream.id_of(task))
 
         contexts: dict[Cell, Callable[[str], str]] = {cell: context_for(*cell) for cell in scheduled.cells}

@@ -22,9 +22,10 @@ from pydantic import (
 
 from fst_bench.core.types import Status
 
-PromptMode = Literal["system", "seed", "oracle"]
-"""The context under which a task is evaluated: the method's own prompt, the seed prompt, or the prompt that the method
-had at the end of that task's stage (an oracle: it requires knowing which task a problem is of)."""
+PromptMode = Literal["system", "seed", "oracle", "greedy"]
+"""How a task is evaluated: under the method's own prompt, the seed prompt, or the prompt that the method had at the end
+of that task's stage (an oracle: it requires knowing which task a problem is of), all three at the temperature of the
+settings; or under its own prompt with the likeliest tokens (greedy)."""
 Text = InstanceOf[str]
 """Text that a model or a user wrote: unlike pydantic's own str it may hold half a character (a lone surrogate)."""
 Count = Annotated[int, Field(ge=0, strict=True)]

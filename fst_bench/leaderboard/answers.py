@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fst_bench.core.types import Problem, Score
-from fst_bench.harness.evaluate import TEST_SEED, evaluation_schedule
+from fst_bench.harness.evaluate import TEST_SEED, evaluation_schedule, samples_of
 from fst_bench.harness.rows import AnswerRow, EvaluationRow, Row
 from fst_bench.leaderboard.bundle import BundledRun, SubmittedRun
 from fst_bench.metrics import summarise
@@ -43,10 +43,12 @@ def rescore(run: SubmittedRun) -> Iterator[Rescored]:
             expected = [mode for of, mode in scheduled.cells if of == name]
             while expected:  # modes that answered under the same contexts share their answers
                 modes = answer.prompt_modes if answer else ()
-                if modes[:1] != (expected[0],) or len(set(modes)) < len(modes) or not set(modes) <= set(expected):
+                shareable = {mode for mode in expected if (mode == "greedy") == (expected[0] == "greedy")}
+                if modes[:1] != (expected[0],) or len(set(modes)) < len(modes) or not set(modes) <= shareable:
                     what = f"step {scheduled.step} to {name} under {expected[0]}"
                     raise ValueError(f"answers.jsonl row {row}: expected an answer of {what}")
-                for problem in (p for p in problems[name][: scheduled.n] for _ in range(evaluation.samples)):
+                samples = samples_of(expected[0], evaluation)
+                for problem in (p for p in problems[name][: scheduled.n] for _ in range(samples)):
                     owner = (scheduled.step, scheduled.stage, name, modes, problem.id)
                     if answer is None or owner != owner_of(answer):
                         what = f"step {scheduled.step} to {problem.id} under {' and '.join(modes)}"

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from fst_bench.analysis.runs import short
-from fst_bench.harness.evaluate import ScheduledEvaluation, evaluation_schedule
+from fst_bench.harness.evaluate import ScheduledEvaluation, evaluation_schedule, samples_of
 from fst_bench.harness.loop import stage_rows
 from fst_bench.harness.protocol import flat
 from fst_bench.harness.rows import EvaluationRow
@@ -134,7 +134,7 @@ def unlike(
         "prompt_mode": mode,
         "problems": scheduled.problems,
         "n_problems": scheduled.n,
-        "n_samples": run.config.evaluation.samples,
+        "n_samples": samples_of(row.prompt_mode, run.config.evaluation),
     }
     for key, value in expected.items():
         if (found := getattr(row, key)) != value:

@@ -16,14 +16,22 @@ import pytest
 
 import fst_bench
 from fst_bench.analysis.probes.opened import Opened
+from fst_bench.cli.validate import run as validate_run
 from fst_bench.core.errors import Unwritable
+from fst_bench.core.types import SampleRequest
 from fst_bench.harness import loop
+from fst_bench.harness.config import resolve
+from fst_bench.harness.evaluate import answers, evaluation_schedule
 from fst_bench.harness.loop import Callback, recorded, refuse_other_weights
+from fst_bench.harness.planning.cost import estimate
 from fst_bench.harness.rows import EvaluationRow, StepRow
 from fst_bench.harness.run import Run
 from fst_bench.harness.store import Store
+from fst_bench.method.lab import conversation
 from fst_bench.method.ledger import Ledger
+from fst_bench.policy import load_policy
 from fst_bench.policy.models import model_folder
+from fst_bench.tasks.stream import Stream
 
 STREAM = ["--stream", "single-math", "--preset", "smoke", "--set", "stage_problems=24"]
 COMMAND = [sys.executable, "-m", "fst_bench", "run", *STREAM]
@@ -115,6 +123,39 @@ def test_a_run_of_every_method(tmp_path: Path, method: str) -> None:
     assert {"metrics.json", "ledger.json", "manifest.json"} <= names
     assert Store(run.path).broken() == []
     assert fst_bench.resume(run.path).path == run.path  # finished: returned as it is
+
+
+def test_greedy_answers_stand_beside_the_sampled_ones(tmp_path: Path) -> None:
+    """Those of the likeliest tokens; nothing else of the run changes, and its answers are scored again to the same."""
+    settings = {"stage_problems": 8, "evaluation.samples": 2, "evaluation.small_modes": ["system"]}
+    modes = ["system", "seed", "oracle"]
+    usual, greedy = (
+        fst_bench.run(
+            stream="single-math",
+            method="fst",
+            preset="smoke",
+            out=tmp_path / str(len(chosen)),
+            seed=1,
+            **settings,
+            **{"evaluation.boundary_modes": chosen},
+        )
+        for chosen in (modes, [*modes, "greedy"])
+    )
+    measured = greedy.evals.prompt_mode == "greedy"
+    assert list(greedy.evals[measured].step) == [0, 2] and set(greedy.evals[measured].n_samples) == {1}
+    assert greedy.evals[~measured].reset_index(drop=True).equals(usual.evals)
+    # the base's, by the model itself under the seed prompt
+    changed = settings | {"evaluation.boundary_modes": [*modes, "greedy"]}
+    config, spec = resolve("single-math", "fst", "smoke", 1, changed)
+    policy, stream = load_policy(config.model, config.policy), Stream(spec, 1, config.difficulty, config.stage_problems)
+    problems = stream.held_out()["math"].problems("test", 0, config.evaluation.boundary)
+    requests = [SampleRequest(conversation(config.seed_prompt, p.prompt), 0) for p in problems]
+    texts = [group[0].text for group in policy.sample(requests, temperature=0.0)]
+    rows = [json.loads(line) for line in (greedy.path / "answers.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows if row["step"] == 0 and row["prompt_modes"] == ["greedy"]] == texts
+    assert not [complaint for _, complaint in validate_run(str(greedy.path)) if complaint]
+    expected = answers(evaluation_schedule(stream, config.batch, config.evaluation), config.evaluation, evolves=True)
+    assert sum(expected.values()) >= len(rows) and estimate(config, spec)["evaluation_rollouts"] >= len(rows)
 
 
 def test_a_run_directory_holds_no_host_and_no_key(uninterrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ MODES = {
     "system": ("-", "System: the method's own prompt at the time"),
     "seed": ("--", "Seed prompt: what the weights learned"),
     "oracle": (":", "Oracle prompt: the one the method had at the end of the task's own stage"),
+    "greedy": ("-.", "Greedy: the method's own prompt, the likeliest tokens"),
 }
 """Prompt mode -> line style, title of its panel."""
 SMOOTHED = 5

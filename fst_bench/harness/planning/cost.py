@@ -7,6 +7,7 @@ from typing import Any
 from fst_bench.harness.config import Config, Hardware
 from fst_bench.harness.planning.fit import alternatives, fits, seconds
 from fst_bench.harness.planning.memory import GIB, PROMPT, checkpoint_bytes, memory_of, room, shape_of
+from fst_bench.harness.rows import PromptMode
 from fst_bench.method.settings import EMBEDDED_REFLECTORS, FastSettings, MethodConfig
 from fst_bench.tasks.data import PROCEDURAL
 from fst_bench.tasks.stream import Stream, StreamSpec, schedule
@@ -27,19 +28,21 @@ def estimate(config: Config, spec: StreamSpec) -> dict[str, Any]:
     evolve = math.ceil(steps / config.fast.cycle) * for_round
     evaluation, tasks = config.evaluation, len({task for stage in stages for task in stage.tasks})
     # modes share their answers where no prompt evolves, see `fst_bench.harness.evaluate.answers`
-    small_modes, boundary_modes = (
-        len(modes) if method.evolves else 1 for modes in (evaluation.small_modes, evaluation.boundary_modes)
-    )
-    small = (total // evaluation.interval) * tasks * evaluation.small * small_modes
-    boundary = (len(stages) + 1) * tasks * evaluation.boundary * boundary_modes
-    evaluated = (small + boundary) * evaluation.samples
+
+    def each(modes: list[PromptMode]) -> int:
+        """Return the answers to a problem in one evaluation."""
+        sampled = [mode for mode in modes if mode != "greedy"]
+        return (len(sampled) if method.evolves else 1) * evaluation.samples + len(modes) - len(sampled)
+
+    small = (total // evaluation.interval) * tasks * evaluation.small * each(evaluation.small_modes)
+    boundary = (len(stages) + 1) * tasks * evaluation.boundary * each(evaluation.boundary_modes)
     return {
         "problems": total,
         "steps": steps,
         "training_rollouts": train,
         "evolution_rollouts": evolve,
-        "evaluation_rollouts": evaluated,
-        "sampled_tokens": (train + evolve + evaluated) * config.policy.max_tokens,
+        "evaluation_rollouts": small + boundary,
+        "sampled_tokens": (train + evolve + small + boundary) * config.policy.max_tokens,
     } | (reflection(config.fast, total, config.batch) if method.evolves else {})
 
 
