@@ -8,7 +8,7 @@ from typing import Any
 from fst_bench.cli.parser import Commands, Result, add_command, names
 
 FORMATS = ("terminal", "markdown", "csv", "latex")
-PROBES = ("drift", "channels", "ood", "plasticity", "forgetting")
+PROBES = ("drift", "channels", "ood", "plasticity", "forgetting", "diagnostics")
 
 # matplotlib and torch take seconds to import: what needs them is imported by the command that does
 

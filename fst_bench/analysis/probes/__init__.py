@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fst_bench.analysis.probes.channels import channels
+from fst_bench.analysis.probes.diagnostics import diagnostics
 from fst_bench.analysis.probes.drift import drift
 from fst_bench.analysis.probes.forgetting import forgetting
 from fst_bench.analysis.probes.ood import ood
@@ -25,6 +26,7 @@ PROBES: dict[str, Callable[..., list[Work]]] = {
     "ood": ood,
     "plasticity": plasticity,
     "forgetting": forgetting,
+    "diagnostics": diagnostics,
 }
 
 

@@ -86,12 +86,14 @@ class Opened:
     def sample(
         self, task: Task, context_for: Callable[[str], str], n: int, model: LanguageModel
     ) -> tuple[list[Sample], float]:
-        """Sample one answer to each of the first n held-out problems, at temperature 1.
+        """Sample one answer to each of the first n held-out problems, at the temperature of the run's evaluations.
 
         Return the answers and their mean reward.
         """
         problems = task.problems("test", TEST_SEED, n)
         requests = [self.request(context_for(p.prompt), p.prompt) for p in problems]
-        answers = [group[0] for group in generate(model, requests, [partial(task.respond, p) for p in problems])]
+        tools = [partial(task.respond, p) for p in problems]
+        temperature = self.config.evaluation.temperature
+        answers = [group[0] for group in generate(model, requests, tools, temperature=temperature)]
         rewards = [task.verify(p, a.sample.text, a.earlier).reward for p, a in zip(problems, answers, strict=True)]
         return [a.sample for a in answers], sum(rewards) / n

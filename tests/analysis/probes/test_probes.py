@@ -9,6 +9,7 @@ import torch
 
 import fst_bench
 from fst_bench.analysis.probes import probe
+from fst_bench.analysis.probes.diagnostics import effective_rank, of_the_answers
 from fst_bench.analysis.probes.forgetting import HUB, task_manager
 from fst_bench.analysis.probes.opened import Opened
 from fst_bench.embedded.general.data import documents
@@ -140,6 +141,47 @@ def test_a_probe_of_a_run_with_a_served_reflector_needs_no_key(
     (row, *_) = probe("plasticity", run, task="math", problems=8)
     (same, *_) = probe("plasticity", runs["fst"], task="math", problems=8)
     assert (row["start"], row["final"]) == (same["start"], same["final"])
+
+
+def test_diagnostics_are_of_the_weights_and_of_the_answers(runs: dict[str, Path]) -> None:
+    rows = probe("diagnostics", runs["rl"], n=N)
+    assert [row["key"]["step"] for row in rows] == [0, 2, 4]
+    assert rows[0]["distance"] == 0 < rows[1]["distance"] and rows[0]["dormant"] < 0.5
+    opened = Opened(runs["rl"])
+    model = opened.policy.reference.scorer.model
+    weights = torch.cat([p.detach().flatten().double() for p in model.parameters()])
+    assert rows[0]["weight_norm"] == pytest.approx(float(weights.norm()), rel=1e-5)
+    # the base's entropy and rank, by transformers' forward pass over one answer at a time
+    states, entropies = [], []
+    for task in opened.stream.held_out().values():
+        for s in opened.sample(task, lambda prompt: opened.config.seed_prompt, N, opened.policy.reference)[0]:
+            with torch.no_grad():
+                out = model(torch.tensor([s.tokens]), output_hidden_states=True)
+            sampled = torch.tensor(s.mask[1:])
+            states.append(out.hidden_states[-1][0, :-1][sampled])
+            entropies.append(torch.distributions.Categorical(logits=out.logits[0, :-1][sampled]).entropy())
+    assert rows[0]["entropy"] == pytest.approx(float(torch.cat(entropies).mean()), rel=1e-4)
+    shares = torch.linalg.svdvals(torch.cat(states).double())
+    rank = torch.distributions.Categorical(probs=shares).entropy().exp()
+    assert rows[0]["effective_rank"] == pytest.approx(float(rank), rel=1e-3)
+
+
+def test_effective_rank_counts_directions_of_equal_weight() -> None:
+    assert effective_rank(torch.eye(5)) == pytest.approx(5)
+    assert effective_rank(torch.ones(6, 3)) == pytest.approx(1)
+
+
+def test_a_unit_that_never_fires_is_dormant(runs: dict[str, Path]) -> None:
+    opened = Opened(runs["rl"])
+    scorer, task = opened.policy.scorer, opened.stream.held_out()["hover"]
+    samples = opened.sample(task, lambda prompt: opened.config.seed_prompt, N, opened.policy)[0]
+    before = of_the_answers(scorer, samples)["dormant"]
+    layers = [module for name, module in scorer.model.named_modules() if name.endswith("mlp.gate_proj")]
+    units = layers[0].weight.shape[0]
+    with torch.no_grad():
+        layers[0].weight[: units // 2] = 0  # silu(0) is 0
+    after = of_the_answers(scorer, samples)["dormant"]
+    assert after >= before + 0.9 * 0.5 / len(layers) and after <= before + 0.6 / len(layers)
 
 
 def test_forgetting_is_lm_evals_own_score(runs: dict[str, Path]) -> None:
