@@ -16,7 +16,7 @@ from fst_bench.analysis.runs import Runs, methods_of
 from fst_bench.analysis.writers import csv_table, escape_latex, latex_table, markdown_table
 from fst_bench.harness.rows import label
 from fst_bench.harness.run import Run
-from fst_bench.metrics import Estimate, PeakRatio, t_interval
+from fst_bench.metrics import Estimate, PeakRatio, least_kl, t_interval
 from fst_bench.metrics.paired_curves import AXES
 
 NO_NUMBER = Estimate(math.nan)
@@ -119,6 +119,22 @@ def cost(run: Run) -> dict[str, float]:
     }
 
 
+def drifted(run: Run) -> dict[str, float]:
+    """Return the columns of the table Drift: means over tasks at the run's last checkpoint."""
+    rows = run.probe("drift")
+    last = rows[rows["step"] == rows["step"].max()].set_index(["prompt_mode", "direction", "task"])
+    policy, base = (last.loc["system", direction] for direction in ("policy||base", "base||policy"))
+    floors = [
+        least_kl(ours, theirs, n)
+        for ours, theirs, n in zip(policy["accuracy"], base["accuracy"], policy["n"], strict=True)
+    ]
+    kl = mean(policy["kl_per_answer"].tolist())
+    found = {"KL per answer": kl, "least": mean(floors), "excess": kl - mean(floors)}
+    if "neutral" in last.index:
+        found["neutral contexts"] = mean(last.loc["neutral", "policy||base"]["kl_per_answer"].tolist())
+    return found
+
+
 def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
@@ -143,6 +159,11 @@ TABLES: dict[str, tuple[Callable[[Run], dict[str, float]], str]] = {
     ),
 }
 """Title -> its columns of a run, and its note."""
+DRIFT_NOTE = (
+    "KL to the base in nats per answer at the end of the stream, under the method's own prompts, mean over tasks; the "
+    "least that the change in accuracy implies there, the excess over it, and the KL under neutral contexts, the same "
+    "for all methods (probe drift)."
+)
 DIGITS = {"KL": 3, "rollouts": 0, "sampled tokens": 0, "seconds": 0}
 
 
@@ -154,10 +175,13 @@ def columns(run: Run) -> dict[str, float]:
 def tables(runs: Runs, reference: str = "rl") -> list[Table]:
     """Return the tables: a row a method, and the differences to `reference` over the seeds that both have."""
     made = {title: seed_table(title, note, of, runs, reference) for title, (of, note) in TABLES.items()}
+    if all(not run.probe("drift").empty for run in runs):
+        made["Drift"] = seed_table("Drift", DRIFT_NOTE, drifted, runs, reference)
     if len(runs[0].stages) > 1:
         return list(made.values())
     # nothing to remember in a single stage
-    return [made["Learning"], made["Spending"], efficiency_table(runs, reference)]
+    made.pop("Remembering")
+    return [*made.values(), efficiency_table(runs, reference)]
 
 
 def seed_table(title: str, note: str, of: Callable[[Run], dict[str, float]], runs: Runs, reference: str) -> Table:

@@ -4,7 +4,7 @@ Every number is signed; a missing cell, a NaN or an unknown name is a ValueError
 """
 
 from fst_bench.metrics.asymptote import Asymptote, asymptote_difference, fit_asymptote
-from fst_bench.metrics.drift import Drift, token_kl
+from fst_bench.metrics.drift import Drift, least_kl, token_kl
 from fst_bench.metrics.efficiency import Ratio, Reached, efficiency_ratio, samples_to_threshold
 from fst_bench.metrics.intervals import Estimate, paired_difference, stratified_bootstrap, t_interval
 from fst_bench.metrics.paired_curves import Curve, PeakRatio, matched_kl, ratios_to_peak
@@ -26,6 +26,7 @@ __all__ = [
     "efficiency_ratio",
     "fit_asymptote",
     "interaction",
+    "least_kl",
     "matched_kl",
     "paired_difference",
     "ratios_to_peak",

@@ -1,5 +1,6 @@
 """Distance of a policy to another one: KL, exact over the vocabulary at every token of an answer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,6 +34,17 @@ class Drift:
     def per_answer(self) -> float:
         """Nats per answer: the mean of the answers' sums."""
         return sum(self.answers) / len(self.answers)
+
+
+def least_kl(accuracy: float, base: float, n: int) -> float:
+    """Return the least KL an answer, in nats, of a policy with this accuracy to a base with that one.
+
+    Whether an answer is right is a function of it, and a function loses KL: it is at least the KL between two coins
+    with the accuracies (data processing). Those of `n` answers each are estimated as (right + 1/2) / (n + 1), so that
+    a base that was never right has a floor too.
+    """
+    p, q = ((share * n + 0.5) / (n + 1) for share in (accuracy, base))
+    return p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
 
 
 def token_kl(p: "Tensor | ArrayLike", q: "Tensor | ArrayLike", tokens: Sequence[int]) -> Drift:

@@ -13,6 +13,7 @@ from fst_bench.metrics import (
     Ratio,
     Reached,
     efficiency_ratio,
+    least_kl,
     matched_kl,
     ratios_to_peak,
     samples_to_threshold,
@@ -100,6 +101,22 @@ def test_per_token_is_pooled_and_per_answer_is_summed() -> None:
     drift = Drift([0.6, 0.1], [2, 8])
     assert drift.per_token == pytest.approx(0.07)  # (.6 + .1) / 10, not the mean of .3 and .0125
     assert drift.per_answer == pytest.approx(0.35)
+
+
+def test_the_least_kl_is_that_of_two_coins() -> None:
+    # (3 + .5) / 4 and (1 + .5) / 4 = .875 and .375: .875 ln(7/3) + .125 ln(1/5)
+    assert least_kl(1.0, 1 / 3, 3) == pytest.approx(0.875 * math.log(7 / 3) + 0.125 * math.log(1 / 5))
+    assert least_kl(0.3, 0.3, 192) == 0 and math.isfinite(least_kl(1.0, 0.0, 192))
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.01, 1), st.booleans()), min_size=1, max_size=8))
+def test_no_kl_of_answers_is_below_the_least(answers: list[tuple[float, float, bool]]) -> None:
+    """Two distributions over some answers, of which some are right, in the limit of many samples."""
+    p, q = (np.array([a[i] for a in answers]) for i in (0, 1))
+    p, q = p / p.sum(), q / q.sum()
+    right = np.array([a[2] for a in answers])
+    many = 10**9
+    assert rel_entr(p, q).sum() >= least_kl(float(p[right].sum()), float(q[right].sum()), many) - 1e-6
 
 
 def test_against_an_independent_sum_over_the_vocabulary() -> None:

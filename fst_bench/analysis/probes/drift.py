@@ -1,17 +1,24 @@
 """KL along the run's checkpoints, both directions, per token and per answer."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from fst_bench.analysis.probes.opened import Opened, Work
+from fst_bench.harness.evaluate import TEST_SEED
 from fst_bench.metrics import Drift
+
+NEUTRAL = ("You are a helpful assistant.", "Answer the question.", "")
+"""Contexts that say nothing of a task or a format; problems have them in turn."""
 
 
 def drift(run: Opened, n: int = 192) -> list[Work]:
-    """Return the work: every task at every checkpoint, under the method's own context then and under the seed prompt.
+    """Return the work: every task at every checkpoint, under three kinds of context.
 
-    Checkpoints are those at the ends of stages, and what `checkpoint.keep` left. Direction "policy||base", the paper's,
-    is on the trained policy's own answers, "base||policy" on the base's.
+    `system` is the method's own context then, `seed` the seed prompt, and `neutral` are those of NEUTRAL, the same for
+    all methods: what moved there is in the weights, and not in what prompts make of them. Checkpoints are those at the
+    ends of stages, and what `checkpoint.keep` left. Direction "policy||base", the paper's, is on the trained policy's
+    own answers, "base||policy" on the base's.
     """
     return [
         (
@@ -20,7 +27,7 @@ def drift(run: Opened, n: int = 192) -> list[Work]:
         )
         for step in run.steps
         for name in run.stream.held_out()
-        for mode in ("system", "seed")
+        for mode in ("system", "seed", "neutral")
         for direction in ("policy||base", "base||policy")
     ]
 
@@ -28,10 +35,14 @@ def drift(run: Opened, n: int = 192) -> list[Work]:
 def measure(run: Opened, step: int, name: str, mode: str, direction: str, n: int) -> dict[str, Any]:
     run.load(step)
     reverse = direction == "base||policy"
-    context_for = run.contexts(step, name) if mode == "system" else lambda prompt: run.config.seed_prompt
-    samples, accuracy = run.sample(
-        run.stream.held_out()[name], context_for, n, run.model("base" if reverse else "trained")
-    )
+    task = run.stream.held_out()[name]
+    neutral = {p.prompt: NEUTRAL[i % len(NEUTRAL)] for i, p in enumerate(task.problems("test", TEST_SEED, n))}
+    contexts: dict[str, Callable[[str], str]] = {
+        "system": run.contexts(step, name),
+        "seed": lambda prompt: run.config.seed_prompt,
+        "neutral": neutral.__getitem__,
+    }
+    samples, accuracy = run.sample(task, contexts[mode], n, run.model("base" if reverse else "trained"))
     kl = Drift(run.policy.kl_to_reference(samples, reverse=reverse), [s.sampled for s in samples])
     return {
         "kl_per_token": kl.per_token,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import fst_bench
+from fst_bench.analysis import load, tables
 from fst_bench.analysis.probes import probe
 from fst_bench.analysis.probes.diagnostics import effective_rank, of_the_answers
 from fst_bench.analysis.probes.forgetting import HUB, task_manager
@@ -17,6 +18,7 @@ from fst_bench.embedded.general.write import sets
 from fst_bench.embedded.text import Writer
 from fst_bench.harness.loop import Bench, recorded
 from fst_bench.harness.store import Store
+from fst_bench.metrics import least_kl
 
 N = 4
 
@@ -38,7 +40,7 @@ def test_the_stages_ends_are_still_there(runs: dict[str, Path]) -> None:
 
 def test_drift(runs: dict[str, Path]) -> None:
     rows = probe("drift", runs["fst"], n=N)
-    assert len(rows) == 2 * 2 * 2 * 2  # stages, tasks, prompt modes, directions
+    assert len(rows) == 2 * 2 * 3 * 2  # stages, tasks, prompt modes, directions
     assert all(0 < row["kl_per_token"] < 5 for row in rows)
     assert all(row["kl_per_answer"] == pytest.approx(row["kl_per_token"] * row["tokens_per_answer"]) for row in rows)
     forth, back = (
@@ -46,6 +48,20 @@ def test_drift(runs: dict[str, Path]) -> None:
     )
     assert forth != back
     assert Store(runs["fst"]).broken() == []  # nothing of the run itself was touched
+    last = [r for r in rows if r["key"]["step"] == 4]
+    both = {(r["key"]["task"], r["key"]["prompt_mode"], r["key"]["direction"]): r for r in last}
+    floors = [
+        least_kl(both[t, "system", "policy||base"]["accuracy"], both[t, "system", "base||policy"]["accuracy"], N)
+        for t in ("hover", "physics")
+    ]
+    (drifts,) = [table for table in tables(load([runs["fst"]]), "fst") if table.title == "Drift"]
+    kl, least, excess, neutral = (cell.estimate.value for cell in drifts.rows[0].cells)
+    of_mode = {
+        mode: sum(both[t, mode, "policy||base"]["kl_per_answer"] for t in ("hover", "physics")) / 2
+        for mode in ("system", "neutral")
+    }
+    assert (kl, neutral) == pytest.approx((of_mode["system"], of_mode["neutral"]))
+    assert (least, excess) == pytest.approx((sum(floors) / 2, kl - sum(floors) / 2))
 
 
 def test_channels(runs: dict[str, Path]) -> None:
