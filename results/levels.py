@@ -1,6 +1,6 @@
 """Measures what a stream's tasks are to a preset's base model: python results/levels.py small-3 results/small-3
 
-The base answers 512 held-out problems of each task, once: under the preset's seed prompt, under the prompt that the
+The base answers 384 held-out problems of each task, once: under the preset's seed prompt, under the prompt that the
 preset has for rl-prompted, and under the task's own examples in the folder's examples.yaml. Writes levels.csv there.
 """
 
@@ -18,7 +18,7 @@ from fst_bench.metrics.intervals import wilson
 from fst_bench.policy import load_policy
 from fst_bench.tasks import load_task
 
-N, SEED, PRESET = 512, 0, "smollm2-135m"
+N, SEED, PRESET = 384, 0, "smollm2-135m"
 stream, folder = sys.argv[1], Path(sys.argv[2])
 config, spec = resolve(stream, "base", PRESET, overrides={"threads": 1})
 prompted, _ = resolve(stream, "rl-prompted", PRESET)

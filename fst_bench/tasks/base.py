@@ -5,7 +5,7 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -26,11 +26,17 @@ TAIL = 32_768
 
 
 class Difficulty(BaseModel):
-    """The typed difficulty parameters of a task. `format_given` states the answer protocol inside the problem."""
+    """The typed difficulty parameters of a task, and what every task has among them.
+
+    `format_given` states the answer protocol inside the problem. `feedback` is how much a method learns of a wrong
+    answer beside its reward: that it is wrong (verdict), what is wrong with it and what was expected (diagnosis), or
+    that and, where the answer shows no working, the task's hint at how to solve it (hint).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     format_given: bool = False
+    feedback: Literal["verdict", "diagnosis", "hint"] = "hint"
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Draft:
 
 
 CORRECT = "The answer is correct."
+WRONG = "The answer is wrong."
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 
 
@@ -107,12 +114,14 @@ class Task(ABC):
         """
         answer = answer_of(text)
         if answer is None:
-            return Score(
-                0.0,
-                "The thinking was never closed, so no answer came after it: think more briefly and then answer.",
-                "unparseable",
+            never_closed = (
+                "The thinking was never closed, so no answer came after it: think more briefly and then answer."
             )
-        return self.check(problem, answer)
+            return Score(0.0, WRONG if self.difficulty.feedback == "verdict" else never_closed, "unparseable")
+        score = self.check(problem, answer)
+        if self.difficulty.feedback == "verdict":
+            return replace(score, feedback=CORRECT if score.reward == 1 else WRONG)
+        return score
 
     @abstractmethod
     def check(self, problem: Problem, text: str) -> Score:
@@ -150,7 +159,8 @@ class Task(ABC):
 
     def teach(self, diagnosis: str, text: str) -> str:
         """Return the diagnosis, followed by the task's hint where the text shows no working."""
-        return diagnosis if "\n" in text[-TAIL:].strip() else f"{diagnosis} {self.hint}"
+        hinted = self.difficulty.feedback == "hint" and "\n" not in text[-TAIL:].strip()
+        return f"{diagnosis} {self.hint}" if hinted else diagnosis
 
 
 def answer_of(text: str) -> str | None:

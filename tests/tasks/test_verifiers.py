@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fst_bench.tasks import TASKS, Problem, Score, load_task
+from fst_bench.tasks.base import CORRECT, WRONG
 from fst_bench.tasks.physics import SYMBOLS, base_unit, read_quantity
 
 
@@ -31,6 +32,21 @@ def test_gold_earns_one_and_every_wrong_text_zero(name: str, step: int) -> None:
             assert wrong.reward == 0.0 and wrong.status in ("wrong", "unparseable"), text
             assert wrong.feedback != gold.feedback and "\n" not in wrong.feedback
             assert (task.hint in wrong.feedback) == ("\n" not in text), "an answer without working gets the hint"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_feedback_of_every_level(name: str) -> None:
+    """Rewards are the same, a verdict says nothing more, and a diagnosis is the hint's feedback without the hint."""
+    levels = ("verdict", "diagnosis", "hint")
+    verdict, diagnosis, hint = (load_task(name, **TASKS[name].levels[1] | {"feedback": level}) for level in levels)
+    problem = hint.problem("test", 0, 0)
+    assert problem == verdict.problem("test", 0, 0) == diagnosis.problem("test", 0, 0)
+    assert verdict.verify(problem, hint.write(problem.answer)).feedback == CORRECT
+    for text in [*hint.wrong_texts(problem), "<think>so", ""]:
+        told = [task.verify(problem, text) for task in (verdict, diagnosis, hint)]
+        assert len({(score.reward, score.status) for score in told}) == 1
+        assert told[0].feedback == WRONG and hint.hint not in told[1].feedback
+        assert told[2].feedback.replace(f" {hint.hint}", "") == told[1].feedback
 
 
 @pytest.mark.parametrize("name", TASKS)
