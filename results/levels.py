@@ -32,11 +32,9 @@ with (folder / "levels.csv").open("w", newline="") as out:
         assert name is not None, "a stage of one task"
         task = load_task(name, **config.difficulty.get(name, {}) | stage.difficulty)
         problems = task.problems("test", SEED, N)
-        contexts = {
-            "seed prompt": config.seed_prompt,
-            "rl-prompted": prompted.settings["prompt"] or config.seed_prompt,
-            "own examples": examples[name],
-        }
+        contexts = {"seed prompt": config.seed_prompt, "own examples": examples[name]}
+        if "seed_prompt" not in spec.settings:  # the preset's prompts are of the stream's tasks
+            contexts["rl-prompted"] = prompted.settings["prompt"]
         for context, text in contexts.items():
             requests = [
                 SampleRequest(conversation(text, p.prompt), seed_for("levels", SEED, p.id, context)) for p in problems
