@@ -1,5 +1,6 @@
 """The pages of docs/ that a user follows do what they say: every command block, in order, in an empty folder."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -85,6 +86,17 @@ def test_every_method_stream_and_task_is_on_its_page() -> None:
     page = (DOCS / "streams-and-tasks.md").read_text()
     names = [path.stem for path in (ROOT / "streams").glob("*.yaml")] + list(TASKS)
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_levels_of_the_small_streams_are_the_measured_ones() -> None:
+    page = (DOCS / "small-real-model.md").read_text()
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in csv.DictReader((ROOT / "results" / "levels.csv").open()):
+        accuracy, low, high = (f"{float(row[name]):.2f}" for name in ("accuracy", "low", "high"))
+        rows.setdefault((row["stream"], row["task"]), {})[row["context"]] = f"{accuracy} ({low} to {high})"
+    contexts = ("seed prompt", "own examples", "rl-prompted")
+    for names, found in rows.items():
+        assert f"| {' | '.join([*names, *(found.get(context, '–') for context in contexts)])} |\n" in page
 
 
 def errors() -> list[tuple[str, str]]:
