@@ -211,9 +211,8 @@ def _with_contexts(samples: Sequence[Sample], trees: list[_Plan], tokens: int) -
 
     trees = sorted(trees, key=prompt)
     alike = [0, *(_alike(prompt(one), prompt(other)) for one, other in itertools.pairwise(trees))]
-    best = [
-        (0, 0, 0)
-    ]  # for the first n trees: tokens in all, which tree their last part begins with, tokens of its root
+    # for the first n trees: tokens in all, which tree their last part begins with, tokens of its root
+    best = [(0, 0, 0)]
     for end in range(1, len(trees) + 1):
         root, alone = trees[end - 1].root, trees[end - 1].size
         found = [(best[end - 1][0] + alone, end - 1, root)]

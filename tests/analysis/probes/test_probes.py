@@ -247,6 +247,10 @@ def test_a_task_of_lm_evals_own_reads_a_folder_of_data(runs: dict[str, Path], tm
     ]
     assert all(row["documents"] == 3 and row["metric"] == "acc" and set(row["scores"]) <= {0.0, 1.0} for row in found)
 
+    (tmp_path / "arc_easy" / "test.jsonl").write_text("\n".join(map(json.dumps, rows[2:])))
+    other = probe("forgetting", runs["rl"], data=tmp_path, n=3)  # other data are not the same rows
+    assert [row["documents"] for row in other] == [2, 2] and other[0]["key"]["data"] != found[0]["key"]["data"]
+
     (tmp_path / "hellaswag").mkdir()
     with pytest.raises(ValueError, match=r"hellaswag holds no SPLIT\.jsonl, .* requires the data of hellaswag"):
         probe("forgetting", runs["rl"], data=tmp_path)
