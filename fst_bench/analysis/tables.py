@@ -129,7 +129,9 @@ def drifted(run: Run) -> dict[str, float]:
         for ours, theirs, n in zip(policy["accuracy"], base["accuracy"], policy["n"], strict=True)
     ]
     kl = mean(policy["kl_per_answer"].tolist())
-    found = {"KL per answer": kl, "least": mean(floors), "excess": kl - mean(floors)}
+    # the floor is of the KL between what was sampled from, and KL is taken at T = 1
+    least = mean(floors) if run.saved["config"]["evaluation"].get("temperature", 1.0) == 1 else math.nan
+    found = {"KL per answer": kl, "least": least, "excess": kl - least}
     if "neutral" in last.index:
         found["neutral contexts"] = mean(last.loc["neutral", "policy||base"]["kl_per_answer"].tolist())
     return found
@@ -162,7 +164,7 @@ TABLES: dict[str, tuple[Callable[[Run], dict[str, float]], str]] = {
 DRIFT_NOTE = (
     "KL to the base in nats per answer at the end of the stream, under the method's own prompts, mean over tasks; the "
     "least that the change in accuracy implies there, the excess over it, and the KL under neutral contexts, the same "
-    "for all methods (probe drift)."
+    "for all methods (probe drift). Only answers at T = 1 have a least."
 )
 DIGITS = {"KL": 3, "rollouts": 0, "sampled tokens": 0, "seconds": 0}
 
