@@ -234,9 +234,9 @@ def unplayable(stream: str, preset: str) -> str | None:
         return None  # which rows exist, `validate data` checks
     made = Stream(spec, 0, config.difficulty, config.stage_problems)
     for task in made.passed():
-        draw(task.name, task.difficulty.model_dump_json(), "train", 1)
+        draw(task.name, task.difficulty.model_dump_json(exclude_unset=True), "train", 1)
     for task in made.held_out().values():
-        draw(task.name, task.difficulty.model_dump_json(), "test", config.evaluation.boundary)
+        draw(task.name, task.difficulty.model_dump_json(exclude_unset=True), "test", config.evaluation.boundary)
     return None
 
 

@@ -55,6 +55,8 @@ class Problem:
     prompt: str
     answer: str
     data: Mapping[str, Any]
+    level: str = ""
+    """The level that it is of, where its task's difficulty is a mixture."""
 
 
 @dataclass(frozen=True)

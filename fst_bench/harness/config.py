@@ -34,6 +34,7 @@ from fst_bench.method.registry import METHOD_REGISTRY
 from fst_bench.method.settings import FastSettings, SlowSettings
 from fst_bench.policy import Backend, PolicySettings
 from fst_bench.tasks import TASK_REGISTRY
+from fst_bench.tasks.base import over
 from fst_bench.tasks.data import DATA, HUB, PROCEDURAL, check_difficulty, check_source
 from fst_bench.tasks.formats import DECODER
 from fst_bench.tasks.stream import StreamSpec, load_spec, read_yaml, stream_files
@@ -348,7 +349,11 @@ def layer(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         given = low.get("difficulty", {})
         kept = {task: own for task, own in given.items() if task not in DATA} if isinstance(given, Mapping) else given
         low = {**low, "difficulty": kept}
-    return merge(low, high)
+    out, (below, above) = merge(low, high), (values.get("difficulty") for values in (low, high))
+    if isinstance(below, Mapping) and isinstance(above, Mapping):
+        tasks = [task for task in above if isinstance(below.get(task), Mapping) and isinstance(above[task], Mapping)]
+        out["difficulty"] = out["difficulty"] | {task: over(below[task], above[task]) for task in tasks}
+    return out
 
 
 def merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ training number. Its rows are the raw material of every metric.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -15,7 +15,7 @@ from fst_bench.core.errors import ContractError
 from fst_bench.core.seeds import seed_for
 from fst_bench.core.types import SampleRequest, Trajectory
 from fst_bench.harness.config import EvaluationSettings
-from fst_bench.harness.rows import AnswerRow, EvaluationRow, PromptMode
+from fst_bench.harness.rows import AnswerRow, EvaluationRow, LevelRow, PromptMode
 from fst_bench.method.contract import context_of, difference
 from fst_bench.method.lab import Lab, conversation
 from fst_bench.method.ledger import Ledger
@@ -172,7 +172,7 @@ def evaluate(
             for name, used, _ in keys
             for p, context in zip(problems[name], used, strict=True)
         ]
-        tools = [partial(tasks[name].respond, p) for name, _, _ in keys for p in problems[name]]
+        tools = [partial(tasks[name].at(p).respond, p) for name, _, _ in keys for p in problems[name]]
         if progress:
             progress(0, sum(request.n for request in requests))
         # all at once: the more rows at a time, the faster
@@ -186,6 +186,7 @@ def evaluate(
         pairs = zip(problems[name], found[name, used, greedy], strict=True)
         flat = [(p, trajectory, next(divergence)) for p, group in pairs for trajectory in group]
         scores = [tasks[name].verify(p, t.sample.text, t.earlier) for p, t, _ in flat]
+        levels = levels_of(tasks[name], [p.level for p, _, _ in flat], [score.reward for score in scores])
         drift = Drift([kl for _, _, kl in flat], [t.sample.sampled for _, t, _ in flat])
         rows += [
             EvaluationRow(
@@ -205,6 +206,7 @@ def evaluate(
                 n_problems=n,
                 n_samples=samples_of(mode, settings),
                 context=used[0] if len(set(used)) == 1 else None,
+                levels=levels,
             )
             for mode in modes
         ]
@@ -225,3 +227,13 @@ def evaluate(
     order = list(contexts)
     rows.sort(key=lambda row: order.index((row.task, row.prompt_mode)))
     return rows, answers
+
+
+def levels_of(task: Task, levels: Sequence[str], rewards: Sequence[float]) -> tuple[LevelRow, ...]:
+    """Return the accuracy at each level of the task's mixture, in its order; () without one."""
+    earned = {level: [r for r, of in zip(rewards, levels, strict=True) if of == level] for level in task.parts}
+    return tuple(
+        LevelRow(level=level, n=len(found), accuracy=sum(found) / len(found))
+        for level, found in earned.items()
+        if found
+    )

@@ -249,7 +249,8 @@ class StreamProblems:
 
     def respond(self, index: int, turns: Sequence[str]) -> str | None:
         stream = _STREAMS[self]
-        return stream.verifier_of(index).respond(stream.problem(index), turns)
+        problem = stream.problem(index)
+        return stream.verifier_of(index).at(problem).respond(problem, turns)
 
     def verify(self, index: int, text: str, earlier: Sequence[str]) -> Score:
         stream = _STREAMS[self]

@@ -84,7 +84,7 @@ def problems_of(name: str, parameters: dict[str, Any]) -> str:
             problems = task.problems(split, 0, PROBLEMS)
             wrong = [(p, text) for p in problems[:JUDGED] for text in task.wrong_texts(p)]
             scores = [task.verify(p, text) for p, text in wrong]
-            replies = [task.respond(p, [text]) for p, text in wrong]
+            replies = [task.at(p).respond(p, [text]) for p, text in wrong]
             made += [(p.id, p.prompt, p.answer) for p in problems]
             made += [(score.reward, score.feedback) for score in scores]
             made += [reply for reply in replies if reply is not None]

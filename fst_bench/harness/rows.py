@@ -96,8 +96,20 @@ class RolloutRow(Conversation):
     turns: tuple[ToolTurn, ...] = ()
 
 
+class LevelRow(Row):
+    """Held-out accuracy at one level of a task whose difficulty is a mixture."""
+
+    level: str
+    n: Annotated[Count, Field(ge=1)]
+    """Answers."""
+    accuracy: Annotated[Real, Field(ge=0, le=1)]
+
+
 class EvaluationRow(Row):
-    """Held-out accuracy and drift of one task under one prompt mode."""
+    """Held-out accuracy and drift of one task under one prompt mode.
+
+    Its last column, `levels`, exists only where the task's difficulty is a mixture.
+    """
 
     step: Count
     stage: Count
@@ -126,6 +138,15 @@ class EvaluationRow(Row):
     """Answers per problem (mean@n)."""
     context: Text | None
     """The context, where it was the same for every problem."""
+    levels: tuple[LevelRow, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def without_empty_levels(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the row's columns, `levels` only where there are some."""
+        values: dict[str, Any] = dump(self)
+        if not values["levels"]:
+            del values["levels"]
+        return values
 
 
 class AnswerRow(Conversation):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fst_bench.core.types import Problem, Score
-from fst_bench.harness.evaluate import TEST_SEED, evaluation_schedule, samples_of
+from fst_bench.harness.evaluate import TEST_SEED, evaluation_schedule, levels_of, samples_of
 from fst_bench.harness.rows import AnswerRow, EvaluationRow, Row
 from fst_bench.leaderboard.bundle import BundledRun, SubmittedRun
 from fst_bench.metrics import summarise
@@ -31,11 +31,7 @@ class Rescored:
 def rescore(run: SubmittedRun) -> Iterator[Rescored]:
     """Yield each answer that the settings ask for, scored now. Raises ValueError at the first row of another one."""
     evaluation, held_out = run.config.evaluation, run.stream.held_out()
-    most = max(evaluation.boundary, evaluation.small)
-    problems = {
-        name: held_out_problems(run.config.data, task.name, task.difficulty.model_dump_json(), most)
-        for name, task in held_out.items()
-    }
+    problems = problems_of(run)
     left = enumerate(run.answers, 1)
     row, answer = next(left, (len(run.answers) + 1, None))
     for scheduled in evaluation_schedule(run.stream, run.config.batch, evaluation).values():
@@ -74,18 +70,35 @@ def score_of(row: int, answer: AnswerRow, task: Task, problem: Problem) -> Score
     """Score a stored answer again. Raises ValueError where its tool does not reply what is stored."""
     written = [turn.assistant for turn in answer.turns]
     for i, turn in enumerate(answer.turns):
-        if task.respond(problem, written[: i + 1]) != turn.tool:
+        if task.at(problem).respond(problem, written[: i + 1]) != turn.tool:
             raise ValueError(f"answers.jsonl row {row}: a turn of {problem.id} has a reply that its tool does not give")
     return task.verify(problem, answer.text, written)
 
 
-def accuracies(answers: Iterable[AnswerRow]) -> dict[tuple[int, str, str], float]:
-    """Return the mean reward of the answers by (step, task, prompt mode)."""
-    earned: dict[tuple[int, str, str], list[float]] = {}
+def earned(run: SubmittedRun, answers: Iterable[AnswerRow]) -> dict[tuple[int, str, str], dict[str, Any]]:
+    """Return (step, task, prompt mode) -> the columns `accuracy` and `levels` of the row of those answers."""
+    held_out = run.stream.held_out()
+    level_of = {name: {p.id: p.level for p in problems} for name, problems in problems_of(run).items()}
+    found: dict[tuple[int, str, str], list[AnswerRow]] = {}
     for answer in answers:
         for mode in answer.prompt_modes:
-            earned.setdefault((answer.step, answer.task, mode), []).append(answer.reward)
-    return {key: sum(rewards) / len(rewards) for key, rewards in earned.items()}
+            found.setdefault((answer.step, answer.task, mode), []).append(answer)
+    columns: dict[tuple[int, str, str], dict[str, Any]] = {}
+    for key, own in found.items():
+        name = key[1]
+        rewards, levels = [answer.reward for answer in own], [level_of[name][answer.problem] for answer in own]
+        accuracy = sum(rewards) / len(rewards)
+        columns[key] = {"accuracy": accuracy, "levels": levels_of(held_out[name], levels, rewards)}
+    return columns
+
+
+def problems_of(run: SubmittedRun) -> dict[str, list[Problem]]:
+    """Return the held-out problems of each task of a run, as many as its largest evaluation has."""
+    most = max(run.config.evaluation.boundary, run.config.evaluation.small)
+    return {
+        name: held_out_problems(run.config.data, task.name, task.difficulty.model_dump_json(exclude_unset=True), most)
+        for name, task in run.stream.held_out().items()
+    }
 
 
 def metrics_of(run: SubmittedRun, evaluations: Sequence[EvaluationRow]) -> dict[str, Any]:
@@ -108,10 +121,8 @@ def rescored(run: SubmittedRun) -> SubmittedRun:
 def with_answers(run: SubmittedRun, answers: Sequence[AnswerRow]) -> SubmittedRun:
     """Return the run with other answers, and the accuracies and metrics of those."""
     assert isinstance(run.source, BundledRun), "a submission's run"
-    found = accuracies(answers)
-    evaluations = [
-        row.model_copy(update={"accuracy": found[row.step, row.task, row.prompt_mode]}) for row in run.evaluations
-    ]
+    found = earned(run, answers)
+    evaluations = [row.model_copy(update=found[row.step, row.task, row.prompt_mode]) for row in run.evaluations]
     rows: dict[str, Sequence[Row]] = {"evals": evaluations, "answers": answers}
     records = {name: [row.model_dump(mode="json") for row in own] for name, own in rows.items()}
     settings = run.source.settings | {"metrics": metrics_of(run, evaluations)}

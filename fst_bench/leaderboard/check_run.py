@@ -13,7 +13,7 @@ from fst_bench.harness.evaluate import ScheduledEvaluation, evaluation_schedule,
 from fst_bench.harness.loop import stage_rows
 from fst_bench.harness.protocol import flat
 from fst_bench.harness.rows import EvaluationRow
-from fst_bench.leaderboard.answers import accuracies, metrics_of, rescore
+from fst_bench.leaderboard.answers import earned, metrics_of, rescore
 from fst_bench.leaderboard.bundle import SubmittedRun
 from fst_bench.method.ledger import Ledger
 
@@ -157,10 +157,13 @@ def answers(run: SubmittedRun) -> Iterator[str]:
                 f"answers.jsonl row {found.row}: {answer.problem} at step {answer.step} was scored {answer.reward} "
                 f"({answer.status}), the verifier gives {score.reward} ({score.status})"
             )
-    earned = accuracies(run.answers)
+    columns = earned(run, run.answers)
     for number, row in enumerate(run.evaluations, 1):
-        if row.accuracy != (accuracy := earned[row.step, row.task, row.prompt_mode]):
-            yield f"evals.jsonl row {number}: accuracy {row.accuracy}, its answers earn {accuracy}"
+        own = columns[row.step, row.task, row.prompt_mode]
+        if row.accuracy != own["accuracy"]:
+            yield f"evals.jsonl row {number}: accuracy {row.accuracy}, its answers earn {own['accuracy']}"
+        elif row.levels != own["levels"]:
+            yield f"evals.jsonl row {number}: its levels are not those of its answers"
 
 
 def metrics(run: SubmittedRun) -> Iterator[str]:

@@ -1,16 +1,19 @@
 """The contract of a task, problems with a verifier (see `Task`), and the helpers that verifiers share."""
 
 import hashlib
+import itertools
+import math
 import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from fst_bench.core.errors import unknown
+from fst_bench.core.errors import explain, unknown
 from fst_bench.core.types import THOUGHTS, Problem, Score
 
 Split = Literal["train", "test", "pretrain"]
@@ -20,6 +23,8 @@ SPLIT_SHARE: dict[str, range] = {"test": range(0, 2), "train": range(2, 10), "pr
 
 MAX_TRIES = 5_000
 """Draws before a difficulty counts as too small to have disjoint splits."""
+
+GOLDEN = (math.sqrt(5) - 1) / 2
 
 TAIL = 32_768
 """Characters, from the end, in which a verifier looks for the answer: answers come last."""
@@ -31,12 +36,62 @@ class Difficulty(BaseModel):
     `format_given` states the answer protocol inside the problem. `feedback` is how much a method learns of a wrong
     answer beside its reward: that it is wrong (verdict), what is wrong with it and what was expected (diagnosis), or
     that and, where the answer shows no working, the task's hint at how to solve it (hint).
+
+    `mixture` lists levels, each the parameters that it has instead of these, with its `share` (1 unless stated). A
+    problem is of one of them: those to train on of a random one, those held out in turns, so that each level has
+    nearly its share of the first n, for every n.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     format_given: bool = False
     feedback: Literal["verdict", "diagnosis", "hint"] = "hint"
+    mixture: list[dict[str, Any]] = []
+
+    @model_validator(mode="after")
+    def sound_mixture(self) -> Self:
+        """Raise ValueError for an unsound level, and for a parameter that is set beside levels that have it."""
+        self.levels()
+        if both := self.model_fields_set & in_levels(self.mixture):
+            raise ValueError(f"{', '.join(sorted(both))}: set beside a mixture whose levels have it")
+        return self
+
+    def levels(self) -> list[tuple[str, float, Self]]:
+        """Return (name, share, difficulty) of each level of the mixture; the shares add up to 1.
+
+        Equal ones are one level. Raise ValueError for an unknown parameter, and for a share of nothing.
+        """
+        rest, found = self.model_dump(exclude={"mixture"}), dict[str, tuple[float, Self]]()
+        for level in self.mixture:
+            own = {name: value for name, value in level.items() if name != "share"}
+            share = level.get("share", 1)
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
+                raise ValueError(f"mixture: a share is a number above 0, not {share!r}")
+            if not own or "mixture" in own:
+                raise ValueError("mixture: a level has difficulty parameters, and no mixture of its own")
+            name = ", ".join(f"{parameter} {value}" for parameter, value in own.items())
+            before = found[name][0] if name in found else 0
+            found[name] = before + share, explain(type(self), rest | own, f"level {name} of the mixture")
+        total = sum(share for share, _ in found.values())
+        return [(name, share / total, difficulty) for name, (share, difficulty) in found.items()]
+
+
+def over(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the difficulty parameters `high` over `low`, unchecked.
+
+    A mixture takes the place of the parameters that its levels have, and one of these that of the whole mixture.
+    """
+    if "mixture" in high:
+        low = {name: value for name, value in low.items() if name not in in_levels(high["mixture"])}
+    elif in_levels(low.get("mixture")) & high.keys():
+        low = {name: value for name, value in low.items() if name != "mixture"}
+    return {**low, **high}
+
+
+def in_levels(mixture: Any) -> set[str]:
+    """Return the parameters that the levels of a mixture have."""
+    levels = [level for level in mixture if isinstance(level, Mapping)] if isinstance(mixture, list) else []
+    return {name for level in levels for name in level}
 
 
 @dataclass(frozen=True)
@@ -89,6 +144,24 @@ class Task(ABC):
     def __init__(self, difficulty: BaseModel):
         self.difficulty: Any = difficulty
 
+    @cached_property
+    def parts(self) -> dict[str, tuple[float, "Task"]]:
+        """Level -> (its share, the task at that level) where the difficulty is a mixture; empty where it is not."""
+        return {name: (share, type(self)(difficulty)) for name, share, difficulty in self.difficulty.levels()}
+
+    def at(self, problem: Problem) -> "Task":
+        """Return the task at the level of a problem of a mixture; without one, itself."""
+        return self.parts[problem.level][1] if problem.level else self
+
+    def part(self, split: Split, seed: int, index: int) -> str:
+        """Return the level that problem number `index` of a split is of, in a mixture."""
+        if split == "test":  # multiples of the golden ratio: every stretch of them is spread evenly over 0 to 1
+            point = (index + 0.5) * GOLDEN % 1
+        else:
+            point = random.Random(f"{self.name}/{split}/{seed}/{index}/level").random()
+        ends = itertools.accumulate(share for share, _ in self.parts.values())
+        return next((level for level, end in zip(self.parts, ends, strict=True) if point < end), [*self.parts][-1])
+
     @property
     def has_tool(self) -> bool:
         """Return whether an environment may reply to the model's turns."""
@@ -112,6 +185,8 @@ class Task(ABC):
         The text may be adversarial and of any length: this never raises. `before` are the model's earlier turns of the
         conversation that `text` ends.
         """
+        if problem.level:
+            return self.at(problem).verify(replace(problem, level=""), text, before)
         answer = answer_of(text)
         if answer is None:
             never_closed = (
@@ -142,6 +217,9 @@ class Task(ABC):
         """
         if split not in SPLIT_SHARE:
             raise ValueError(unknown("split", split, SPLIT_SHARE))
+        if self.parts:
+            level = self.part(split, seed, index)
+            return replace(self.parts[level][1].problem(split, seed, index), level=level)
         rng = random.Random(f"{self.name}/{split}/{seed}/{index}")
         for _ in range(MAX_TRIES):
             draft = self.draw(rng)

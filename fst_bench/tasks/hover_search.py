@@ -91,6 +91,8 @@ class HoverSearch(Hover):
 
     def problem(self, split: Split, seed: int, index: int) -> Problem:
         """Return hover's problem of that number: none that is held out or pretrained on there is trained on here."""
+        if self.parts:
+            return super().problem(split, seed, index)
         same = Hover(self.difficulty).problem(split, seed, index)
         passages: list[Passage] = same.data["passages"][: self.difficulty.shown]
         lines = [HOW, *([self.context(passages)] if passages else []), f"Claim: {same.data['claim']}"]
@@ -120,7 +122,9 @@ class HoverSearch(Hover):
         return [*super().wrong_texts(problem), search(problem.data["claim"])]
 
     def verify(self, problem: Problem, text: str, before: Sequence[str] = ()) -> Score:
-        score = super().verify(problem, text)
+        score = super().verify(problem, text, before)
+        if problem.level:  # scored at its level, with that one's notes
+            return score
         if self.difficulty.feedback == "verdict":
             return score
         replies = [self.respond(problem, before[: i + 1]) for i in range(len(before))]

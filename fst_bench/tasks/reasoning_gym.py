@@ -54,7 +54,7 @@ class GymDifficulty(Difficulty):
 
     def config(self) -> Any:
         """Return the package's config. Raise ValueError in one line where it refuses the parameters."""
-        given = self.model_dump(exclude={"format_given", "feedback", "partial_credit"})
+        given = self.model_dump(exclude=set(GymDifficulty.model_fields))
         usual = self.make()
         as_there = {name: tuple(v) if isinstance(getattr(usual, name), tuple) else v for name, v in given.items()}
         try:

@@ -34,6 +34,7 @@ from pydantic import (
 from fst_bench.core.errors import explain, unknown
 from fst_bench.core.registry import file_name
 from fst_bench.tasks import TASK_REGISTRY, Problem, Task
+from fst_bench.tasks.base import in_levels, over
 from fst_bench.tasks.data import PROCEDURAL, FromRows, expect, task_from
 from fst_bench.tasks.reasoning_gym import FAMILY
 
@@ -364,12 +365,29 @@ class Stream:
         """Return a key's task at its difficulty in a stage at a problem; before the stage, as at its start."""
         spec, name = self._spec(stage), self.spec.task_of(key)
         difficulty = self._difficulty.get(name, {}) | ({"format_given": True} if self.spec.format_given else {})
-        difficulty |= (self.spec.variants[key].difficulty if key in self.spec.variants else {}) | spec.difficulty
+        for own in (self.spec.variants[key].difficulty if key in self.spec.variants else {}, spec.difficulty):
+            difficulty = over(difficulty, own)
         last = stage.end - 1 - stage.start
         part = max(0, index - stage.start) / last if last else 1.0
-        return self._at(
-            name, difficulty | {p: self._between(name, difficulty, p, ends, part) for p, ends in spec.drift.items()}
-        )
+        return self._at(name, self._drifted(name, difficulty, spec.drift, part))
+
+    def _drifted(
+        self, name: str, difficulty: dict[str, Any], drift: dict[str, tuple[DriftEnd, DriftEnd]], part: float
+    ) -> dict[str, Any]:
+        """Return a difficulty `part` of the way along a drift; a mixture's parameter drifts at each of its levels."""
+        plain = {parameter: value for parameter, value in difficulty.items() if parameter != "mixture"}
+        mixture, of_levels = difficulty.get("mixture", []), set[str]()
+        if mixture:
+            of_levels = drift.keys() & in_levels(mixture)
+            levels = [
+                {parameter: value for parameter, value in level.items() if parameter != "share"} for level in mixture
+            ]
+            mixture = [
+                given | {p: self._between(name, plain | level, p, drift[p], part) for p in sorted(of_levels)}
+                for given, level in zip(mixture, levels, strict=True)
+            ]
+        moved = {p: self._between(name, plain, p, ends, part) for p, ends in drift.items() if p not in of_levels}
+        return plain | moved | ({"mixture": mixture} if mixture else {})
 
     def _between(
         self, name: str, difficulty: dict[str, Any], parameter: str, ends: tuple[DriftEnd, DriftEnd], part: float

@@ -92,7 +92,7 @@ class Opened:
         """
         problems = task.problems("test", TEST_SEED, n)
         requests = [self.request(context_for(p.prompt), p.prompt) for p in problems]
-        tools = [partial(task.respond, p) for p in problems]
+        tools = [partial(task.at(p).respond, p) for p in problems]
         temperature = self.config.evaluation.temperature
         answers = [group[0] for group in generate(model, requests, tools, temperature=temperature)]
         rewards = [task.verify(p, a.sample.text, a.earlier).reward for p, a in zip(problems, answers, strict=True)]
