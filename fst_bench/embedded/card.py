@@ -17,7 +17,8 @@ import torch
 from fst_bench.core.seeds import seed_for
 from fst_bench.core.types import SampleRequest
 from fst_bench.embedded.abilities import ABILITIES, item
-from fst_bench.embedded.text import STYLES, format_sentence, render
+from fst_bench.embedded.text import STYLES, render
+from fst_bench.fast.instructions import format_sentence
 from fst_bench.harness.config import SEED_PROMPT, load_preset
 from fst_bench.method.lab import conversation
 from fst_bench.metrics.intervals import wilson

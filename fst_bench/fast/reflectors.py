@@ -11,15 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fst_bench.core.types import Sample, SampleRequest
+from fst_bench.fast.bank import bank
 from fst_bench.fast.demonstrations import Demonstrations
 from fst_bench.method.ledger import Ledger
-from fst_bench.method.reflection import ReflectionFailure, Reflector, current_in, fence_around
+from fst_bench.method.reflection import FEEDBACK, SENTENCE, ReflectionFailure, Reflector, current_in, fence_around
 from fst_bench.method.settings import EMBEDDED_REFLECTORS, BasePolicySettings, FastSettings
 from fst_bench.policy import Policy
 
 MAX_SENTENCES = 6
-FEEDBACK = re.compile(r"^## Feedback\n(.*?)(?=\n#|\n```|\Z)", re.DOTALL | re.MULTILINE)
-SENTENCE = re.compile(r"(?<=\.)\s+")
 RULES: list[tuple[re.Pattern[str], tuple[str, ...]]] = [
     (re.compile(r"It helps to (.+)\."), ("{0}.", "Always {0}.")),
     (re.compile(r"The (\w+) was expected (.+?)(?:, and .+)?\."), ("Present the {0} {1}.", "Deliver the {0} {1}.")),
@@ -123,6 +122,8 @@ def load_reflector(settings: FastSettings, policy: Policy, ledger: Ledger) -> Re
     name = settings.reflector
     if name == "extractive":
         return extractive
+    if name == "bank":
+        return bank
     if name == "demonstrations":
         return Demonstrations(policy.template, settings.demonstration_tokens)
     if name == "base-policy":

@@ -24,6 +24,10 @@ LANGUAGE = re.compile(r"\A\S*\n")
 """The rest of an opening fence's line."""
 CURRENT = re.compile(r"(?<!`)(`{3,}+)\w*\n?(?P<content>.*?)(?<!`)\1(?!`)", re.DOTALL)
 """The first block of gepa's reflection prompt."""
+FEEDBACK = re.compile(r"^## Feedback\n(.*?)(?=\n#|\n```|\Z)", re.DOTALL | re.MULTILINE)
+"""The feedback on one rollout in gepa's reflection prompt."""
+SENTENCE = re.compile(r"(?<=\.)\s+")
+"""What is between two sentences of a prompt."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Characters that no tokenizer or terminal should see: all control characters but tab and newline."""
 

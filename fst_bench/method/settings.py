@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
-EMBEDDED_REFLECTORS = ("extractive", "demonstrations", "base-policy")
+EMBEDDED_REFLECTORS = ("extractive", "bank", "demonstrations", "base-policy")
 """Reflectors that need no server."""
 
 

@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fst_bench.embedded.abilities import ABILITIES, item
 from fst_bench.embedded.pretrain import Recipe, pretrain
 from fst_bench.embedded.text import (
-    DIRECT,
     LEVELS,
     LOOKUPS,
     OWN_FORMATS,
@@ -26,12 +25,12 @@ from fst_bench.embedded.text import (
     WORK,
     Document,
     Writer,
-    format_sentence,
     list_everything,
     render,
-    strategy_sentence,
     wander_star_graph,
 )
+from fst_bench.fast.bank import sentences
+from fst_bench.fast.instructions import DIRECT, format_sentence, strategy_sentence
 from fst_bench.fast.reflectors import RULES, instructions
 from fst_bench.harness.config import load_preset
 from fst_bench.harness.store import sha256
@@ -113,14 +112,13 @@ WRITER = Writer(0)
 
 def test_feedback_paraphrases_and_never_copies_the_pretraining_instructions() -> None:
     """What the reflector makes of every task's feedback is no sentence of the pretraining text."""
-    sentences = {
+    written = {
         s.strip().lower() for i in range(20_000) for s in re.split(r"(?<=\.)\s+", WRITER.document(i, 0.0, 0.0).system)
     }
     rng = random.Random(0)
-    sentences |= {
-        format_sentence(f, rng).lower() for styles in OWN_FORMATS.values() for f in styles for _ in range(300)
-    }
-    sentences |= {strategy_sentence(t, rng).lower() for t in WORK for _ in range(300)} | {s.lower() for s in DIRECT}
+    written |= {format_sentence(f, rng).lower() for styles in OWN_FORMATS.values() for f in styles for _ in range(300)}
+    written |= {strategy_sentence(t, rng).lower() for t in WORK for _ in range(300)} | {s.lower() for s in DIRECT}
+    written |= {sentence.text.lower() for sentence in sentences()}
     wrapped = [
         (name, {"answer_format": style})
         for name, kind in TASKS.items()
@@ -133,9 +131,9 @@ def test_feedback_paraphrases_and_never_copies_the_pretraining_instructions() ->
         texts = ["", "nothing", *task.wrong_texts(problem)]
         feedback = [task.verify(problem, text).feedback for text in texts]
         for text in feedback:
-            assert not {s.strip().lower() for s in re.split(r"(?<=\.)\s+", text)} & sentences
+            assert not {s.strip().lower() for s in re.split(r"(?<=\.)\s+", text)} & written
             for wordings in instructions(text):
-                assert not {w.lower() for w in wordings} & sentences
+                assert not {w.lower() for w in wordings} & written
     assert RULES
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fst_bench.embedded.text import FORMATS, render
+from fst_bench.embedded.text import render
+from fst_bench.fast.instructions import FORMATS
 from fst_bench.tasks import TASKS, Problem, load_task
 from fst_bench.tasks.base import answer_of
 from fst_bench.tasks.formats import WRAPPERS, AnswerFormat, Wrapped

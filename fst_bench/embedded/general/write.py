@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fst_bench.embedded.abilities import ABILITIES, item
-from fst_bench.embedded.text import STYLES, Writer, format_sentence, render
+from fst_bench.embedded.text import STYLES, Writer, render
+from fst_bench.fast.instructions import format_sentence
 from fst_bench.harness.config import SEED_PROMPT
 
 HERE = Path(__file__).parent
