@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fst_bench.analysis.runs import Runs, methods_of
-from fst_bench.metrics import Asymptote, Curve, PeakRatio, fit_asymptote, ratios_to_peak
+from fst_bench.metrics import THRESHOLDS, Asymptote, Curve, ThresholdRatio, fit_asymptote, ratios_at
 from fst_bench.metrics.curve import Floats
 from fst_bench.metrics.paired_curves import seed_rows
 
@@ -62,21 +62,18 @@ def asymptotes(runs: Runs) -> dict[str, Asymptote | None]:
 
 
 @cache
-def peak_ratios(runs: Runs, reference: str) -> dict[str, list[PeakRatio | None]]:
-    """Return method -> a ratio for each of problems, rollouts and tokens, over the seeds that both have.
+def efficiency_ratios(runs: Runs, reference: str) -> dict[str, dict[float, dict[str, ThresholdRatio]]]:
+    """Return method -> threshold -> axis -> how many times fewer samples than the reference it needs.
 
-    None where nothing can be said; empty where the reference has no run.
+    Over the seeds that both have, on a stream of one stage; empty where the reference has no run.
     """
     found = methods_of(runs)
     if reference not in found:
         return {}
     tasks = runs[0].stages[0].tasks
     theirs = curve_of(runs, reference, *tasks)
-    return {
-        method: ratios_to_peak(*seed_rows(curve_of(runs, method, *tasks), theirs))
-        for method in found
-        if method != reference
-    }
+    pairs = {m: seed_rows(curve_of(runs, m, *tasks), theirs) for m in found if m != reference}
+    return {m: {threshold: ratios_at(*pair, threshold) for threshold in THRESHOLDS} for m, pair in pairs.items()}
 
 
 def long_form(runs: Runs) -> pd.DataFrame:

@@ -5,15 +5,15 @@ method has a colour, a marker and a line style of its own everywhere, so that fi
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fst_bench.analysis.curves import asymptotes, curve_of
+from fst_bench.analysis.curves import asymptotes, curve_of, efficiency_ratios
 from fst_bench.analysis.figure_parts import (
     Drawn,
     Groups,
@@ -38,7 +38,7 @@ from fst_bench.analysis.report.figures import (
     task_legend,
 )
 from fst_bench.analysis.runs import Runs, methods_of
-from fst_bench.metrics import Curve
+from fst_bench.analysis.tables import MARKS
 
 FITTED = ("A", "B", "c_mid", "r0", "low", "high", "identifiable", "residual")
 """Columns of a fit's data."""
@@ -95,54 +95,43 @@ def continual(runs: Runs, name: str = "continual") -> Drawn:
 
 @matplotlib.rc_context(STYLE)
 def efficiency(groups: Groups, reference: str) -> Drawn:
-    """Draw accuracy over problems with running maxima.
-
-    An arrow goes from the reference's peak to where fst is as high.
-    """
+    """Draw accuracy over problems, and at each threshold how many times fewer problems fst needs than the reference."""
     figure, panels = panels_for(groups)
     rows = []
     for axes, (title, runs) in zip(panels, groups.items(), strict=True):
-        known = methods_of(runs)
-        curves = {m: curve_of(runs, m, *runs[0].stages[0].tasks) for m in known}
-        for method, curve in curves.items():
+        known, tasks = methods_of(runs), runs[0].stages[0].tasks
+        for method in known:
+            curve = curve_of(runs, method, *tasks)
             style, data = look(method, known), band(curve.problems, curve.accuracy)
-            data["running_maximum"] = np.maximum.accumulate(data["mean"])
-            x, line = data["problems"], {"color": style["color"], "linestyle": style["linestyle"]}
-            axes.fill_between(x, data["low"], data["high"], color=style["color"], alpha=0.12, linewidth=0)
-            axes.plot(x, data["mean"], markersize=3, **style | {"linestyle": "none"})
-            axes.step(x, data["running_maximum"], where="post", linewidth=1.8, alpha=0.75, **line)
+            axes.fill_between(
+                data["problems"], data["low"], data["high"], color=style["color"], alpha=0.12, linewidth=0
+            )
+            axes.plot(data["problems"], data["mean"], markersize=3, linewidth=1.6, **style)
             rows.append(data.assign(group=title, method=method))
-        if "gepa" in curves:
-            ceiling = float(curves["gepa"].accuracy.mean(0).max())
-            axes.axhline(ceiling, color=look("gepa", known)["color"], linewidth=0.8, linestyle=(0, (1, 2)))
-        comparable = reference in curves and "fst" in curves and reference != "fst"
-        fewer = arrow(axes, curves[reference], curves["fst"]) if comparable else ""
+        for threshold, ratios in efficiency_ratios(runs, reference).get("fst", {}).items():
+            axes.axhline(threshold, color="#999999", linewidth=0.6, linestyle=(0, (1, 3)))
+            if ratio := ratios.get("problems"):
+                sign = MARKS[ratio.bound]
+                look_of_it: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 7, "color": "#222222"}
+                axes.annotate(
+                    f"{sign}{ratio.estimate.value:.1f}x",
+                    (0.99, threshold),
+                    xycoords=("axes fraction", "data"),
+                    **look_of_it,
+                )
         accuracy_axis(axes, top=1.1)
-        axes.set_title(title + fewer)
+        axes.set_title(title)
         axes.set_xlabel("problems seen")
     first_column_only(panels)
     legend(figure, groups)
     some = next(iter(groups.values()))
     caption = (
-        "Accuracy under the method's own prompt (markers) and its running maximum (steps); the dotted line is gepa's "
-        f"ceiling, the arrow goes from {reference}'s peak to the first evaluation of fst at least as high; "
-        f"{evidence(some)}. A running maximum of small evaluations is biased upward."
+        f"Accuracy under the method's own prompt; {evidence(some)}. At the right of each threshold: {reference}'s "
+        "problems to it, those looked at ahead included, over fst's (geometric mean over seeds; > and < where a curve "
+        "never gets there)."
     )
     words = f"Accuracy over problems in {len(groups)} panels, one line a method."
     return Drawn("efficiency", figure, pd.concat(rows, ignore_index=True), caption, words)
-
-
-def arrow(axes: Axes, theirs: Curve, ours: Curve) -> str:
-    """Draw the arrow from their peak to where ours is as high, if it is sooner; return the ratio in words."""
-    peak = float(theirs.accuracy.mean(0).max())
-    start = theirs.problems[int(theirs.accuracy.mean(0).argmax())]
-    there = np.flatnonzero(ours.accuracy.mean(0) >= peak - 1e-9)
-    if len(there) and 0 < ours.problems[there[0]] < start:
-        end = ours.problems[there[0]]
-        look_of_arrow = {"arrowstyle": "->", "color": "#222222", "linewidth": 1.2}
-        axes.annotate("", xy=(end, peak), xytext=(start, peak), arrowprops=look_of_arrow)
-        return f", {start / end:.1f}x fewer"
-    return ""
 
 
 @matplotlib.rc_context(STYLE)

@@ -11,15 +11,17 @@ import numpy as np
 from rich import box
 from rich.table import Table as RichTable
 
-from fst_bench.analysis.curves import asymptotes, curve_of, peak_ratios
+from fst_bench.analysis.curves import asymptotes, curve_of, efficiency_ratios
 from fst_bench.analysis.runs import Runs, methods_of
 from fst_bench.analysis.writers import csv_table, escape_latex, latex_table, markdown_table
 from fst_bench.harness.rows import label
 from fst_bench.harness.run import Run
-from fst_bench.metrics import Estimate, PeakRatio, least_kl, t_interval
+from fst_bench.metrics import THRESHOLDS, Estimate, least_kl, t_interval
 from fst_bench.metrics.paired_curves import AXES
 
 NO_NUMBER = Estimate(math.nan)
+MARKS = {"exactly": "", "at least": ">", "at most": "<"}
+"""What a ratio is -> the sign before it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Cell:
     difference: bool = False
     """Whether it is a difference: it has a sign, and is bold where it is clear."""
     mark: str = ""
-    """Sign before the value: '<' of a bound, '?' of an asymptote that is not identifiable."""
+    """Sign before the value: < or > of a bound."""
 
     @property
     def clear(self) -> bool:
@@ -166,6 +168,16 @@ DRIFT_NOTE = (
     "least that the change in accuracy implies there, the excess over it, and the KL under neutral contexts, the same "
     "for all methods (probe drift). Only answers at T = 1 have a least."
 )
+FITTED = (
+    "A sigmoid fitted to the mean over seeds, its interval by bootstrap over seeds; – where the curve does not bend "
+    "enough to tell."
+)
+FEWER = (
+    "{}'s problems until an accuracy is reached, those that were looked at ahead included, divided by the method's: "
+    "the geometric mean over seeds, with the t-interval of the logarithms. It is reached where the mean of two "
+    "consecutive evaluations is; they are {:,.0f} problems apart. < and > where a curve never gets there, and stands "
+    "in with all that it spent; – where neither does, or one is there before learning."
+)
 DIGITS = {"KL": 3, "rollouts": 0, "sampled tokens": 0, "seconds": 0}
 
 
@@ -183,7 +195,7 @@ def tables(runs: Runs, reference: str = "rl") -> list[Table]:
         return list(made.values())
     # nothing to remember in a single stage
     made.pop("Remembering")
-    return [*made.values(), efficiency_table(runs, reference)]
+    return [*made.values(), *efficiency_tables(runs, reference)]
 
 
 def seed_table(title: str, note: str, of: Callable[[Run], dict[str, float]], runs: Runs, reference: str) -> Table:
@@ -209,38 +221,34 @@ def seed_table(title: str, note: str, of: Callable[[Run], dict[str, float]], run
     return Table(title, names, rows, differences, reference, note)
 
 
-def efficiency_table(runs: Runs, reference: str) -> Table:
-    """Return asymptotes, and how many times fewer samples than the reference a method needs for the reference's peak.
+def efficiency_tables(runs: Runs, reference: str) -> list[Table]:
+    """Return asymptotes, and how many times fewer samples than the reference a method needs, a table an axis.
 
     The stream has one stage.
     """
-    fits, ratios = asymptotes(runs), peak_ratios(runs, reference)
+    fits, ratios = asymptotes(runs), efficiency_ratios(runs, reference)
     some = curve_of(runs, runs[0].method, *runs[0].stages[0].tasks)
     every = float(np.diff(some.problems).max(initial=0))
+    methods = methods_of(runs)
+    seeds = {m: sum(run.method == m for run in runs) for m in methods}
 
-    def asymptote_cell(method: str) -> Cell:
+    def asymptote(method: str) -> Cell:
         fit = fits.get(method)
-        return Cell(NO_NUMBER) if fit is None else Cell(fit.estimate, mark="" if fit.identifiable else "?")
+        return Cell(NO_NUMBER if fit is None or not fit.identifiable else fit.estimate)
 
-    def ratio_cell(ratio: PeakRatio | None) -> Cell:
-        return Cell(NO_NUMBER) if ratio is None else Cell(ratio.estimate, mark="<" if ratio.censored else "")
+    def fewer(method: str, threshold: float, axis: str) -> Cell:
+        ratio = ratios.get(method, {}).get(threshold, {}).get(axis)
+        return Cell(NO_NUMBER) if ratio is None else Cell(ratio.estimate, mark=MARKS[ratio.bound])
 
-    rows = [
-        Row(
-            m,
-            sum(run.method == m for run in runs),
-            [asymptote_cell(m), *map(ratio_cell, ratios.get(m, [None] * len(AXES)))],
-        )
-        for m in methods_of(runs)
+    found = [
+        Table("Asymptote", ["asymptote"], [Row(m, seeds[m], [asymptote(m)]) for m in methods], [], reference, FITTED)
     ]
-    note = (
-        "Asymptote: a sigmoid fitted to the mean over seeds, its interval by bootstrap over seeds, ? where it is not "
-        f"identifiable. Fewer: {reference}'s samples at the highest point of its mean curve, divided by the method's "
-        "samples at its first evaluation at least as high; < where it never gets there. Problems that were looked at "
-        f"ahead count. Evaluations are {every:,.0f} problems apart, and a peak of small evaluations is biased upward."
-    )
-    names = ["asymptote", *(f"fewer {axis}" for axis in AXES)]
-    return Table("Sample efficiency", names, rows, [], reference, note)
+    for axis in AXES:
+        rows = [Row(m, seeds[m], [fewer(m, threshold, axis) for threshold in THRESHOLDS]) for m in methods]
+        columns = [f"to {threshold:g}" for threshold in THRESHOLDS]
+        note = FEWER.format(reference, every) if axis == "problems" else f"The same in {axis}."
+        found.append(Table(f"Times fewer {axis}", columns, rows, [], reference, note))
+    return found
 
 
 # --- the same tables for readers, papers and programs

@@ -5,21 +5,22 @@ Every number is signed; a missing cell, a NaN or an unknown name is a ValueError
 
 from fst_bench.metrics.asymptote import Asymptote, asymptote_difference, fit_asymptote
 from fst_bench.metrics.drift import Drift, least_kl, token_kl
-from fst_bench.metrics.efficiency import Ratio, Reached, efficiency_ratio, samples_to_threshold
+from fst_bench.metrics.efficiency import THRESHOLDS, Ratio, Reached, efficiency_ratio, samples_to_threshold
 from fst_bench.metrics.intervals import Estimate, paired_difference, stratified_bootstrap, t_interval
-from fst_bench.metrics.paired_curves import Curve, PeakRatio, matched_kl, ratios_to_peak
+from fst_bench.metrics.paired_curves import Curve, ThresholdRatio, matched_kl, ratios_at
 from fst_bench.metrics.probed import difference, interaction
 from fst_bench.metrics.summary import summarise
 from fst_bench.metrics.transfer import Transfer, transfer
 
 __all__ = [
+    "THRESHOLDS",
     "Asymptote",
     "Curve",
     "Drift",
     "Estimate",
-    "PeakRatio",
     "Ratio",
     "Reached",
+    "ThresholdRatio",
     "Transfer",
     "asymptote_difference",
     "difference",
@@ -29,7 +30,7 @@ __all__ = [
     "least_kl",
     "matched_kl",
     "paired_difference",
-    "ratios_to_peak",
+    "ratios_at",
     "samples_to_threshold",
     "stratified_bootstrap",
     "summarise",

@@ -1,21 +1,30 @@
-"""Sample efficiency: the number of samples until an accuracy is reached, and held."""
+"""Sample efficiency: the number of samples until an accuracy is reached.
+
+A threshold is reached where the mean of two consecutive evaluations is first at least as high. Between two such means,
+and from the evaluation before learning to the first of them, a straight line is drawn. Fixed thresholds ask the same of
+every method and seed. The highest point of a noisy curve, which is often taken instead, is biased upward, and where a
+curve is flat its place is chance.
+"""
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
-from numpy.lib.stride_tricks import sliding_window_view
+import numpy as np
 from numpy.typing import ArrayLike
 
-from fst_bench.metrics.curve import checked
+from fst_bench.metrics.curve import Floats, checked
+
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+"""The accuracies at which methods are compared."""
 
 
 @dataclass(frozen=True)
 class Reached:
     """Sample count at which a curve reached a threshold, in the unit of its samples.
 
-    Evaluations are a grid: the true crossing lies in (`after`, `samples`]. A curve that never holds the threshold is
-    right-censored: `samples` is None, and `after`, the last sample count, is a lower bound.
+    It is 0 where the first evaluation is there already. A curve that never gets there is right-censored:
+    `samples` is None, and `after`, the last sample count, is a lower bound.
     """
 
     samples: float | None
@@ -25,25 +34,43 @@ class Reached:
         return f">{self.after:,.0f}" if self.samples is None else f"{self.samples:,.0f}"
 
 
-def samples_to_threshold(samples: ArrayLike, accuracy: ArrayLike, threshold: float, hold: int = 2) -> Reached:
-    """Return the first sample count of the first run of `hold` consecutive evaluations at or above `threshold`.
+def crossing(accuracy: Floats, threshold: float) -> float:
+    """Return where a curve (points,) reaches a threshold, in points from 0; infinity where it never does.
 
-    `samples` are (points,), increasing, and `accuracy` is (points,). A run that the curve's end cuts short does not
-    count. Raises ValueError for arrays that are not a curve, or a `hold` below 1.
+    The mean of points i and i + 1 stands at i + 1/2, in front of them point 0 itself.
     """
-    x, y = checked(samples, accuracy)
+    heights = np.concatenate([accuracy[:1], (accuracy[1:] + accuracy[:-1]) / 2])
+    places = np.concatenate([[0.0], np.arange(len(accuracy) - 1) + 0.5])
+    there = np.flatnonzero(heights >= threshold)
+    if not len(there):
+        return math.inf
+    i = int(there[0])
+    if i == 0:
+        return 0.0
+    part = (threshold - heights[i - 1]) / (heights[i] - heights[i - 1])
+    return float(places[i - 1] + part * (places[i] - places[i - 1]))
+
+
+def samples_at(samples: Floats, position: float) -> Reached:
+    """Return the sample count at a `crossing`; samples are (points,) and never fall."""
+    if math.isinf(position):
+        return Reached(None, float(samples[-1]))
+    found = float(np.interp(position, np.arange(len(samples)), samples)) if position else 0.0
+    return Reached(found, found)
+
+
+def samples_to_threshold(samples: ArrayLike, accuracy: ArrayLike, threshold: float) -> Reached:
+    """Return the sample count at which a curve reaches a threshold.
+
+    `samples` are (points,), increasing, and `accuracy` is (points,). Raises ValueError for arrays that are not a curve
+    of at least two points.
+    """
+    x, y = checked(samples, accuracy, at_least=2)
     if y.ndim != 1:
         raise ValueError(f"the accuracies of one curve are (points,), got {y.shape}")
-    if hold < 1:
-        raise ValueError(f"hold is a number of evaluations, at least 1, got {hold}")
     if math.isnan(threshold):
         raise ValueError("the threshold is NaN")
-    if len(x) >= hold:
-        held = sliding_window_view(y >= threshold, hold).all(1)
-        if held.any():
-            i = int(held.argmax())
-            return Reached(float(x[i]), float(x[i - 1]) if i else 0.0)
-    return Reached(None, float(x[-1]))
+    return samples_at(x, crossing(y, threshold))
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,20 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from fst_bench.metrics.curve import Floats, floats
-from fst_bench.metrics.efficiency import Reached, efficiency_ratio, samples_to_threshold
-from fst_bench.metrics.intervals import Estimate, expanded
+from fst_bench.metrics.efficiency import Ratio, crossing, efficiency_ratio, samples_at
+from fst_bench.metrics.intervals import Estimate, expanded, t_interval
 
 AXES = ("problems", "rollouts", "tokens")
 """Units in which samples are counted."""
 REPS = 1000
 """Resamples behind an interval."""
 EPSILON = 1e-9
-"""Slack of a threshold, so that a curve reaches its own peak."""
+"""Slack of an accuracy, so that a curve reaches its own highest point."""
 
 
 @dataclass(frozen=True)
@@ -52,65 +53,48 @@ def seed_rows(a: Curve, b: Curve) -> tuple[Curve, Curve]:
 
 
 @dataclass(frozen=True)
-class PeakRatio:
-    """The reference's samples at its peak over the method's there."""
+class ThresholdRatio:
+    """How many times fewer samples than the reference a method needs to a threshold."""
 
     estimate: Estimate
-    censored: bool
-    """Whether the method never got there: the value is then an upper bound, without an interval."""
+    """The geometric mean over seeds, with the t-interval of the logarithms; none where it is a bound."""
+    bound: Literal["exactly", "at least", "at most"]
+    """What it is where a curve of a seed never gets there, and stands in with all of its samples."""
 
 
-def ratios_to_peak(ours: Curve, theirs: Curve, seed: int = 0) -> list[PeakRatio | None]:
-    """Return a ratio for each of AXES, with its interval over seeds; None where nothing can be said.
+def ratios_at(ours: Curve, theirs: Curve, threshold: float) -> dict[str, ThresholdRatio]:
+    """Return axis -> the reference's samples to a threshold, `theirs`, over ours; row i of both is the same seed.
 
-    Row i of both curves is the same seed. A resample of the seeds in which the peak is never reached counts as 0 in the
-    interval.
+    An axis is left out where nothing can be said: it was not recorded, a curve is there before learning, or of some
+    seed neither curve gets there.
     """
-    n = len(ours.seeds)
-    if n == 0:
-        return [None] * len(AXES)
-    resampled = [ratios_of_means(ours, theirs, rows) for rows in resampled_rows(n, seed)]
-    found: list[PeakRatio | None] = []
-    for axis, (value, censored) in ratios_of_means(ours, theirs, list(range(n))).items():
-        if math.isnan(value):
-            found.append(None)
+    at = [[crossing(row, threshold) for row in curve.accuracy] for curve in (theirs, ours)]
+    found = {}
+    for axis in AXES:
+        if axis not in ours.spent or axis not in theirs.spent:
             continue
-        known = [0.0 if never else ratio for ratio, never in (r[axis] for r in resampled) if not math.isnan(ratio)]
-        around = expanded(value, known, n, 0.95) if known and not censored else Estimate(value)
-        found.append(PeakRatio(around, censored))
+        reached = [
+            [samples_at(row, position) for row, position in zip(curve.spent[axis], positions, strict=True)]
+            for curve, positions in zip((theirs, ours), at, strict=True)
+        ]
+        if any((r.after if r.samples is None else r.samples) <= 0 for side in reached for r in side):
+            continue
+        ratios = [efficiency_ratio(*pair) for pair in zip(*reached, strict=True)]
+        if made := combined(ratios):
+            found[axis] = made
     return found
 
 
-def ratios_of_means(ours: Curve, theirs: Curve, rows: list[int]) -> dict[str, tuple[float, bool]]:
-    """Return axis -> (ratio, whether it is only an upper bound) for mean curves over some seeds.
-
-    A ratio is NaN where a curve is there before learning, or where an axis was not recorded.
-    """
-    accuracy = [curve.accuracy[rows].mean(0) for curve in (theirs, ours)]
-    threshold = float(accuracy[0].max()) - EPSILON
-    at = [samples_to_threshold(theirs.problems, values, threshold, hold=1) for values in accuracy]
-    ratios = {}
-    for axis in AXES:
-        if axis not in ours.spent or axis not in theirs.spent:
-            ratios[axis] = math.nan, False
-            continue
-        reached = [spent_at(curve, axis, rows, where) for curve, where in zip((theirs, ours), at, strict=True)]
-        if any((r.after if r.samples is None else r.samples) <= 0 for r in reached):
-            ratios[axis] = math.nan, False
-            continue
-        ratio = efficiency_ratio(*reached)
-        assert ratio.value is not None, "the reference reaches its own peak"
-        ratios[axis] = ratio.value, ratio.bound == "at most"
-    return ratios
-
-
-def spent_at(curve: Curve, axis: str, rows: list[int], where: Reached) -> Reached:
-    """Return the samples spent until the evaluation at `where` problems, means over some seeds."""
-    spent = curve.spent[axis][rows].mean(0)
-    if where.samples is None:
-        return Reached(None, float(spent[-1]))
-    i = int(np.searchsorted(curve.problems, where.samples))
-    return Reached(float(spent[i]), float(spent[i - 1]) if i else 0.0)
+def combined(ratios: list[Ratio]) -> ThresholdRatio | None:
+    """Return the seeds' ratios as one; None where they leave nothing to say."""
+    bounds = {ratio.bound for ratio in ratios} - {"exactly"}
+    values = [ratio.value for ratio in ratios if ratio.value is not None]
+    if len(values) < len(ratios) or len(bounds) > 1 or not values:
+        return None
+    e = t_interval(np.log(values))
+    if bounds:
+        return ThresholdRatio(Estimate(math.exp(e.value)), "at least" if bounds == {"at least"} else "at most")
+    return ThresholdRatio(Estimate(*(math.exp(value) for value in (e.value, e.low, e.high))), "exactly")
 
 
 def matched_kl(ours: Curve, theirs: Curve, seed: int = 0) -> Estimate:

@@ -16,7 +16,7 @@ from rich.console import Console
 from written import SHAPES, write_run
 
 from fst_bench.analysis import latex, load, markdown, spreadsheet, tables, terminal, write_page
-from fst_bench.analysis.curves import asymptotes, curve_of, peak_ratios
+from fst_bench.analysis.curves import asymptotes, curve_of, efficiency_ratios
 from fst_bench.analysis.report import write_report
 from fst_bench.analysis.tables import Cell
 from fst_bench.harness.collection import collect
@@ -120,7 +120,11 @@ def test_every_format_has_every_number(tmp_path: Path) -> None:
         console.print(terminal(table))
         texts = (
             markdown(table),
-            latex(table).replace(r"$\pm$", "±").replace("--", "–").replace(r"\textless{}", "<"),
+            latex(table)
+            .replace(r"$\pm$", "±")
+            .replace("--", "–")
+            .replace(r"\textless{}", "<")
+            .replace(r"\textgreater{}", ">"),
             console.export_text(),
         )
         for row in (*table.rows, *table.differences):
@@ -346,27 +350,27 @@ def test_the_ratio_of_known_curves(tmp_path: Path) -> None:
         for seed in range(4):
             write_run(tmp_path, method, seed, noise=0)
     runs = load([tmp_path])
-    # rl ends at .05 + .75 * 960^2 / (960^2 + 400^2) = .689
-    # fst is there at x: .8 x^2 / (x^2 + 150^2) = .639, x = 299.2: first evaluated at 320
-    ratios = peak_ratios(runs, "rl")
-    problems, rollouts, tokens = ratios["fst"]
-    assert problems is not None and problems.estimate == Estimate(3.0, 3.0, 3.0)
-    assert rollouts is not None and tokens is not None
-    assert rollouts.estimate.value == tokens.estimate.value == pytest.approx(3.0 * 8 / 10)
-    assert "rl" not in ratios and peak_ratios(runs, "other") == {}
-    gepa = ratios["gepa"][0]
-    assert gepa is not None and gepa.censored and gepa.estimate.value == 1.0  # never there
-    efficiency = tables(runs)[-1]
-    cells = {row.label: [str(cell) for cell in row.cells] for row in efficiency.rows}
-    assert cells["fst"][1] == "3.00 ± 0.00" and cells["gepa"][1] == "<1.00"
-    assert cells["rl"][1:] == ["–"] * 3 and cells["base"][2] == "–"
-    assert "Evaluations are 40 problems apart" in efficiency.note
+    # rl is at .5 where .05 + .75 x^2 / (x^2 + 400^2) = .5: x = 489.9; fst where .8 x^2 / (x^2 + 150^2) = .45: 170.1
+    ratios = efficiency_ratios(runs, "rl")
+    found = ratios["fst"][0.5]
+    assert found["problems"].bound == "exactly"
+    assert found["problems"].estimate.value == pytest.approx(489.9 / 170.1, rel=0.02)
+    assert found["rollouts"].estimate.value == pytest.approx(found["problems"].estimate.value * 8 / 10)
+    assert found["tokens"].estimate.value == pytest.approx(found["rollouts"].estimate.value)
+    assert "rl" not in ratios and efficiency_ratios(runs, "other") == {}
+    assert ratios["gepa"][0.5]["problems"].bound == "at most" and ratios["fst"][0.9] == {}
+    fewer = {table.title: table for table in tables(runs)}
+    cells = {row.label: [str(cell) for cell in row.cells] for row in fewer["Times fewer problems"].rows}
+    assert cells["fst"][1] == f"{found['problems'].estimate.value:.2f} ± 0.00" and cells["gepa"][1].startswith("<")
+    assert cells["rl"] == ["–"] * 4 and cells["base"][2] == "–" and cells["fst"][3] == "–"
+    assert "they are 40 problems apart" in fewer["Times fewer problems"].note
+    assert [*fewer][-3:] == ["Times fewer problems", "Times fewer rollouts", "Times fewer tokens"]
 
 
 def test_problems_looked_at_ahead_count(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path, "rl", seed, noise=0)
         write_run(tmp_path, "fst", seed, noise=0, fetch=200)
-    ratio = peak_ratios(load([tmp_path]), "rl")["fst"][0]
-    # there at 320 problems, when 400 were looked at
-    assert ratio is not None and ratio.estimate.value == pytest.approx(960 / 400)
+    ratio = efficiency_ratios(load([tmp_path]), "rl")["fst"][0.5]["problems"]
+    # there at 170 problems, when 200 had been looked at
+    assert ratio.estimate.value == pytest.approx(489.9 / 200, rel=0.02)

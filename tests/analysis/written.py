@@ -30,10 +30,12 @@ def write_run(
     fetch: int = 1,
     shape: str | None = None,
     name: str = "several",
+    floor: float = 0.05,
 ) -> Path:
     """Write a finished run on a stream of `tasks`.
 
-    `change` replaces settings, `shape` is the method whose curve it has, `fetch` how many problems it looks ahead.
+    `change` replaces settings, `shape` is the method whose curve it has, `fetch` how many problems it looks ahead,
+    `floor` the accuracy before learning.
     """
     rng = random.Random(f"{method}{seed}")
     name = f"single-{tasks[0]}" if len(tasks) == 1 else name
@@ -72,7 +74,7 @@ def write_run(
         number = ended[0]["stage"] if ended else 0 if seen == 0 else next(s["stage"] for s in stages if seen < s["end"])
         for stage in stages:
             into = max(0, min(seen, stage["end"]) - stage["start"])
-            level = 0.05 + (top - 0.05) * (into**2 / (into**2 + half**2) if into else 0.0)
+            level = floor + (top - floor) * (into**2 / (into**2 + half**2) if into else 0.0)
             for mode in ("system", "seed"):
                 accuracy = min(
                     1.0, max(0.0, level * (1.0 if mode == "system" else 0.8) + (rng.gauss(0, noise) if noise else 0.0))
@@ -171,7 +173,7 @@ def write_probes(path: Path, rng: random.Random, stages: int, tasks: tuple[str, 
             "key": {"task": t, "weights": w, "n": None},
             "metric": "acc",
             "documents": 50,
-            "scores": [float(rng.random() < (0.9 if w == "base" else 0.8)) for _ in range(50)],
+            "scores": [(0.9 if w == "base" else top - 0.1) + rng.gauss(0, 0.05) for _ in range(50)],
         }
         for t in ("fst_copy", "fst_add")
         for w in ("base", "trained")

@@ -10,55 +10,56 @@ from scipy.special import rel_entr, softmax
 from fst_bench.metrics import (
     Curve,
     Drift,
+    Estimate,
     Ratio,
     Reached,
     efficiency_ratio,
     least_kl,
     matched_kl,
-    ratios_to_peak,
+    ratios_at,
     samples_to_threshold,
+    t_interval,
     token_kl,
 )
-from fst_bench.metrics.paired_curves import ratios_of_means, seed_rows
+from fst_bench.metrics.paired_curves import seed_rows
 
 X = [0, 100, 200, 300, 400, 500]
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "hold", "expected"),
+    ("accuracy", "expected"),
     [
-        ([0.1, 0.2, 0.5, 0.6, 0.7, 0.8], 2, Reached(200.0, 100.0)),  # at the threshold counts
-        ([0.1, 0.6, 0.2, 0.6, 0.7, 0.8], 2, Reached(300.0, 200.0)),  # the lone peak at 100 is not held
-        ([0.1, 0.6, 0.2, 0.6, 0.7, 0.8], 1, Reached(100.0, 0.0)),
-        ([0.1, 0.6, 0.6, 0.2, 0.7, 0.8], 3, Reached(None, 500.0)),
-        ([0.1, 0.2, 0.3, 0.4, 0.4, 0.9], 2, Reached(None, 500.0)),  # one evaluation at the end is no run of two
-        ([0.6, 0.7, 0.3, 0.4, 0.4, 0.4], 2, Reached(0.0, 0.0)),  # had it before learning
-        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.5], 2, Reached(400.0, 300.0)),
+        # the means are .1 at 0, .15 at 50, .35 at 150, .55 at 250: .5 is three quarters of the way from 150 to 250
+        ([0.1, 0.2, 0.5, 0.6, 0.7, 0.8], Reached(225.0, 225.0)),
+        ([0.1, 0.8, 0.0, 0.1, 0.7, 0.9], Reached(375.0, 375.0)),  # the lone peak at 100 does not count
+        ([0.1, 0.2, 0.3, 0.4, 0.4, 0.5], Reached(None, 500.0)),
+        ([0.6, 0.3, 0.3, 0.4, 0.4, 0.4], Reached(0.0, 0.0)),  # had it before learning
+        ([0.1, 0.9, 0.9, 0.9, 0.9, 0.9], Reached(50.0, 50.0)),  # a mean that is exactly there
+        ([0.2, 1.0, 1.0, 1.0, 1.0, 1.0], Reached(37.5, 37.5)),  # .2 at 0, .6 at 50
     ],
 )
-def test_the_first_run_that_holds(accuracy: list[float], hold: int, expected: Reached) -> None:
-    assert samples_to_threshold(X, accuracy, 0.5, hold) == expected
+def test_a_threshold_is_reached_by_two_evaluations(accuracy: list[float], expected: Reached) -> None:
+    found = samples_to_threshold(X, accuracy, 0.5)
+    assert (found.samples, found.after) == pytest.approx((expected.samples, expected.after))
 
 
 def test_it_is_shown_with_its_censoring() -> None:
     assert (str(Reached(1200.0, 1000.0)), str(Reached(None, 5040.0))) == ("1,200", ">5,040")
 
 
-@given(st.lists(st.floats(0, 1), min_size=3, max_size=12), st.floats(0, 1), st.integers(1, 3))
-def test_a_higher_threshold_or_longer_hold_never_comes_sooner(
-    accuracy: list[float], threshold: float, hold: int
-) -> None:
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=12), st.floats(0, 1))
+def test_a_higher_threshold_never_comes_sooner(accuracy: list[float], threshold: float) -> None:
     x = list(range(len(accuracy)))
 
-    def when(t: float, h: int) -> float:
-        reached = samples_to_threshold(x, accuracy, t, h).samples
+    def when(t: float) -> float:
+        reached = samples_to_threshold(x, accuracy, t).samples
         return math.inf if reached is None else reached
 
-    assert when(threshold, hold) <= when(min(1.0, threshold + 0.1), hold)
-    assert when(threshold, hold) <= when(threshold, hold + 1)
-    at = when(threshold, hold)
-    if at < math.inf:
-        assert all(a >= threshold for a in accuracy[int(at) : int(at) + hold])
+    assert when(threshold) <= when(min(1.0, threshold + 0.1))
+    at = when(threshold)
+    if 0.5 <= at < math.inf:
+        after = math.ceil(at + 0.5)  # the later evaluation of the mean that is first there
+        assert accuracy[after] + accuracy[after - 1] >= 2 * threshold - 1e-9
 
 
 def test_ratios_keep_what_censoring_leaves() -> None:
@@ -77,7 +78,7 @@ def test_ratios_keep_what_censoring_leaves() -> None:
         ([0, 2, 2], [0.1, 0.2, 0.3], "2 is followed by 2"),
         ([0, 1], [0.1], r"got \(2,\) and \(1,\)"),
         ([-1, 1], [0.1, 0.2], "negative: -1"),
-        ([], [], "at least 1 points"),
+        ([0], [0.1], "at least 2 points"),
     ],
 )
 def test_what_is_no_curve_is_refused(samples: list, accuracy: list, complaint: str) -> None:
@@ -145,7 +146,7 @@ def test_nan_is_refused() -> None:
         token_kl(torch.full((3, 4), math.nan), torch.zeros(3, 4), [3])
 
 
-# --- peak ratios and KL at matched accuracy, worked by hand on curves of a few points
+# --- ratios at a threshold and KL at matched accuracy, worked by hand on curves of a few points
 
 
 def steps(accuracy: list[list[float]], rollouts: float) -> Curve:
@@ -156,19 +157,32 @@ def steps(accuracy: list[list[float]], rollouts: float) -> Curve:
 
 
 def test_the_ratio_by_hand() -> None:
-    rl = steps([[0.0, 0.1, 0.2, 0.3, 0.5, 0.4], [0.0, 0.1, 0.2, 0.3, 0.3, 0.4]], rollouts=8)
-    fst = steps([[0.0, 0.3, 0.6, 0.6, 0.6, 0.6], [0.0, 0.1, 0.2, 0.2, 0.2, 0.2]], rollouts=16)
-    # rl's mean is .4 at its highest, first at 40; fst's mean is .4 first at 20: half the problems, the same rollouts
-    ratios = ratios_of_means(fst, rl, [0, 1])
-    assert ratios["problems"] == (2.0, False) and ratios["rollouts"] == (1.0, False)
-    assert np.isnan(ratios["tokens"][0])  # tokens were not recorded
-    # with the second seed alone fst never gets to .4: rl is there at 50, fst not at 50 either
-    assert ratios_of_means(fst, rl, [1, 1])["problems"] == (1.0, True)
-    problems, rollouts, tokens = ratios_to_peak(fst, rl)
-    assert problems is not None and not problems.censored
-    assert problems.estimate.low == 0.0 and problems.estimate.high >= 2.0
-    assert rollouts is not None and rollouts.estimate.value == 1.0 and tokens is None
-    assert ratios_to_peak(steps([[0.5, 0.5]], 1), steps([[0.1, 0.4]], 1)) == [None] * 3  # there before learning
+    rl = steps([[0.0, 0.0, 0.2, 0.4, 0.4, 0.4], [0.0, 0.0, 0.0, 0.0, 0.4, 0.4]], rollouts=8)
+    fst = steps([[0.0, 0.4, 0.4, 0.4, 0.4, 0.4], [0.0, 0.0, 0.4, 0.4, 0.4, 0.4]], rollouts=16)
+    # to .2: rl's means pass it at 20 (.1 at 15, .3 at 25) and at 35; fst's are there at 5 and at 15
+    found = ratios_at(fst, rl, 0.2)
+    assert set(found) == {"problems", "rollouts"}  # tokens were not recorded
+    by_hand = math.exp((math.log(20 / 5) + math.log(35 / 15)) / 2)
+    assert found["problems"].estimate.value == pytest.approx(by_hand) and found["problems"].bound == "exactly"
+    logs = t_interval([math.log(4), math.log(7 / 3)])
+    assert found["problems"].estimate.low == pytest.approx(math.exp(logs.low))
+    assert found["rollouts"].estimate.value == pytest.approx(by_hand / 2)
+    assert ratios_at(fst, fst, 0.2)["rollouts"].estimate == Estimate(1.0, 1.0, 1.0)
+
+
+def test_a_curve_that_never_gets_there_gives_a_bound() -> None:
+    slow = steps([[0.0, 0.1, 0.2, 0.2], [0.0, 0.2, 0.6, 0.6]], rollouts=8)
+    fast = steps([[0.0, 0.6, 0.6, 0.6]] * 2, rollouts=8)
+    # to .5 the fast one is at 0 + 10 * (.5 - .3) / .3 + 5 = 11.67; the slow one never, in 30, and at 18.3 and 30
+    at_least = ratios_at(fast, slow, 0.5)["problems"]
+    assert at_least.bound == "at least" and math.isnan(at_least.estimate.low)
+    first, second = (30 / (5 + 10 * 2 / 3), (15 + 10 * 0.5) / (5 + 10 * 2 / 3))
+    assert at_least.estimate.value == pytest.approx(math.sqrt(first * second))
+    at_most = ratios_at(slow, fast, 0.5)["problems"]
+    assert at_most.bound == "at most" and at_most.estimate.value == pytest.approx(1 / math.sqrt(first * second))
+    assert ratios_at(slow, slow, 0.5) == {}, "of the first seed nothing is known"
+    assert ratios_at(fast, steps([[0.6, 0.6, 0.6, 0.6]] * 2, 8), 0.5) == {}, "there before learning"
+    assert ratios_at(fast.rows([]), slow.rows([]), 0.5) == {}
 
 
 def test_kl_at_matched_accuracy_by_hand() -> None:
@@ -189,4 +203,3 @@ def test_only_the_seeds_of_both_are_paired() -> None:
     ours, theirs = seed_rows(fst, rl)
     assert ours.seeds == theirs.seeds == [2, 0]
     assert ours.accuracy[:, 1].tolist() == [0.6, 0.2] and theirs.accuracy[:, 1].tolist() == [0.6, 0.2]
-    assert ratios_to_peak(fst.rows([]), rl.rows([])) == [None] * 3

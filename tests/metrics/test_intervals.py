@@ -137,17 +137,18 @@ def test_every_metric_takes_whatever_holds_numbers(kind: str) -> None:
     x, y, like = [1.0, 2.0, 4.0, 8.0, 16.0], [0.125, 0.25, 0.5, 0.5, 0.625], SERIES[kind]
     assert metrics.t_interval(like(y)) == metrics.t_interval(y)
     assert metrics.difference(like(x), like(y)) == metrics.difference(x, y)
-    assert metrics.samples_to_threshold(like(x), like(y), 0.5) == metrics.Reached(4.0, 2.0)
+    assert metrics.samples_to_threshold(like(x), like(y), 0.5) == metrics.Reached(6.0, 6.0)
     assert [part.tolist() for part in checked(like(x), like(y))] == [x, y]  # as for a fit, which takes seconds
     both, plain = {"a": like(y), "b": like(x)}, {"a": y, "b": x}
     assert metrics.stratified_bootstrap(both, reps=20) == metrics.stratified_bootstrap(plain, reps=20)
     assert metrics.paired_difference(both, both, reps=20) == metrics.paired_difference(plain, plain, reps=20)
     assert list(wilson(like(y), like(x))[0]) == list(wilson(np.array(y), np.array(x))[0])
     curves = [
-        metrics.Curve("m", hold([0]), hold(x), {"problems": [hold(x)]}, [hold(y)], [hold(x)]) for hold in (list, like)
+        metrics.Curve("m", hold([0, 1]), hold(x), {"problems": [hold(x)] * 2}, [hold(y)] * 2, [hold(x)] * 2)
+        for hold in (list, like)
     ]
     assert metrics.matched_kl(*curves) == metrics.matched_kl(curves[0], curves[0])
-    assert metrics.ratios_to_peak(*curves) == metrics.ratios_to_peak(curves[0], curves[0])
+    assert metrics.ratios_at(*curves, 0.5) == metrics.ratios_at(curves[0], curves[0], 0.5)
     logits = [like(x), like(y)]
     assert metrics.token_kl(logits, logits[::-1], like([1, 1])) == metrics.token_kl(
         torch.tensor([x, y]), torch.tensor([y, x]), [1, 1]

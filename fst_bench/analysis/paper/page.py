@@ -10,7 +10,7 @@ from fst_bench.analysis.report import environment
 from fst_bench.analysis.writers import markdown_table
 from fst_bench.harness.store import write_atomic
 
-VERDICTS: tuple[Verdict, ...] = ("reproduced", "not reproduced", "not testable")
+VERDICTS: tuple[Verdict, ...] = ("reproduced", "contradicted", "inconclusive", "not testable")
 
 
 def write_page(out: Path, page: Path) -> Path:
@@ -52,5 +52,15 @@ def write_page(out: Path, page: Path) -> Path:
 
 def markdown(made: list[Claim]) -> str:
     """Return the claims as a Markdown table."""
-    rows = [[c.topic, c.text, c.paper, c.ours, f"{c.verdict}: {c.note}" if c.note else c.verdict] for c in made]
-    return markdown_table(["", "claim", "paper", "ours", "verdict"], rows) + "\n"
+    rows = [
+        [
+            claim.topic,
+            claim.text,
+            claim.paper,
+            claim.ours,
+            f"{claim.verdict}: {claim.note}" if claim.note else claim.verdict,
+            "–" if claim.power is None else f"{claim.power:.2f}",
+        ]
+        for claim in made
+    ]
+    return markdown_table(["", "claim", "paper", "ours", "verdict", "power"], rows) + "\n"
