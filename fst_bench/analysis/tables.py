@@ -16,7 +16,7 @@ from fst_bench.analysis.runs import Runs, methods_of
 from fst_bench.analysis.writers import csv_table, escape_latex, latex_table, markdown_table
 from fst_bench.harness.rows import label
 from fst_bench.harness.run import Run
-from fst_bench.metrics import THRESHOLDS, Estimate, least_kl, t_interval
+from fst_bench.metrics import THRESHOLDS, Estimate, holm, least_kl, p_value, t_interval
 from fst_bench.metrics.paired_curves import AXES
 
 NO_NUMBER = Estimate(math.nan)
@@ -31,14 +31,11 @@ class Cell:
     estimate: Estimate
     digits: int = 2
     difference: bool = False
-    """Whether it is a difference: it has a sign, and is bold where it is clear."""
+    """Whether it is a difference: it has a sign."""
     mark: str = ""
     """Sign before the value: < or > of a bound."""
-
-    @property
-    def clear(self) -> bool:
-        """Whether it is a difference whose interval excludes zero."""
-        return self.difference and self.estimate.clear
+    clear: bool = False
+    """Whether it is a difference that is clear of zero, corrected for the others of its table: it is bold."""
 
     def __str__(self) -> str:
         value, low, high = self.estimate.value, self.estimate.low, self.estimate.high
@@ -163,6 +160,7 @@ TABLES: dict[str, tuple[Callable[[Run], dict[str, float]], str]] = {
     ),
 }
 """Title -> its columns of a run, and its note."""
+BOLD = "Bold: clear of zero by a paired t-test over seeds, with Holm's correction for all differences of the table."
 DRIFT_NOTE = (
     "KL to the base in nats per answer at the end of the stream, under the method's own prompts, mean over tasks; the "
     "least that the change in accuracy implies there, the excess over it, and the KL under neutral contexts, the same "
@@ -206,19 +204,24 @@ def seed_table(title: str, note: str, of: Callable[[Run], dict[str, float]], run
     methods = methods_of(runs)
     seeds = {m: sorted(run.seed for run in runs if run.method == m) for m in methods}
 
-    def cells(found: list[dict[str, float]], difference: bool = False) -> list[Cell]:
-        return [
-            Cell(t_interval([numbers[name] for numbers in found]), DIGITS.get(name, 2), difference) for name in names
-        ]
+    def cell(name: str, found: list[float], difference: bool = False, clear: bool = False) -> Cell:
+        return Cell(t_interval(found), DIGITS.get(name, 2), difference, clear=clear)
 
-    rows = [Row(m, len(seeds[m]), cells([values[m, s] for s in seeds[m]])) for m in methods]
-    differences = []
-    for m in methods:
-        both = [s for s in seeds[m] if s in seeds.get(reference, [])]
-        if m != reference and both:
-            found = [{name: values[m, s][name] - values[reference, s][name] for name in names} for s in both]
-            differences.append(Row(m, len(both), cells(found, True)))
-    return Table(title, names, rows, differences, reference, note)
+    rows = [Row(m, len(seeds[m]), [cell(n, [values[m, s][n] for s in seeds[m]]) for n in names]) for m in methods]
+    both = {m: [s for s in seeds[m] if s in seeds.get(reference, [])] for m in methods if m != reference}
+    apart = {
+        (m, name): [values[m, s][name] - values[reference, s][name] for s in shared]
+        for m, shared in both.items()
+        if shared
+        for name in names
+    }
+    clear = dict(zip(apart, holm([p_value(found) for found in apart.values()]), strict=True))
+    differences = [
+        Row(m, len(shared), [cell(n, apart[m, n], True, clear[m, n]) for n in names])
+        for m, shared in both.items()
+        if shared
+    ]
+    return Table(title, names, rows, differences, reference, f"{note} {BOLD}" if differences else note)
 
 
 def efficiency_tables(runs: Runs, reference: str) -> list[Table]:

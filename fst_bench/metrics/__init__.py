@@ -6,7 +6,7 @@ Every number is signed; a missing cell, a NaN or an unknown name is a ValueError
 from fst_bench.metrics.asymptote import Asymptote, asymptote_difference, fit_asymptote
 from fst_bench.metrics.drift import Drift, least_kl, token_kl
 from fst_bench.metrics.efficiency import THRESHOLDS, Ratio, Reached, efficiency_ratio, samples_to_threshold
-from fst_bench.metrics.intervals import Estimate, paired_difference, stratified_bootstrap, t_interval
+from fst_bench.metrics.intervals import Estimate, holm, p_value, paired_difference, stratified_bootstrap, t_interval
 from fst_bench.metrics.paired_curves import Curve, ThresholdRatio, matched_kl, ratios_at
 from fst_bench.metrics.probed import difference, interaction
 from fst_bench.metrics.summary import summarise
@@ -26,9 +26,11 @@ __all__ = [
     "difference",
     "efficiency_ratio",
     "fit_asymptote",
+    "holm",
     "interaction",
     "least_kl",
     "matched_kl",
+    "p_value",
     "paired_difference",
     "ratios_at",
     "samples_to_threshold",

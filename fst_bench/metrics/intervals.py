@@ -55,6 +55,35 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
+def p_value(values: ArrayLike) -> float:
+    """Return the two-sided p-value of the t-test that the mean of some seeds' numbers (seeds,) is zero.
+
+    NaN for a single value. Equal values have no spread: 1 where they are zero, otherwise 0.
+    """
+    values = listed(values, "values")
+    if len(values) < 2 or any(math.isnan(value) for value in values):
+        return math.nan
+    error = float(sem(values))
+    mean = sum(values) / len(values)
+    return float(mean == 0) if error == 0 else float(2 * student.sf(abs(mean) / error, len(values) - 1))
+
+
+def holm(p_values: ArrayLike, level: float = 0.05) -> list[bool]:
+    """Return which of several hypotheses are rejected with a chance of at most `level` to reject any true one.
+
+    Holm 1979: the i-th smallest p-value of m, from 0, has to be at most level / (m - i), and so have all smaller ones.
+    NaN is none of them.
+    """
+    p = listed(p_values, "p-values") if len(floats(p_values, "p-values")) else []
+    order = sorted((i for i, value in enumerate(p) if not math.isnan(value)), key=p.__getitem__)
+    rejected = set[int]()
+    for place, i in enumerate(order):
+        if p[i] > level / (len(order) - place):
+            break
+        rejected.add(i)
+    return [i in rejected for i in range(len(p))]
+
+
 def average(scores: Mapping[str, Floats]) -> float:
     """Return the mean over tasks of each task's mean."""
     return float(np.mean([values.mean() for values in scores.values()]))

@@ -62,9 +62,6 @@ def test_a_cell_in_words() -> None:
     assert str(Cell(Estimate(2.0, 1.5, 3.5))) == "2.00 (1.50 to 3.50)"
     assert str(Cell(Estimate(1234.5, 1000.0, 1469.0), digits=0)) == "1,234"
     assert str(Cell(Estimate(0.75), mark="<")) == "<0.75"
-    assert not Cell(Estimate(0.1, -0.1, 0.3), difference=True).clear
-    assert not Cell(Estimate(0.1, 0.05, 0.15)).clear
-    assert Cell(Estimate(-0.1, -0.2, -0.05), difference=True).clear
 
 
 def test_transfer_is_shown_where_there_are_stages(tmp_path: Path) -> None:

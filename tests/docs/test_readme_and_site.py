@@ -38,6 +38,8 @@ def test_the_bullets_say_what_compare_says() -> None:
         f"{hidden['fst', 'end, own prompt']} against {hidden['rl', 'end, own prompt']} (difference {end}, not clear)"
         in text
     )
+    seen = [committed_tables.cells(name)["fst - rl", "anytime"] for name in ("continual-4@2", "paper-3@2")]
+    assert f"it is behind: {seen[0]} here, {seen[1]} on `paper-3`" in text
     assert f"answer {hidden['fst', 'end, seed prompt']}, rl's {hidden['rl', 'end, seed prompt']}" in text
     assert f"({hidden['rl', '2 codeio']} at the end of the stage, fst {hidden['fst', '2 codeio']})" in text
     assert f"online lead is {given['fst - rl', 'online accuracy'].removeprefix('+')}: not clear" in text

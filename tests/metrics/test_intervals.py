@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from fst_bench import metrics
@@ -121,6 +123,26 @@ def test_one_number_has_no_interval_and_one_seed_that_of_its_problems() -> None:
 def test_what_does_not_fit_is_named(a: dict, b: dict | None, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         stratified_bootstrap(a) if b is None else paired_difference(a, b)
+
+
+def test_a_p_value_is_scipys() -> None:
+    values = [0.1, 0.3, -0.05, 0.2, 0.15]
+    assert metrics.p_value(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert metrics.p_value([0.0, 0.0]) == 1 and metrics.p_value([0.2, 0.2]) == 0
+    assert math.isnan(metrics.p_value([0.2])) and math.isnan(metrics.p_value([0.2, math.nan]))
+
+
+def test_holm_by_hand() -> None:
+    # of four: .01 <= .05 / 4, .015 <= .05 / 3, .03 > .05 / 2, and so .04 is not rejected either, though below .05
+    assert metrics.holm([0.03, 0.01, 0.04, 0.015]) == [False, True, False, True]
+    assert metrics.holm([0.04]) == [True] and metrics.holm([]) == []
+    assert metrics.holm([0.04, math.nan]) == [True, False], "what was not tested is not corrected for"
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_rejects_no_more_than_each_test_and_no_less_than_bonferroni(p: list[float]) -> None:
+    for value, rejected in zip(p, metrics.holm(p), strict=True):
+        assert (value <= 0.05 / len(p)) <= rejected <= (value <= 0.05)
 
 
 SERIES: dict[str, Callable[[Any], Any]] = {
