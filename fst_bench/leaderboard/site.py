@@ -3,7 +3,7 @@
 `build_site` writes the same bytes for the same standings on any machine: numbers are rounded before they are written,
 and nothing is dated or names a place. Every text of an entry is untrusted: it is cleaned once (`plain`) where the
 record of an entry is made, of which everything else is made, and escaped by each format's own rules. Nothing is
-fetched; the index runs two scripts, both inside it and named by their hash in its policy.
+fetched; the index runs four scripts, all inside it and named by their hash in its policy.
 """
 
 import base64
@@ -235,7 +235,7 @@ def heads() -> list[Record]:
 def index_page(
     env: jinja2.Environment, entries: list[Record], removed: list[Record], leagues: dict[str, tuple[str, ...]]
 ) -> str:
-    scripts = [asset("assets/dataTables.min.js"), asset("board.js")]
+    scripts = [asset(name) for name in ("assets/dataTables.min.js", "assets/chart.min.js", "board.js", "front.js")]
     for script in scripts:
         assert "</script" not in script and "\r" not in script, "it would end early, or have another hash"
     hashes = [Markup(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'") for s in scripts]

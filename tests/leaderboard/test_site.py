@@ -107,7 +107,7 @@ def test_every_link_has_its_target_and_nothing_is_fetched(out: Path) -> None:
         )
         assert all(link.startswith("#") for link in page.values("xlink:href"))
         assert (
-            page.tags["script"] == (2 if path.name == "index.html" else 0)
+            page.tags["script"] == (4 if path.name == "index.html" else 0)
             and "@import" not in path.read_text().split("<script>")[0]
         )
 
@@ -121,7 +121,7 @@ def test_the_policy_names_the_scripts_by_their_hash(out: Path) -> None:
     assert (
         policy.startswith("default-src 'none';")
         and re.findall(r"'(sha256-[^']+)'", policy) == hashes
-        and len(hashes) == 2
+        and len(hashes) == 4
     )
     assert (
         "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
@@ -130,9 +130,14 @@ def test_the_policy_names_the_scripts_by_their_hash(out: Path) -> None:
     )
 
 
-def test_the_vendored_file_is_the_one_its_readme_names() -> None:
-    assert hashlib.sha256(asset("assets/dataTables.min.js").encode()).hexdigest() in asset("assets/README.md")
-    assert re.search(r"DataTables (\S+)", asset("assets/dataTables.min.js"))[1] in asset("assets/README.md")  # type: ignore[index]
+@pytest.mark.parametrize(("file", "name"), [("dataTables.min.js", "DataTables "), ("chart.min.js", "Chart.js v")])
+def test_a_vendored_file_is_the_one_its_readme_names(file: str, name: str) -> None:
+    text, (line,) = (
+        asset(f"assets/{file}"),
+        [line for line in asset("assets/README.md").splitlines() if f"`{file}`" in line],
+    )
+    version = re.search(rf"{name}(\S+)", text)
+    assert version and f"| {version[1]} |" in line and hashlib.sha256(text.encode()).hexdigest() in line
     assert len(asset("board.js").splitlines()) < 120
 
 
@@ -363,7 +368,7 @@ def test_harm_is_only_text_on_the_index(adversarial: Path, out: Path) -> None:
     page = Parsed(adversarial / "index.html")
     assert (
         page.tags.keys() <= Parsed(out / "index.html").tags.keys()
-        and page.tags["script"] == 2
+        and page.tags["script"] == 4
         and page.tags["tr"] == 2 + 1 + 2 * len(HARM)
     )
     assert not any(name.startswith("on") for name, _ in page.attributes)
@@ -469,11 +474,15 @@ def test_names_of_files_are_safe_and_each_its_own() -> None:
 
 def test_what_the_site_is_made_of_ships() -> None:
     folder = Path(fst_bench.leaderboard.__file__).parent
-    assert {"index.html.jinja", "entry.html.jinja", "board.css", "board.js"} <= {path.name for path in folder.iterdir()}
+    assert {"index.html.jinja", "entry.html.jinja", "board.css", "board.js", "front.js"} <= {
+        path.name for path in folder.iterdir()
+    }
     assert {path.name for path in (folder / "assets").iterdir()} == {
         "README.md",
         "dataTables.min.js",
         "dataTables.LICENSE.txt",
+        "chart.min.js",
+        "chart.LICENSE.txt",
     }
 
 

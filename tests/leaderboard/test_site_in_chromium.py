@@ -118,6 +118,7 @@ def sort(page: Page, label: str) -> None:
 
 def test_without_script_the_table_is_whole_and_in_order(site: Path, opened: Opened) -> None:
     page = opened(site.as_uri(), script=False)
+    assert page.locator("#front").is_hidden()
     assert rows(page) == [s.entry.id for s in board()]
     assert column(page, "place: end of stream") == ["1–2", "1–2", "3", "–", "1", "2"]
     assert (
@@ -160,6 +161,43 @@ def test_filter_and_search(site: Path, opened: Opened) -> None:
     page.get_by_role("link", name="Back to the first view").click()
     expect(page.locator("#status")).to_have_text("All 6 entries are shown.")
     assert page.get_by_label("search").input_value() == ""
+
+
+def drawn(page: Page) -> int:
+    """Return how many pixels of the chart are not transparent."""
+    return page.locator("#front canvas").evaluate(
+        "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data"
+        ".filter((part, i) => i % 4 === 3 && part > 0).length"
+    )
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1600, False), (400, True)])
+def test_the_chart_has_the_entries_of_the_table_and_their_fronts(
+    site: Path, opened: Opened, width: int, dark: bool
+) -> None:
+    page = opened(site.as_uri(), width=width, dark=dark)
+    entries = [s.entry for s in board()]
+    fronts = page.locator("#front li")
+    # of each league those that no other beats with as few tokens, by hand
+    expected = {}
+    for e in sorted(entries, key=lambda e: (e.values["tokens"].value, -e.values["end"].value)):
+        kept = expected.setdefault(" · ".join(e.league), [])
+        if not kept or e.values["end"].value > kept[-1].values["end"].value:
+            kept.append(e)
+    texts = dict(text.split(": ", 1) for text in fronts.all_inner_texts())
+    assert texts == {league: ", ".join(e.name for e in kept) for league, kept in expected.items()}
+    assert len(texts) == 2 and drawn(page) > 1000
+    box = page.locator("#front canvas").bounding_box()
+    assert box and box["width"] > 0.8 * min(width, 1000) - 40 and box["height"] > 300
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+    choice(page, "stream").select_option("paper-3@2")
+    expect(fronts).to_have_count(1)
+    before = page.locator("#front canvas").evaluate("c => c.toDataURL()")
+    page.locator("#front select").select_option("online")
+    assert page.locator("#front canvas").evaluate("c => c.toDataURL()") != before
+    page.get_by_label("search").fill("nobody's")
+    expect(fronts).to_have_count(0)
 
 
 def test_columns_and_intervals(site: Path, opened: Opened) -> None:
@@ -330,7 +368,7 @@ def odd(elements: str) -> str:
 def test_adversarial_texts_do_nothing(adversarial: Path, opened: Opened) -> None:
     page = opened(adversarial.as_uri())
     allowed = page.evaluate("document.querySelectorAll('script').length")
-    assert allowed == 2
+    assert allowed == 4
     shown = page.locator("#board tbody tr").count()
     assert shown == 2 + len(HARM)
     for text in ("<script>", "&lt;img", "onmouseover", "🙂", "\\"):  # searching reads every cell again
