@@ -24,7 +24,8 @@ from fst_bench.policy.loading import load_tokenizer
 from fst_bench.policy.template import Template
 from fst_bench.policy.torch.backend import TorchPolicy
 from fst_bench.tasks import TASKS, load_task
-from fst_bench.tasks.base import CORRECT, WRONG
+from fst_bench.tasks.base import CORRECT
+from fst_bench.tasks.base import WRONG as VERDICT_ALONE
 
 
 def reflection_prompt(current: str, feedback: list[str]) -> str:
@@ -356,7 +357,7 @@ def test_half_of_what_is_added_is_like_the_feedback() -> None:
     assert 0.4 < found["format boxed"] / 2000 < 0.6 and len(found) == 23
     blind = Counter(known[chosen([], [], random.Random(i))].family for i in range(2000))
     assert all(0.02 < n / 2000 < 0.07 for n in blind.values()) and len(blind) == 23
-    uninformed = Counter(known[chosen([], [WRONG], random.Random(i))].family for i in range(2000))
+    uninformed = Counter(known[chosen([], [VERDICT_ALONE], random.Random(i))].family for i in range(2000))
     assert uninformed["format boxed"] < 0.15 * 2000
 
 
@@ -380,7 +381,7 @@ def test_a_proposal_is_the_prompt_after_one_change(kept: list[str], seed: int) -
 
 
 def test_it_is_deterministic_and_needs_a_current_prompt() -> None:
-    prompt = reflection_prompt(SEED, [CORRECT, WRONG])
+    prompt = reflection_prompt(SEED, [CORRECT, VERDICT_ALONE])
     assert bank(prompt, 1) == bank(prompt, 1)
     assert len({bank(prompt, seed) for seed in range(20)}) > 10
     with pytest.raises(ReflectionFailure, match="no current instruction"):
