@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from fst_bench.analysis.curves import long_form
@@ -73,7 +73,7 @@ def first_column_only(panels: list[Axes]) -> None:
             axes.set_ylabel("")
 
 
-def legend(figure: Figure, groups: Groups, without: tuple[str, ...] = ()) -> None:
+def legend(figure: Figure | SubFigure, groups: Groups, without: tuple[str, ...] = ()) -> None:
     """Draw one legend above the panels."""
     known = methods_of(run for runs in groups.values() for run in runs)
     named = [m for m in known if m not in without]

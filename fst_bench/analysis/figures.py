@@ -39,6 +39,7 @@ from fst_bench.analysis.report.figures import (
 )
 from fst_bench.analysis.runs import Runs, methods_of
 from fst_bench.analysis.tables import MARKS
+from fst_bench.metrics import Estimate, area, seen_so_far, t_interval
 
 FITTED = ("A", "B", "c_mid", "r0", "low", "high", "identifiable", "residual")
 """Columns of a fit's data."""
@@ -50,7 +51,7 @@ def draw(groups: Groups, reference: str = "rl") -> list[Drawn]:
     """Return every figure that the runs have data for."""
     several = all(len(runs[0].stages) > 1 for runs in groups.values())
     single = all(len(runs[0].stages) == 1 for runs in groups.values())
-    drawn = [continual(runs, name) for name, runs in groups.items()] if several else []
+    drawn = [made(runs, name) for name, runs in groups.items() for made in (overview, continual)] if several else []
     if single:
         drawn += [efficiency(groups, reference), fits(groups)]
     if not several:
@@ -91,6 +92,84 @@ def continual(runs: Runs, name: str = "continual") -> Drawn:
         "drawn at their mean lengths: they differ by seed."
     )
     return Drawn(name, figure, data, caption, f"Accuracy over problems, a panel for each of {', '.join(methods)}.")
+
+
+@matplotlib.rc_context(STYLE)
+def overview(runs: Runs, name: str) -> Drawn:
+    """Draw a stream on one page: the tasks' curves by method, and under them the methods side by side.
+
+    That is accuracy on the tasks so far with its mean through time, forgetting, KL against accuracy, and tokens.
+    """
+    known = methods_of(runs)
+    shown = [m for m in known if m != "base"][:4] or known
+    tasks = list(dict.fromkeys(task for stage in runs[0].stages for task in stage.tasks))
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)[:, 0]
+    rows = []
+    for axes, method in zip(upper.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
+        for task, colour, marker in styled(tasks):
+            curve = curve_of(runs, method, task)
+            data = band(curve.problems, curve.accuracy)
+            axes.fill_between(data["problems"], data["low"], data["high"], color=colour, alpha=0.13, linewidth=0)
+            axes.plot(data["problems"], data["mean"], color=colour, marker=marker, markersize=3, linewidth=1.4)
+            rows.append(data.assign(panel="tasks", method=method, what=task))
+        accuracy_axis(axes)
+        axes.set_title(method)
+        axes.set_xlabel("problems seen")
+        axes.label_outer()
+    task_legend(upper, tasks)
+    so_far, forgotten, moved, spent = lower.subplots(1, 4)
+    for method in shown:
+        style, mine = look(method, known), [run for run in runs if run.method == method]
+        curves = [seen_so_far(run.evals.to_dict("records"), [s.model_dump() for s in run.stages]) for run in mine]
+        shared = sorted(set.intersection(*map(set, curves)))
+        data = band(np.array(shared, dtype=float), np.array([[curve[x] for x in shared] for curve in curves]))
+        so_far.plot(data["problems"], data["mean"], linewidth=1.5, **style | {"marker": "none"})
+        rows.append(data.assign(panel="so far", method=method, what="accuracy"))
+        areas = t_interval([area(curve) for curve in curves])
+        tokens = float(np.mean([run.ledger["sampled_tokens"] for run in mine])) / 1e6
+        spread = None if np.isnan(areas.half) else areas.half
+        spent.errorbar(tokens, areas.value, yerr=spread, capsize=3, markersize=6, **style | {"linestyle": "none"})
+        rows.append(point("tokens", method, "area", tokens, areas))
+        ends = [
+            [float(np.mean([run.metrics["stages"][i][key]["system"] for run in mine])) for key in ("kl", "end")]
+            for i in range(len(runs[0].stages))
+        ]
+        moved.plot(*zip(*ends, strict=True), linewidth=0.8, markersize=5, **style)
+        rows += [point("drift", method, f"stage {i}", kl, Estimate(end)) for i, (kl, end) in enumerate(ends, 1)]
+        lost = [value for run in mine if (value := run.metrics["transfer"]["system"]["forgetting"]) is not None]
+        if lost:
+            found = t_interval(lost)
+            spread = None if np.isnan(found.half) else found.half
+            forgotten.barh(method, found.value, xerr=spread, color=style["color"], capsize=3)
+            rows.append(point("forgetting", method, "forgetting", float("nan"), found))
+    forgotten.invert_yaxis()
+    for axes, title, x in (
+        (so_far, "on all tasks so far", "problems seen"),
+        (forgotten, "forgetting", "accuracy lost by the end"),
+        (moved, "at the ends of stages", "KL to the base, nats per token"),
+        (spent, "so far, through time", "million sampled tokens"),
+    ):
+        axes.set_title(title)
+        axes.set_xlabel(x)
+        if axes is not forgotten:
+            accuracy_axis(axes, top=1.03)
+    legend(lower, {name: tuple(run for run in runs if run.method in shown)})
+    caption = (
+        f"Above: accuracy on held-out problems of every task under the method's own prompt; {evidence(runs)}. Below: "
+        "the mean over the tasks whose stage has begun; what each task lost from its best to the end, mean over all "
+        "but the last; accuracy of each stage's tasks at its end against KL to the base; the mean of the first panel's "
+        "curve over problems against what was sampled to learn."
+    )
+    words = f"Accuracy, forgetting, drift and cost of {', '.join(shown)} on {name}."
+    return Drawn("overview", figure, pd.concat(rows, ignore_index=True), caption, words)
+
+
+def point(panel: str, method: str, what: str, x: float, e: Estimate) -> pd.DataFrame:
+    """Return a number of a panel as a row of the figure's data."""
+    return pd.DataFrame(
+        [{"panel": panel, "method": method, "what": what, "x": x, "mean": e.value, "low": e.low, "high": e.high}]
+    )
 
 
 @matplotlib.rc_context(STYLE)

@@ -16,7 +16,7 @@ from fst_bench.analysis.runs import Runs, methods_of
 from fst_bench.analysis.writers import csv_table, escape_latex, latex_table, markdown_table
 from fst_bench.harness.rows import label
 from fst_bench.harness.run import Run
-from fst_bench.metrics import THRESHOLDS, Estimate, holm, least_kl, p_value, t_interval
+from fst_bench.metrics import THRESHOLDS, Estimate, area, holm, least_kl, p_value, seen_so_far, t_interval
 from fst_bench.metrics.paired_curves import AXES
 
 NO_NUMBER = Estimate(math.nan)
@@ -100,9 +100,12 @@ def memory(run: Run) -> dict[str, float]:
     """Return the columns of the table Remembering."""
     final, transfer = run.metrics["final_average"], run.metrics["transfer"]["system"]
     ends = {f"end, {name}": final[mode] for name, mode in MODES.items() if mode in final}
-    return ends | {
-        name: transfer[name] for name in ("anytime", "bwt", "forgetting", "fwt") if transfer[name] is not None
-    }
+    so_far = {"so far": area(seen_so_far(run.evals.to_dict("records"), [stage.model_dump() for stage in run.stages]))}
+    return (
+        so_far
+        | ends
+        | {name: transfer[name] for name in ("anytime", "bwt", "forgetting", "fwt") if transfer[name] is not None}
+    )
 
 
 def cost(run: Run) -> dict[str, float]:
@@ -149,9 +152,10 @@ TABLES: dict[str, tuple[Callable[[Run], dict[str, float]], str]] = {
     ),
     "Remembering": (
         memory,
-        "All tasks at the end of the stream, under the method's own prompt, under the seed prompt and under the prompt "
-        "it had at the end of that task's stage (an oracle); own-prompt accuracy after every stage over the tasks met "
-        "so far (anytime); and transfer under the own prompt.",
+        "Under the method's own prompt, the tasks whose stage has begun, mean over the stream's problems (so far); all "
+        "tasks at its end, under the own prompt, the seed prompt and the prompt it had at the end of that task's stage "
+        "(an oracle); own-prompt accuracy after every stage over the tasks met so far (anytime); and transfer under "
+        "the own prompt.",
     ),
     "Spending": (
         cost,

@@ -9,7 +9,7 @@ from fst_bench.metrics.efficiency import THRESHOLDS, Ratio, Reached, efficiency_
 from fst_bench.metrics.intervals import Estimate, holm, p_value, paired_difference, stratified_bootstrap, t_interval
 from fst_bench.metrics.paired_curves import Curve, ThresholdRatio, matched_kl, ratios_at
 from fst_bench.metrics.probed import difference, interaction
-from fst_bench.metrics.summary import summarise
+from fst_bench.metrics.summary import area, seen_so_far, summarise
 from fst_bench.metrics.transfer import Transfer, transfer
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Reached",
     "ThresholdRatio",
     "Transfer",
+    "area",
     "asymptote_difference",
     "difference",
     "efficiency_ratio",
@@ -34,6 +35,7 @@ __all__ = [
     "paired_difference",
     "ratios_at",
     "samples_to_threshold",
+    "seen_so_far",
     "stratified_bootstrap",
     "summarise",
     "t_interval",

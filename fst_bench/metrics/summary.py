@@ -1,9 +1,34 @@
 """metrics.json of a run, from its raw evaluation rows only."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from fst_bench.metrics.transfer import mean, transfer
+
+
+def seen_so_far(rows: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """Return problems -> the mean accuracy, under the method's own prompt, on the tasks whose stage has begun by then.
+
+    `rows` are evaluation rows, `stages` have tasks and start. Before learning it is the first stage's tasks.
+    """
+    found: dict[int, dict[str, float]] = {}
+    for row in rows:
+        if row["prompt_mode"] == "system":
+            found.setdefault(row["problems"], {})[row["task"]] = row["accuracy"]
+    curve = {}
+    for problems, accuracy in sorted(found.items()):
+        begun = [stage for stage in stages if stage["start"] < max(problems, 1)]
+        curve[problems] = mean([accuracy[task] for task in dict.fromkeys(t for stage in begun for t in stage["tasks"])])
+    return curve
+
+
+def area(curve: Mapping[int, float]) -> float:
+    """Return the mean of a curve over its problems: the area under straight lines between them, by its length."""
+    x, y = list(curve), list(curve.values())
+    return float(np.trapezoid(y, x)) / (x[-1] - x[0]) if len(x) > 1 else y[0]
 
 
 def summarise(rows: list[dict[str, Any]], stages: list[dict[str, Any]], spent: dict[str, Any]) -> dict[str, Any]:

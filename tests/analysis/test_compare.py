@@ -69,7 +69,15 @@ def test_transfer_is_shown_where_there_are_stages(tmp_path: Path) -> None:
         write_run(tmp_path, "rl", seed, tasks=("math", "hover"), length=160)
     learning, remembering, spending = tables(load([tmp_path]))
     assert learning.columns == ["1 math", "2 hover", "end-of-stage accuracy", "online accuracy"]
-    assert remembering.columns == ["end, own prompt", "end, seed prompt", "anytime", "bwt", "forgetting", "fwt"]
+    assert remembering.columns == [
+        "so far",
+        "end, own prompt",
+        "end, seed prompt",
+        "anytime",
+        "bwt",
+        "forgetting",
+        "fwt",
+    ]
     values = dict(zip(remembering.columns, remembering.rows[0].cells, strict=True))
     assert values["bwt"].estimate.value == pytest.approx(-0.1) and values["anytime"].estimate.value == 0.5
     spent = dict(zip(spending.columns, spending.rows[0].cells, strict=True))

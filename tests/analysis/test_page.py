@@ -110,9 +110,9 @@ def test_the_command_writes_every_file(out: Path, tmp_path: Path, capsys: pytest
     assert printed.startswith("**Learning.**") and "| minus rl |" in printed
     said = json.loads(printed.splitlines()[-1])
     html = Path(said["page"]).read_text()
-    assert "1 math" in html and "http://" not in html.replace("http://www.w3.org", "") and html.count("<svg") == 2
+    assert "1 math" in html and "http://" not in html.replace("http://www.w3.org", "") and html.count("<svg") == 3
     names = sorted(p.relative_to(tmp_path / "page").as_posix() for p in (tmp_path / "page").rglob("*") if p.is_file())
-    figures = [f"figures/{name}.{kind}" for name in ("continual", "learning") for kind in ("csv", "svg")]
+    figures = [f"figures/{name}.{kind}" for name in ("continual", "learning", "overview") for kind in ("csv", "svg")]
     assert names == ["compare.html", *figures, "tables.csv", "tables.md", "tables.tex"]
     assert (tmp_path / "page" / "tables.csv").read_text() == said["tables"]
     data = pd.read_csv(tmp_path / "page" / "figures" / "continual.csv")

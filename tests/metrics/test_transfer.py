@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fst_bench.metrics import difference, interaction, summarise, transfer
+from fst_bench.metrics import area, difference, interaction, seen_so_far, summarise, transfer
 
 TWO = [{"a": 0.1, "b": 0.2}, {"a": 0.7, "b": 0.3}, {"a": 0.5, "b": 0.9}]
 
@@ -225,3 +225,19 @@ def test_the_paired_difference_by_hand() -> None:
     assert difference([1, 1, 0, 1], [1, 0, 0, 0]) == pytest.approx((-0.5, 0.288675), abs=1e-6)
     with pytest.raises(ValueError, match="2 and 3 documents"):
         difference([1, 0], [1, 0, 1])
+
+
+def test_accuracy_on_the_tasks_so_far_by_hand() -> None:
+    stages = [{"tasks": ["a"], "start": 0}, {"tasks": ["b", "c"], "start": 20}]
+    given = {0: (0.0, 0.3, 0.3), 20: (0.6, 0.3, 0.3), 30: (0.6, 0.9, 0.0), 40: (0.0, 0.9, 0.6)}
+    rows = [
+        {"problems": problems, "task": task, "prompt_mode": mode, "accuracy": value if mode == "system" else 1.0}
+        for problems, values in given.items()
+        for task, value in zip("abc", values, strict=True)
+        for mode in ("system", "seed")
+    ]
+    curve = seen_so_far(rows, stages)
+    assert curve == pytest.approx({0: 0.0, 20: 0.6, 30: 0.5, 40: 0.5}), "the second stage begins with problem 20"
+    # (0 + .6) / 2 * 20 + (.6 + .5) / 2 * 10 + .5 * 10, over 40
+    assert area(curve) == pytest.approx((6 + 5.5 + 5) / 40)
+    assert area({0: 0.3}) == 0.3

@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -185,7 +185,7 @@ def accuracy_axis(axes: Axes, top: float = 1.12) -> None:
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
 
 
-def task_legend(figure: Figure, tasks: list[str]) -> None:
+def task_legend(figure: Figure | SubFigure, tasks: list[str]) -> None:
     """Draw one legend above the panels."""
     handles = [Line2D([], [], color=colour, marker=marker, label=task) for task, colour, marker in styled(tasks)]
     figure.legend(handles=handles, loc="outside upper left", ncols=legend_columns(tasks), frameon=False)
