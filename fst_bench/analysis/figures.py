@@ -258,7 +258,7 @@ def drift(groups: Groups) -> Drawn:
         for method in known:
             style, curve = look(method, known), curve_of(runs, method, *tasks)
             means = {"kl": curve.kl.mean(0), "accuracy": curve.accuracy.mean(0)}
-            data = pd.DataFrame({"problems": curve.problems} | means)
+            data = pd.DataFrame({"problems": curve.problems} | means).dropna()  # where KL was measured
             axes.plot(data["kl"], data["accuracy"], markersize=4, linewidth=1.1, **style)
             rows.append(data.assign(group=title, method=method))
         accuracy_axis(axes, top=1.1)

@@ -210,7 +210,7 @@ class Display(Callback):
             cells = [
                 bar(own.accuracy) if own else "",
                 f"{seed.accuracy:.2f}" if seed else "",
-                f"{own.kl:.3f}" if own else "",
+                f"{own.kl:.3f}" if own and own.kl is not None else "",
             ]
             table.add_row(name, *cells, style=style)
         last = f" {self.rewards[-1]:.2f}" if self.rewards else " none"

@@ -59,6 +59,8 @@ class EvaluationSettings(BaseModel):
     samples: Annotated[int, Field(ge=1)] = 1
     """Answers per problem (mean@n)."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
+    kl: Literal["all", "boundary"] = "all"
+    """The evaluations that take the KL to the base: all, or those where a stage ends (a third of the others' time)."""
     small_modes: list[PromptMode] = ["system", "seed"]
     boundary_modes: list[PromptMode] = ["system", "seed", "oracle"]
 

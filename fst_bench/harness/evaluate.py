@@ -179,7 +179,10 @@ def evaluate(
         groups = iter(generate(policy, requests, tools, temperature=temperature, progress=progress))
         found |= {key: [next(groups) for _ in problems[key[0]]] for key in keys}
     trajectories = [t for key in groups_of_modes for group in found[key] for t in group]
-    divergence = iter(policy.kl_to_reference([t.sample for t in trajectories]))
+    measured = scheduled.boundary or settings.kl == "all"
+    divergence = iter(
+        policy.kl_to_reference([t.sample for t in trajectories]) if measured else [0.0] * len(trajectories)
+    )
     rows: list[EvaluationRow] = []
     answers: list[AnswerRow] = []
     for (name, used, greedy), modes in groups_of_modes.items():
@@ -200,8 +203,8 @@ def evaluate(
                 rollouts=ledger.total_rollouts,
                 tokens=ledger.sampled_tokens,
                 accuracy=sum(score.reward for score in scores) / len(flat),
-                kl=drift.per_token,
-                kl_per_answer=drift.per_answer,
+                kl=drift.per_token if measured else None,
+                kl_per_answer=drift.per_answer if measured else None,
                 tokens_per_answer=sum(drift.tokens) / len(flat),
                 n_problems=n,
                 n_samples=samples_of(mode, settings),

@@ -128,9 +128,12 @@ class EvaluationRow(Row):
     """Tokens sampled in those."""
     accuracy: Annotated[Real, Field(ge=0, le=1)]
     """Mean reward."""
-    kl: Real
-    """KL(policy || reference policy), nats per sampled token, exact over the vocabulary, on the policy's answers."""
-    kl_per_answer: Real
+    kl: Real | None
+    """KL(policy || reference policy), nats per sampled token, exact over the vocabulary, on the policy's answers.
+
+    None where the settings take it at the ends of stages alone.
+    """
+    kl_per_answer: Real | None
     """The same summed over an answer's tokens, averaged over answers."""
     tokens_per_answer: Annotated[Real, Field(ge=0)]
     n_problems: Count

@@ -260,7 +260,8 @@ class Tracked(Callback):
     def _evaluation(self, rows: Sequence[EvaluationRow]) -> None:
         values: dict[str, float] = {}
         for row in rows:
-            values |= {f"eval/{row.task}/{row.prompt_mode}/{key}": getattr(row, key) for key in ("accuracy", "kl")}
+            found = {"accuracy": row.accuracy} | ({} if row.kl is None else {"kl": row.kl})
+            values |= {f"eval/{row.task}/{row.prompt_mode}/{key}": value for key, value in found.items()}
         self._log(rows[0].problems, values)
 
     def _population(self, row: PopulationRow) -> None:

@@ -142,7 +142,10 @@ def unlike(
     if row.tokens_per_answer > run.config.policy.max_tokens:
         yield f"{where}: {row.tokens_per_answer} tokens an answer"
     untrained = scheduled.step == 0 and run.config.init is None
-    if row.kl < -KL_ROUNDING or (untrained and row.kl > KL_ROUNDING):
+    measured = scheduled.boundary or run.config.evaluation.kl == "all"
+    if {row.kl is None, row.kl_per_answer is None} != {not measured}:
+        yield f"{where}: its KL is {row.kl}, the settings take it at {run.config.evaluation.kl} evaluations"
+    elif row.kl is not None and (row.kl < -KL_ROUNDING or (untrained and row.kl > KL_ROUNDING)):
         yield f"{where}: a KL of {row.kl}{' before learning' if scheduled.step == 0 else ''}"
     if mode == "seed" and row.context != run.config.seed_prompt:
         yield f"{where}: its context is not the seed prompt"

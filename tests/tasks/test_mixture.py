@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fst_bench.analysis.report import write_report
 from fst_bench.cli.validate import run as validate_run
 from fst_bench.harness import loop
 from fst_bench.harness.collection import Collection, collect
@@ -124,15 +125,29 @@ def test_a_drift_leads_each_level_to_its_own_value() -> None:
     assert [next(iter(parts.values()))[1].difficulty.max_operand for parts in levels] == [3, 6, 9]
 
 
-def test_evaluation_rows_have_the_accuracy_of_each_level(tmp_path: Path) -> None:
+def test_evaluation_rows_have_the_accuracy_of_each_level_and_kl_where_it_is_asked_for(tmp_path: Path) -> None:
     levels = [{"operations": 1, "share": 3}, {"operations": 6}]
-    small = {"stage_problems": 8, "batch": 4, "evaluation": {"boundary": 16, "small": 8, "interval": 8}}
-    run = loop.run("single-math", "base", tmp_path, preset="smoke", difficulty={"math": {"mixture": levels}}, **small)
-    for row in run.typed("evals"):
-        assert [(level.level, level.n) for level in row.levels] == [("operations 1", 12), ("operations 6", 4)]
-        assert row.accuracy == pytest.approx(sum(level.accuracy * level.n for level in row.levels) / 16)
+    settings = {"boundary": 16, "small": 8, "interval": 4, "kl": "boundary"}
+    mixed = {"stage_problems": 8, "batch": 4, "evaluation": settings, "difficulty": {"math": {"mixture": levels}}}
+    run = loop.run("single-math", "base", tmp_path, preset="smoke", **mixed)
+    rows = run.typed("evals")
+    assert {row.problems for row in rows} == {0, 4, 8}
+    for row in rows:
+        n = 16 if row.boundary else 8
+        assert [(level.level, level.n) for level in row.levels] == [
+            ("operations 1", 3 * n / 4),
+            ("operations 6", n / 4),
+        ]
+        assert row.accuracy == pytest.approx(sum(level.accuracy * level.n for level in row.levels) / n)
+        assert (row.kl is not None) == (row.kl_per_answer is not None) == row.boundary
     collect([("base/one", run)], tmp_path / "kept")
     collection = Collection.at(tmp_path / "kept")
     assert collection is not None
-    assert collection.runs()[0].typed("evals") == run.typed("evals")
+    assert collection.runs()[0].typed("evals") == rows
     assert all(wrong is None for _, wrong in validate_run(str(run.path)))
+    assert write_report(run.path).exists()
+    (small,) = (row for row in rows if not row.boundary and row.prompt_mode == "system")
+    (run.path / "evals.jsonl").write_text(
+        "".join((row.model_copy(update={"kl": 0.0}) if row is small else row).model_dump_json() + "\n" for row in rows)
+    )
+    assert "its KL is 0.0, the settings take it at boundary evaluations" in str(list(validate_run(str(run.path))))

@@ -141,7 +141,7 @@ def last_row(rows: pd.DataFrame) -> dict[str, Any] | None:
         "low": float(low),
         "high": float(high),
         "n": int(row["n_problems"]),
-        "kl": float(row["kl"]),
+        "kl": None if pd.isna(row["kl"]) else float(row["kl"]),
     }
 
 
@@ -189,6 +189,7 @@ def plots(run: Run) -> dict[str, dict[str, Any]]:
             f"Mean reward of the slow loop's training rollouts: one dot for each of {len(steps)} steps, and as a line "
             f"the mean of the {figures.SMOOTHED} steps around (fewer at a stage's edges).",
         )
+    own = own[own["kl"].notna()]  # where it was measured
     if len(own):
         add(
             "kl",

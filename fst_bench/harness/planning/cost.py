@@ -42,6 +42,7 @@ def estimate(config: Config, spec: StreamSpec) -> dict[str, Any]:
         "training_rollouts": train,
         "evolution_rollouts": evolve,
         "evaluation_rollouts": small + boundary,
+        "scored_rollouts": small + boundary if evaluation.kl == "all" else boundary,
         "sampled_tokens": (train + evolve + small + boundary) * config.policy.max_tokens,
     } | (reflection(config.fast, total, config.batch) if method.evolves else {})
 
@@ -59,7 +60,7 @@ def needs(
     memory, refused = memory_of(config, shape, hardware), fits(config, shape, hardware)
     learned, evaluated = cost["training_rollouts"], cost["evaluation_rollouts"]
     rollouts = learned + cost["evolution_rollouts"] + evaluated
-    times = seconds(config, shape, hardware, *prompt_tokens(config, spec), rollouts, learned, evaluated)
+    times = seconds(config, shape, hardware, *prompt_tokens(config, spec), rollouts, learned, cost["scored_rollouts"])
     # `standing` is counted in others
     parts = {name: value for name, value in asdict(memory).items() if name != "standing"}
     stay = len(spec.stages) * spec.cycles if config.checkpoint.stages else 0
