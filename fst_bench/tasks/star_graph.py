@@ -30,7 +30,7 @@ class StarGraphDifficulty(Difficulty):
     @model_validator(mode="after")
     def enough_nodes(self) -> Self:
         nodes = self.degree * (self.path_length - 1) + 1
-        if nodes > self.pool:
+        if nodes > self.pool and not self.mixture:  # its levels are checked by themselves
             raise ValueError(
                 f"degree {self.degree} and path_length {self.path_length} need {nodes} nodes, pool has {self.pool}"
             )

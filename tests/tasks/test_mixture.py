@@ -86,6 +86,16 @@ def test_a_wrong_mixture_is_one_line(mixture: list[dict[str, Any]], more: dict[s
     assert "\n" not in str(error.value)
 
 
+def test_only_the_levels_have_to_be_possible() -> None:
+    small = {"pool": 20, "labels": "letters"}
+    task = load_task("star-graph", **small, mixture=[{"degree": 2, "path_length": 3}, {"degree": 4, "path_length": 4}])
+    assert {len(p.data["path"]) for p in task.problems("test", 0, 8)} == {3, 4}
+    with pytest.raises(
+        ValueError, match="level degree 9, path_length 9 of the mixture: degree 9 and path_length 9 need 73"
+    ):
+        load_task("star-graph", **small, mixture=[{"degree": 9, "path_length": 9}])
+
+
 def test_equal_levels_are_one_with_the_share_of_both() -> None:
     task = load_task("math", mixture=[{"operations": 3}, {"operations": 4, "share": 2}, {"operations": 3}])
     assert {level: share for level, (share, _) in task.parts.items()} == {"operations 3": 0.5, "operations 4": 0.5}
