@@ -259,7 +259,7 @@ def test_format_given_states_the_protocol_and_changes_nothing_else(name: str) ->
         (
             "math",
             {"operation": 3},
-            ["'operation'", "did you mean operations?", "format_given, max_operand, max_value, operations"],
+            ["'operation'", "did you mean operations?", "format_given, max_operand, max_value, mixture, operations"],
         ),
         (
             "codeio",
