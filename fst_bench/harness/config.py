@@ -60,7 +60,7 @@ class EvaluationSettings(BaseModel):
     """Answers per problem (mean@n)."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
     kl: Literal["all", "boundary"] = "all"
-    """The evaluations that take the KL to the base: all, or those where a stage ends (a third of the others' time)."""
+    """The rows that have the KL to the base: all, or those of the method's own prompt where a stage ends."""
     small_modes: list[PromptMode] = ["system", "seed"]
     boundary_modes: list[PromptMode] = ["system", "seed", "oracle"]
 

@@ -96,6 +96,11 @@ def evaluation_schedule(stream: Stream, batch: int, settings: EvaluationSettings
     return schedule
 
 
+def takes_kl(mode: PromptMode, boundary: bool, settings: EvaluationSettings) -> bool:
+    """Return whether the row of a prompt mode has the KL to the base."""
+    return settings.kl == "all" or (boundary and mode == "system")
+
+
 def samples_of(mode: PromptMode, settings: EvaluationSettings) -> int:
     """Return the answers per problem under a mode: one where nothing is drawn."""
     return 1 if mode == "greedy" else settings.samples
@@ -178,16 +183,17 @@ def evaluate(
         # all at once: the more rows at a time, the faster
         groups = iter(generate(policy, requests, tools, temperature=temperature, progress=progress))
         found |= {key: [next(groups) for _ in problems[key[0]]] for key in keys}
-    trajectories = [t for key in groups_of_modes for group in found[key] for t in group]
-    measured = scheduled.boundary or settings.kl == "all"
-    divergence = iter(
-        policy.kl_to_reference([t.sample for t in trajectories]) if measured else [0.0] * len(trajectories)
-    )
+    measured = {
+        key for key, modes in groups_of_modes.items() if any(takes_kl(m, scheduled.boundary, settings) for m in modes)
+    }
+    answered = [t.sample for key in groups_of_modes if key in measured for group in found[key] for t in group]
+    divergence = iter(policy.kl_to_reference(answered))
     rows: list[EvaluationRow] = []
     answers: list[AnswerRow] = []
-    for (name, used, greedy), modes in groups_of_modes.items():
-        pairs = zip(problems[name], found[name, used, greedy], strict=True)
-        flat = [(p, trajectory, next(divergence)) for p, group in pairs for trajectory in group]
+    for key, modes in groups_of_modes.items():
+        name, used, _ = key
+        pairs = zip(problems[name], found[key], strict=True)
+        flat = [(p, t, next(divergence) if key in measured else 0.0) for p, group in pairs for t in group]
         scores = [tasks[name].verify(p, t.sample.text, t.earlier) for p, t, _ in flat]
         levels = levels_of(tasks[name], [p.level for p, _, _ in flat], [score.reward for score in scores])
         drift = Drift([kl for _, _, kl in flat], [t.sample.sampled for _, t, _ in flat])
@@ -203,8 +209,8 @@ def evaluate(
                 rollouts=ledger.total_rollouts,
                 tokens=ledger.sampled_tokens,
                 accuracy=sum(score.reward for score in scores) / len(flat),
-                kl=drift.per_token if measured else None,
-                kl_per_answer=drift.per_answer if measured else None,
+                kl=drift.per_token if takes_kl(mode, scheduled.boundary, settings) else None,
+                kl_per_answer=drift.per_answer if takes_kl(mode, scheduled.boundary, settings) else None,
                 tokens_per_answer=sum(drift.tokens) / len(flat),
                 n_problems=n,
                 n_samples=samples_of(mode, settings),

@@ -131,7 +131,7 @@ class EvaluationRow(Row):
     kl: Real | None
     """KL(policy || reference policy), nats per sampled token, exact over the vocabulary, on the policy's answers.
 
-    None where the settings take it at the ends of stages alone.
+    None where the settings take it only under the own prompt at the ends of stages.
     """
     kl_per_answer: Real | None
     """The same summed over an answer's tokens, averaged over answers."""

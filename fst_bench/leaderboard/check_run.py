@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from fst_bench.analysis.runs import short
-from fst_bench.harness.evaluate import ScheduledEvaluation, evaluation_schedule, samples_of
+from fst_bench.harness.evaluate import ScheduledEvaluation, evaluation_schedule, samples_of, takes_kl
 from fst_bench.harness.loop import stage_rows
 from fst_bench.harness.protocol import flat
 from fst_bench.harness.rows import EvaluationRow
@@ -142,9 +142,9 @@ def unlike(
     if row.tokens_per_answer > run.config.policy.max_tokens:
         yield f"{where}: {row.tokens_per_answer} tokens an answer"
     untrained = scheduled.step == 0 and run.config.init is None
-    measured = scheduled.boundary or run.config.evaluation.kl == "all"
+    measured = takes_kl(row.prompt_mode, scheduled.boundary, run.config.evaluation)
     if {row.kl is None, row.kl_per_answer is None} != {not measured}:
-        yield f"{where}: its KL is {row.kl}, the settings take it at {run.config.evaluation.kl} evaluations"
+        yield f"{where}: its KL is {row.kl}, with evaluation.kl={run.config.evaluation.kl}"
     elif row.kl is not None and (row.kl < -KL_ROUNDING or (untrained and row.kl > KL_ROUNDING)):
         yield f"{where}: a KL of {row.kl}{' before learning' if scheduled.step == 0 else ''}"
     if mode == "seed" and row.context != run.config.seed_prompt:

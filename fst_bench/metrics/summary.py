@@ -63,11 +63,10 @@ def summarise(rows: list[dict[str, Any]], stages: list[dict[str, Any]], spent: d
         ]
 
         def at(stage: int, column: str) -> dict[str, float]:
-            return {
-                mode: mean([cell(stage, task, mode)[column] for task in mine])
-                for mode in modes
-                if stage or mode != "oracle"
+            found = {
+                mode: [cell(stage, task, mode)[column] for task in mine] for mode in modes if stage or mode != "oracle"
             }
+            return {mode: mean(values) for mode, values in found.items() if None not in values}  # KL may not be taken
 
         return {
             "stage": number,

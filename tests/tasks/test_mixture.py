@@ -149,7 +149,8 @@ def test_evaluation_rows_have_the_accuracy_of_each_level_and_kl_where_it_is_aske
             ("operations 6", n / 4),
         ]
         assert row.accuracy == pytest.approx(sum(level.accuracy * level.n for level in row.levels) / n)
-        assert (row.kl is not None) == (row.kl_per_answer is not None) == row.boundary
+        assert (row.kl is not None) == (row.kl_per_answer is not None) == (row.boundary and row.prompt_mode == "system")
+    assert [stage["kl"] for stage in run.metrics["stages"]] == [{"system": 0.0}]
     collect([("base/one", run)], tmp_path / "kept")
     collection = Collection.at(tmp_path / "kept")
     assert collection is not None
@@ -160,4 +161,4 @@ def test_evaluation_rows_have_the_accuracy_of_each_level_and_kl_where_it_is_aske
     (run.path / "evals.jsonl").write_text(
         "".join((row.model_copy(update={"kl": 0.0}) if row is small else row).model_dump_json() + "\n" for row in rows)
     )
-    assert "its KL is 0.0, the settings take it at boundary evaluations" in str(list(validate_run(str(run.path))))
+    assert "its KL is 0.0, with evaluation.kl=boundary" in str(list(validate_run(str(run.path))))

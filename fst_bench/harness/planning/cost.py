@@ -36,13 +36,14 @@ def estimate(config: Config, spec: StreamSpec) -> dict[str, Any]:
 
     small = (total // evaluation.interval) * tasks * evaluation.small * each(evaluation.small_modes)
     boundary = (len(stages) + 1) * tasks * evaluation.boundary * each(evaluation.boundary_modes)
+    under_own = (len(stages) + 1) * tasks * evaluation.boundary  # problems, where stages end
     return {
         "problems": total,
         "steps": steps,
         "training_rollouts": train,
         "evolution_rollouts": evolve,
         "evaluation_rollouts": small + boundary,
-        "scored_rollouts": small + boundary if evaluation.kl == "all" else boundary,
+        "scored_rollouts": small + boundary if evaluation.kl == "all" else under_own * evaluation.samples,
         "sampled_tokens": (train + evolve + small + boundary) * config.policy.max_tokens,
     } | (reflection(config.fast, total, config.batch) if method.evolves else {})
 
