@@ -4,12 +4,13 @@ A figure takes groups of runs, title -> runs of one stream, and draws a panel fo
 method has a colour, a marker and a line style of its own everywhere, so that figures can be read without colour.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -76,12 +77,7 @@ def continual(runs: Runs, name: str = "continual") -> Drawn:
     rows = []
     for method, axes in zip(methods, panels, strict=True):
         shade(axes, stages, tasks, name=axes is panels[0])
-        for task, colour, marker in styled(tasks):
-            curve = curve_of(runs, method, task)
-            data = band(curve.problems, curve.accuracy)
-            axes.fill_between(data["problems"], data["low"], data["high"], color=colour, alpha=0.13, linewidth=0)
-            axes.plot(data["problems"], data["mean"], color=colour, marker=marker, markersize=4, linewidth=1.6)
-            rows.append(data.assign(method=method, task=task))
+        rows += [data.assign(method=method, task=task) for task, data in task_curves(axes, runs, method, tasks, 4)]
         accuracy_axis(axes)
         axes.set_title(method)
     panels[-1].set_xlabel("problems seen")
@@ -92,6 +88,18 @@ def continual(runs: Runs, name: str = "continual") -> Drawn:
         "drawn at their mean lengths: they differ by seed."
     )
     return Drawn(name, figure, data, caption, f"Accuracy over problems, a panel for each of {', '.join(methods)}.")
+
+
+def task_curves(
+    axes: Axes, runs: Runs, method: str, tasks: list[str], markersize: float
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Draw a method's curve of each task with its band; yield what is drawn."""
+    for task, colour, marker in styled(tasks):
+        curve = curve_of(runs, method, task)
+        data = band(curve.problems, curve.accuracy)
+        axes.fill_between(data["problems"], data["low"], data["high"], color=colour, alpha=0.13, linewidth=0)
+        axes.plot(data["problems"], data["mean"], color=colour, marker=marker, markersize=markersize, linewidth=1.6)
+        yield task, data
 
 
 @matplotlib.rc_context(STYLE)
@@ -107,12 +115,8 @@ def overview(runs: Runs, name: str) -> Drawn:
     upper, lower = figure.subfigures(2, 1, height_ratios=[1.15, 1], squeeze=False)[:, 0]
     rows = []
     for axes, method in zip(upper.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
-        for task, colour, marker in styled(tasks):
-            curve = curve_of(runs, method, task)
-            data = band(curve.problems, curve.accuracy)
-            axes.fill_between(data["problems"], data["low"], data["high"], color=colour, alpha=0.13, linewidth=0)
-            axes.plot(data["problems"], data["mean"], color=colour, marker=marker, markersize=3, linewidth=1.4)
-            rows.append(data.assign(panel="tasks", method=method, what=task))
+        curves_of_tasks = task_curves(axes, runs, method, tasks, 3)
+        rows += [data.assign(panel="tasks", method=method, what=task) for task, data in curves_of_tasks]
         accuracy_axis(axes)
         axes.set_title(method)
         axes.set_xlabel("problems seen")

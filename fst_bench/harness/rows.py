@@ -8,7 +8,7 @@ prompts.jsonl    PopulationRow   one a round of prompt evolution
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -64,16 +64,25 @@ class ToolTurn(Row):
     tool: Text
 
 
-class Conversation(Row):
-    """A row with an answer. Its last column, `turns`, exists only where a tool was called."""
+class Sparse(Row):
+    """A row with a column that is written only where it is not empty."""
+
+    sparse: ClassVar[str]
+    """The column's name."""
 
     @model_serializer(mode="wrap")
-    def without_empty_turns(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return the row's columns, `turns` only where there are some."""
+    def without_empty(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return the row's columns, the sparse one only where it is not empty."""
         values: dict[str, Any] = dump(self)
-        if not values["turns"]:
-            del values["turns"]
+        if not values[self.sparse]:
+            del values[self.sparse]
         return values
+
+
+class Conversation(Sparse):
+    """A row with an answer. Its last column, `turns`, exists only where a tool was called."""
+
+    sparse = "turns"
 
 
 class RolloutRow(Conversation):
@@ -105,11 +114,13 @@ class LevelRow(Row):
     accuracy: Annotated[Real, Field(ge=0, le=1)]
 
 
-class EvaluationRow(Row):
+class EvaluationRow(Sparse):
     """Held-out accuracy and drift of one task under one prompt mode.
 
     Its last column, `levels`, exists only where the task's difficulty is a mixture.
     """
+
+    sparse = "levels"
 
     step: Count
     stage: Count
@@ -142,14 +153,6 @@ class EvaluationRow(Row):
     context: Text | None
     """The context, where it was the same for every problem."""
     levels: tuple[LevelRow, ...] = ()
-
-    @model_serializer(mode="wrap")
-    def without_empty_levels(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Return the row's columns, `levels` only where there are some."""
-        values: dict[str, Any] = dump(self)
-        if not values["levels"]:
-            del values["levels"]
-        return values
 
 
 class AnswerRow(Conversation):

@@ -375,19 +375,18 @@ class Stream:
         self, name: str, difficulty: dict[str, Any], drift: dict[str, tuple[DriftEnd, DriftEnd]], part: float
     ) -> dict[str, Any]:
         """Return a difficulty `part` of the way along a drift; a mixture's parameter drifts at each of its levels."""
-        plain = {parameter: value for parameter, value in difficulty.items() if parameter != "mixture"}
-        mixture, of_levels = difficulty.get("mixture", []), set[str]()
-        if mixture:
-            of_levels = drift.keys() & in_levels(mixture)
-            levels = [
-                {parameter: value for parameter, value in level.items() if parameter != "share"} for level in mixture
-            ]
-            mixture = [
-                given | {p: self._between(name, plain | level, p, drift[p], part) for p in sorted(of_levels)}
-                for given, level in zip(mixture, levels, strict=True)
-            ]
+        plain, mixture = {k: v for k, v in difficulty.items() if k != "mixture"}, difficulty.get("mixture")
+        of_levels = sorted(drift.keys() & in_levels(mixture))
         moved = {p: self._between(name, plain, p, ends, part) for p, ends in drift.items() if p not in of_levels}
-        return plain | moved | ({"mixture": mixture} if mixture else {})
+        if not of_levels:
+            return difficulty | moved
+        levels = []
+        for level in mixture or ():
+            if isinstance(level, dict):  # what is none is refused with the rest of the difficulty
+                own = plain | {k: v for k, v in level.items() if k != "share"}
+                level = level | {p: self._between(name, own, p, drift[p], part) for p in of_levels}
+            levels.append(level)
+        return plain | moved | {"mixture": levels}
 
     def _between(
         self, name: str, difficulty: dict[str, Any], parameter: str, ends: tuple[DriftEnd, DriftEnd], part: float

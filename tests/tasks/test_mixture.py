@@ -135,6 +135,15 @@ def test_a_drift_leads_each_level_to_its_own_value() -> None:
     assert [next(iter(parts.values()))[1].difficulty.max_operand for parts in levels] == [3, 6, 9]
 
 
+@pytest.mark.parametrize("mixture", ["x", 3, [3], [{"operations": 3}, 4], [{"operations": 3, "lines": 1}]])
+def test_a_mixture_of_any_kind_in_a_drift_is_one_line(mixture: Any) -> None:
+    stages = [{"task": "math", "problems": 48, "difficulty": {"mixture": mixture}, "drift": {"operations": [1, 2]}}]
+    spec = StreamSpec.model_validate({"name": "odd", "version": 1, "description": "", "stages": stages})
+    with pytest.raises(ValueError, match="mixture") as error:
+        Stream(spec, 0, {})
+    assert "\n" not in str(error.value)
+
+
 def test_evaluation_rows_have_the_accuracy_of_each_level_and_kl_where_it_is_asked_for(tmp_path: Path) -> None:
     levels = [{"operations": 1, "share": 3}, {"operations": 6}]
     settings = {"boundary": 16, "small": 8, "interval": 4, "kl": "boundary"}

@@ -2,8 +2,8 @@
 
 A claim says that an estimate is above a line, and the paper's effect is how far above. Reproduced: our whole 95 %
 interval is above the line. Contradicted: it is below half of the paper's effect, which an equivalence test at 2.5 %
-excludes. Inconclusive: neither. Not testable: there is no interval, or nothing could have come out of it, such as where
-the base cannot answer at all. The power is the chance of `reproduced` if our effect were the paper's and the spread
+excludes. Inconclusive: neither. Not testable: there is no interval, or the comparison is uninformative, as where the
+base's accuracy is near zero. The power is the chance of `reproduced` if our effect were the paper's and the spread
 over seeds what it is.
 """
 
@@ -19,6 +19,7 @@ from scipy.stats import t as student
 from fst_bench.analysis.curves import asymptotes, curve_of, efficiency_ratios
 from fst_bench.analysis.paper.experiments import ALL, DISTILLED, FRESH, METHODS, TASKS
 from fst_bench.analysis.runs import Runs
+from fst_bench.analysis.tables import MARKS
 from fst_bench.metrics import Estimate, ThresholdRatio, asymptote_difference, difference, matched_kl, t_interval
 from fst_bench.metrics.paired_curves import ratios_at, seed_rows
 
@@ -155,7 +156,7 @@ def times(ratio: ThresholdRatio) -> str:
     e = ratio.estimate
     if ratio.bound == "exactly":
         return f"{e.value:.1f} x" if math.isnan(e.low) else f"{e.value:.1f} x ({e.low:.1f} to {e.high:.1f})"
-    return f"{'>' if ratio.bound == 'at least' else '<'} {e.value:.1f} x"
+    return f"{MARKS[ratio.bound]} {e.value:.1f} x"
 
 
 def logarithm(e: Estimate) -> Estimate:
@@ -374,7 +375,7 @@ def star_claims(runs: Runs) -> Iterator[Claim]:
     claim = ("Star-graph", "star-graph: FST leaves the floor earlier than RL", "steps 50 against 250")
     start = float(rl.accuracy[:, 0].mean())
     if start >= FLOOR / 2:
-        yield untestable(*claim, "–", f"there is no floor: the base earns {100 * start:.1f} %")
+        yield untestable(*claim, "–", f"the base starts at {100 * start:.1f} %, not at zero")
         return
     ratio = ratios_at(fst, rl, FLOOR).get("problems")
     if ratio is None:
