@@ -33,6 +33,8 @@ def add_commands(commands: Commands) -> None:
     sweep.add_argument("--seeds", default="0-4", help="numbers and ranges, such as 0-4,7")
     jobs = "runs at a time (default: as many as the cores hold; on GPUs one for each, which is also the most)"
     sweep.add_argument("--jobs", type=int, help=jobs)
+    places = "where runs are made: local (default), ray, ray://ADDRESS"
+    sweep.add_argument("--on", default="local", metavar="PLACE", help=places)
     add_settings(sweep, f"any setting (repeatable); methods.NAME.KEY=VALUE is for one method only. {reading}")
 
     resume = add_command(commands, "resume", do_resume, "continue a killed run")
@@ -90,6 +92,7 @@ def do_sweep(args: Namespace) -> Result:
         args.jobs,
         SweepDisplay(*terminal(args.json)),
         args.track,
+        args.on,
     )
     failed = {str(path): why for path, why in done.items() if why}
     print(f"{len(done) - len(failed)} of {len(done)} runs are finished")
