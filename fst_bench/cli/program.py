@@ -101,9 +101,10 @@ def perform(argv: list[str] | None) -> int:
             said = (error.filename, error.strerror or str(error) or type(error).__name__)
             return complain(": ".join(str(part) for part in said if part is not None), 2)
         raise
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as left:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would be a traceback while Python ends
-        print("fst-bench: stopped; fst-bench resume RUN continues from the last checkpoint", file=sys.stderr)
+        said = str(left) or "stopped; fst-bench resume RUN continues from the last checkpoint"
+        print(f"fst-bench: {said}", file=sys.stderr)
         return 130
     if args.json:
         print(json.dumps(result))

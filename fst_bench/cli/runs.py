@@ -33,7 +33,7 @@ def add_commands(commands: Commands) -> None:
     sweep.add_argument("--seeds", default="0-4", help="numbers and ranges, such as 0-4,7")
     jobs = "runs at a time (default: as many as the cores hold; on GPUs one for each, which is also the most)"
     sweep.add_argument("--jobs", type=int, help=jobs)
-    places = "where runs are made: local (default), ray, ray://ADDRESS"
+    places = "where runs are made: local (default), ray, ray://ADDRESS, slurm"
     sweep.add_argument("--on", default="local", metavar="PLACE", help=places)
     add_settings(sweep, f"any setting (repeatable); methods.NAME.KEY=VALUE is for one method only. {reading}")
 

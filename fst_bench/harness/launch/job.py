@@ -18,6 +18,8 @@ Launch = Callable[[Sequence["Job"], "Needs", Tell], dict[Path, str | None]]
 """Brings all runs to their ends. Returns None, or why it failed, for each."""
 TAKEN = 4
 """The exit code of a command whose run another process works on, or began a moment ago."""
+LEFT = "the sweep goes on without this process; the same command shows it again"
+"""Said where a sweep is left whose runs are made elsewhere."""
 LOOK = 1.0
 """Seconds between looks at a run that another process works on."""
 
@@ -44,8 +46,12 @@ class Needs:
     """Runs in progress at a time at most; None: as many as there is room for."""
 
 
-def bring_to_end(job: Job, environment: Mapping[str, str], tell: Tell) -> str | None:
-    """Start a run, or resume it, or wait for whoever works on it. Return None, or why it failed."""
+def bring_to_end(job: Job, environment: Mapping[str, str], tell: Tell, notice: float = 0.0) -> str | None:
+    """Start a run, or resume it, or wait for whoever works on it. Return None, or why it failed.
+
+    A place that takes its machine back ends the run by a signal and this process within `notice` seconds: then the run
+    has not failed, and nothing is told.
+    """
     store, code, said = Store(job.path), TAKEN, ""
     while code == TAKEN:  # another process was quicker: what is left to do shows when it has ended
         wait(store, tell)
@@ -58,6 +64,8 @@ def bring_to_end(job: Job, environment: Mapping[str, str], tell: Tell) -> str | 
         command = [sys.executable, "-m", "fst_bench", *arguments, *job.more]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         code, said = done.returncode, done.stderr
+    if code < 0:
+        time.sleep(notice)
     why = None if code == 0 else (said.strip().splitlines() or [f"exit {code}"])[-1]
     tell(job.path, "FAILED" if why else "done", why)
     return why

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fst_bench.harness.launch.job import Job, Needs, State, Tell, bring_to_end
+from fst_bench.harness.launch.job import LEFT, Job, Needs, State, Tell, bring_to_end
 
 NAMESPACE = "fst-bench"
 TRIES = 20
@@ -36,6 +36,8 @@ def on_ray(jobs: Sequence[Job], needs: Needs, tell: Tell, address: str | None = 
         raise ValueError(f"no Ray cluster at {address or 'this machine'}: ray start --head begins one") from None
     try:
         return follow(ray, jobs, needs, tell)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(LEFT) from None
     finally:
         ray.shutdown()
 
