@@ -103,8 +103,8 @@ def perform(argv: list[str] | None) -> int:
         raise
     except KeyboardInterrupt as left:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would be a traceback while Python ends
-        said = str(left) or "stopped; fst-bench resume RUN continues from the last checkpoint"
-        print(f"fst-bench: {said}", file=sys.stderr)
+        words = str(left) or "stopped; fst-bench resume RUN continues from the last checkpoint"
+        print(f"fst-bench: {words}", file=sys.stderr)
         return 130
     if args.json:
         print(json.dumps(result))

@@ -1,8 +1,8 @@
 """A sweep by Slurm: each run a job, requeued where it is preempted, resumed from its last checkpoint then.
 
 Jobs are submitted by submitit. Partition, account and time limit are those of sbatch's own environment variables
-(SBATCH_PARTITION, SBATCH_ACCOUNT; SBATCH_TIMELIMIT in minutes, a day by default). Run directories lie where every node sees them. Jobs outlive the
-process that began the sweep, and the same command joins those that are queued or running.
+(SBATCH_PARTITION, SBATCH_ACCOUNT; SBATCH_TIMELIMIT in minutes, a day by default). Run directories lie where every node
+sees them. Jobs outlive the process that began the sweep, and the same command joins those that are queued or running.
 """
 
 import json
