@@ -43,6 +43,7 @@ def add_commands(commands: Commands) -> None:
     paper.add_argument("--seeds", default="0-4")
     paper.add_argument("--preset", default="tiny")
     paper.add_argument("--jobs", type=int, help="runs at a time, as of sweep")
+    paper.add_argument("--on", default="local", metavar="PLACE", help="where runs are made, as of sweep")
     paper.add_argument("--no-run", action="store_true", help="write the page from the runs that exist")
 
     report = add_command(commands, "report", do_report, "write report.html of a run again")
@@ -109,7 +110,7 @@ def do_paper(args: Namespace) -> Result:
     failed: list[str] = []
     if not args.no_run:
         display = SweepDisplay(*terminal(args.json))
-        failed = experiments(args.out, parse_seeds(args.seeds), args.preset, args.jobs, display, print_now)
+        failed = experiments(args.out, parse_seeds(args.seeds), args.preset, args.jobs, display, print_now, args.on)
     for line in failed:
         print(f"FAILED {line}")
     page = write_page(args.out, args.page or args.out / "paper")

@@ -29,9 +29,18 @@ FRESH = "hover"
 
 
 def experiments(
-    out: Path, seeds: list[int], preset: str, jobs: int | None, callback: SweepCallback, tell: Callable[[str], None]
+    out: Path,
+    seeds: list[int],
+    preset: str,
+    jobs: int | None,
+    callback: SweepCallback,
+    tell: Callable[[str], None],
+    on: str = "local",
 ) -> list[str]:
-    """Run what is missing below `out`; return what failed, a line each. `tell` is called with a line a probe."""
+    """Run what is missing below `out`; return what failed, a line each. `tell` is called with a line a probe.
+
+    Runs are made `on` a place as of `sweep`, probes on this machine.
+    """
     sweeps = [
         *((f"single-{task}", METHODS, SETTINGS) for task in ALL),
         ("paper-3", METHODS, {"threads": 1}),
@@ -39,7 +48,7 @@ def experiments(
     ]
     failed = []
     for stream, methods, settings in sweeps:
-        done = sweep(stream, methods, seeds, out, preset, settings, jobs, callback)
+        done = sweep(stream, methods, seeds, out, preset, settings, jobs, callback, on=on)
         failed += [f"{path}: {why}" for path, why in done.items() if why]
 
     def one(arguments: list[str]) -> str | None:

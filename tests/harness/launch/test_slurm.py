@@ -119,7 +119,7 @@ class Requeue(SweepCallback):
 def test_a_job_that_is_requeued_in_mid_run_resumes_and_its_rows_are_those_of_a_local_sweep(
     slurm: Path, tmp_path: Path
 ) -> None:
-    settings = {"stage_problems": 80, "threads": 1, "checkpoint.every": 1}
+    settings = {"stage_problems": 48, "threads": 1, "checkpoint.every": 1}
     observer = Requeue()
     there = sweep("single-math", ["rl"], [0], tmp_path / "slurm-runs", "smoke", settings, None, observer, (), "slurm")
     here = sweep("single-math", ["rl"], [0], tmp_path / "local", "smoke", settings)
