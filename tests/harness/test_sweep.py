@@ -86,7 +86,7 @@ def test_two_sweeps_at_the_same_moment_share_their_runs(tmp_path: Path) -> None:
 def test_a_run_that_is_in_use_is_refused_and_a_sweep_waits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fst_bench.harness.sweep.LOOK", 0.05)
+    monkeypatch.setattr("fst_bench.harness.launch.job.LOOK", 0.05)
     command = ["run", "--stream", "single-math", "--method", "base", "--preset", "smoke", "--out", str(tmp_path)]
     command += ["--set", "stage_problems=8", "--set", "threads=1"]
     assert main(command) == 0
@@ -204,7 +204,7 @@ class Children:
         self.running: list[str] = []
         self.environments: list[dict[str, str]] = []
         self.shared: set[str] = set()
-        monkeypatch.setattr("fst_bench.harness.sweep.subprocess.run", self.run)
+        monkeypatch.setattr("fst_bench.harness.launch.job.subprocess.run", self.run)
 
     def run(self, command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
         gpu = env["CUDA_VISIBLE_DEVICES"]
