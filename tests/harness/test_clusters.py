@@ -89,9 +89,9 @@ def test_a_driver_that_is_killed_or_left_is_joined_by_the_next(cluster: Cluster,
         os.kill(driver.pid, how)
         _, said = driver.communicate(timeout=60)
         if how == signal.SIGINT:
-            assert driver.returncode == 130 and "the sweep goes on without this process" in said
+            assert driver.returncode == 130 and "the sweep continues without this process" in said
         before = len(Store(begun[0].parent).rows("events"))
-        if number == 0:  # nobody looks, and it goes on
+        if number == 0:  # it continues without a driver
             wait_for_steps(begun[0].parent, before + 2)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "2 of 2 runs are finished" in done.stdout

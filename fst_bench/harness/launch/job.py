@@ -1,4 +1,4 @@
-"""One run of a sweep, brought to its end on whatever machine it lies."""
+"""One run of a sweep, brought to its end on the machine that calls it."""
 
 import subprocess
 import sys
@@ -18,8 +18,8 @@ Launch = Callable[[Sequence["Job"], "Needs", Tell], dict[Path, str | None]]
 """Brings all runs to their ends. Returns None, or why it failed, for each."""
 TAKEN = 4
 """The exit code of a command whose run another process works on, or began a moment ago."""
-LEFT = "the sweep goes on without this process; the same command shows it again"
-"""Said where a sweep is left whose runs are made elsewhere."""
+LEFT = "the sweep continues without this process; the same command joins it again"
+"""The message of Ctrl-C where the runs are made elsewhere."""
 LOOK = 1.0
 """Seconds between looks at a run that another process works on."""
 
@@ -47,7 +47,7 @@ class Needs:
 
 
 def bring_to_end(job: Job, environment: Mapping[str, str], tell: Tell, notice: float = 0.0) -> str | None:
-    """Start a run, or resume it, or wait for whoever works on it. Return None, or why it failed.
+    """Start a run, or resume it, or wait for the process that works on it. Return None, or why it failed.
 
     A place that takes its machine back ends the run by a signal and this process within `notice` seconds: then the run
     has not failed, and nothing is told.

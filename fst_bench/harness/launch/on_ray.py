@@ -79,7 +79,7 @@ class Sweep:
         async with self.room:
             try:
                 await task.remote(job, threads, me)
-            except Exception as error:  # of any kind: the other runs go on
+            except Exception as error:  # of any kind: the other runs continue
                 why = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 self.log.append((job.path, "FAILED", f"Ray: {why}"))
 

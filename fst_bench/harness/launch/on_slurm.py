@@ -71,14 +71,14 @@ def on_slurm(jobs: Sequence[Job], needs: Needs, tell: Tell) -> dict[Path, str | 
     )
     works = [Work(job, needs.threads, news_of(folder, job)) for job in jobs]
     queued = in_queue()
-    owed = [work for work in works if number_of(work.news) not in queued]
-    for work in owed:
+    missing = [work for work in works if number_of(work.news) not in queued]
+    for work in missing:
         work.news.parent.mkdir(parents=True, exist_ok=True)
         work.news.write_text("")
-    if owed:
+    if missing:
         with executor.batch():
-            submitted = [executor.submit(work) for work in owed]
-        for work, job in zip(owed, submitted, strict=True):
+            submitted = [executor.submit(work) for work in missing]
+        for work, job in zip(missing, submitted, strict=True):
             work.news.with_suffix(".id").write_text(job.job_id)
     try:
         return follow(works, tell)
@@ -112,7 +112,7 @@ def in_queue() -> set[str]:
 
 
 def follow(works: Sequence[Work], tell: Tell) -> dict[Path, str | None]:
-    """Return when every run has ended, or its job has left the queue without a word of an end."""
+    """Return when every run has ended, or its job has left the queue without having said so."""
     ended: dict[Path, str | None] = {}
     seen = dict.fromkeys((work.job.path for work in works), 0)
     gone: set[Path] = set()
@@ -128,7 +128,7 @@ def follow(works: Sequence[Work], tell: Tell) -> dict[Path, str | None]:
                 if state in ("there", "done", "FAILED"):
                     ended[path] = why
             seen[path] = len(news)
-            # looked at twice, since the last words may come after the queue was read
+            # seen twice: the last state may be written after the queue was read
             if path not in ended and number_of(work.news) not in queued:
                 if path in gone:
                     ended[path] = (
