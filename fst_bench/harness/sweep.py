@@ -16,6 +16,7 @@ from fst_bench.harness.config import Config, resolve, write_setting
 from fst_bench.harness.evaluate import answers, evaluation_schedule
 from fst_bench.harness.launch import Job, Needs, State, launch_of
 from fst_bench.harness.loop import run_parts
+from fst_bench.harness.store import Store
 from fst_bench.harness.trackers import load
 from fst_bench.method.registry import find_method
 from fst_bench.tasks.stream import Stream
@@ -133,6 +134,13 @@ def sweep(
     needs = Needs(configs[-1].threads if configs else 1, "cuda" in devices, jobs)
     observer.on_begin(planned)
     try:
-        return launch([Job(path, run.command, tracked) for path, run in planned.items()], needs, observer.on_state)
+        unfinished = []
+        for path, run in planned.items():
+            if Store(path).finished:
+                observer.on_state(path, "there")
+            else:
+                unfinished.append(Job(path, run.command, tracked))
+        ended = launch(unfinished, needs, observer.on_state) if unfinished else {}
+        return {path: ended.get(path) for path in planned}
     finally:
         observer.on_end()

@@ -212,7 +212,7 @@ class Requeue(SweepCallback):
 
 @needs_slurm
 def test_a_job_that_is_requeued_in_mid_run_resumes_and_its_rows_are_those_of_a_local_sweep(
-    slurm: Path, tmp_path: Path
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"stage_problems": 48, "threads": 1, "checkpoint.every": 1}
     observer = Requeue()
@@ -223,12 +223,14 @@ def test_a_job_that_is_requeued_in_mid_run_resumes_and_its_rows_are_those_of_a_l
     assert [there[a], here[b]] == [None, None]
     for name in ("evals.jsonl", "metrics.json", "rollouts.jsonl"):
         assert (a / name).read_bytes() == (b / name).read_bytes()
-    # a finished sweep submits nothing that has to run
+    # what is finished is not submitted again, and needs no Slurm
     observer.states.clear()
-    assert (
-        sweep("single-math", ["rl"], [0], tmp_path / "slurm-runs", "smoke", settings, None, observer, (), "slurm")
-        == there
-    )
+    with monkeypatch.context() as without:
+        without.setenv("PATH", "")
+        again = sweep(
+            "single-math", ["rl"], [0], tmp_path / "slurm-runs", "smoke", settings, None, observer, (), "slurm"
+        )
+    assert again == there
     assert observer.states == ["there"]
 
 
