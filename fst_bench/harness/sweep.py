@@ -2,7 +2,7 @@
 
 Where a run's directory exists already it is skipped when finished and resumed when not. So the same command continues a
 sweep that was stopped, also on another machine that has the directory. A run that another process works on is waited
-for. A run that fails stops no other one. Runs on the CPU share its cores; a run on a GPU has that GPU to itself.
+for. A run that fails stops no other one. Where runs are made is `fst_bench.harness.launch`'s concern.
 """
 
 import math

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from fst_bench.harness.store import Store
 from fst_bench.harness.sweep import State, SweepCallback, sweep
 
 # --- A sweep on a real Ray cluster of three nodes on loopback: one is killed in mid-sweep, and so is the driver
 
-
-pytest.importorskip("ray")
-from ray.cluster_utils import Cluster
 
 LONG: dict[str, Any] = {"stage_problems": 48, "threads": 1, "checkpoint.every": 1}
 NUMBERS = ("evals.jsonl", "metrics.json", "rollouts.jsonl")
@@ -109,7 +107,6 @@ def test_without_a_cluster_it_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_p
 # --- A sweep by a real Slurm of one node on this machine, from Debian's packages; a job is requeued in mid-run
 
 
-pytest.importorskip("submitit")
 DAEMONS = [
     shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin") for name in ("munged", "slurmctld", "slurmd")
 ]
