@@ -26,7 +26,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from fst_bench.embedded.text import Document, Writer
+from fst_bench.embedded import text, text_v2
+from fst_bench.embedded.text import Document
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 PAD, END = 0, 1
@@ -36,6 +37,7 @@ CHAT_TEMPLATE = (
     "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 SHELF_BATCHES = 16
+WRITERS: dict[int, type[text.Writer] | type[text_v2.Writer]] = {1: text.Writer, 2: text_v2.Writer}
 
 
 class Recipe(BaseModel):
@@ -44,6 +46,8 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seed: int = 0
+    text: Literal[1, 2] = 1
+    """Version of the text: `text` or `text_v2`."""
     steps: int = 10_000
     vocabulary: int = 1100
     tokenizer_documents: int = 30_000
@@ -72,7 +76,7 @@ class Recipe(BaseModel):
 
 def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer of the pretraining text; digits and [ ] , ; are tokens of their own."""
-    writer = Writer(recipe.seed + 1)
+    writer = WRITERS[recipe.text](recipe.seed + 1)
     texts = (
         f"{d.system}\n{d.user}\n{d.response}"
         for d in (writer.document(i, 0.0, 0.1) for i in range(recipe.tokenizer_documents))
@@ -158,7 +162,7 @@ class Text:
     """Batches by step. A shelf of documents is sorted by length and cut into batches of about equal padded size."""
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast):
-        self.recipe, self.tokenizer, self.writer = recipe, tokenizer, Writer(recipe.seed)
+        self.recipe, self.tokenizer, self.writer = recipe, tokenizer, WRITERS[recipe.text](recipe.seed)
         self.shelf = -1
         self.batches: list[list[tuple[Document, list[int], list[int]]]] = []
 
@@ -173,7 +177,7 @@ class Text:
         r = self.recipe
         done = shelf * SHELF_BATCHES / r.steps
         count = SHELF_BATCHES * r.batch_documents
-        noise = 1.0 if done >= r.noise_from else 0.0
+        noise = 1.0 if r.text == 1 and done >= r.noise_from else 0.0
         lookups = next(share for start, share in reversed(r.lookups) if done >= start)
         documents = [self.writer.document(shelf * count + i, noise, lookups) for i in range(count)]
         chats = [[{"role": "system", "content": d.system}, {"role": "user", "content": d.user}] for d in documents]

@@ -136,12 +136,13 @@ def work_hover(data: Any, slip: Callable[[], bool], rng: random.Random) -> tuple
     """Work along a chain of facts and compare its end with the claim."""
     chains, chain, claimed = data["chains"], data["chain"], data["claimed"]
     hops, current, steps, titles = len(chain) - 1, chain, [], []
+    stated = {title for title, _, _ in data["passages"]}
     for hop in range(hops):
         title = current[hop]
         if slip() and len(chains) > 1:
             current = rng.choice([other for other in chains if other is not current])
         steps.append(f"{title} {current[hop + 1]}")
-        titles.append(title)
+        titles += [title] if title in stated else []
     same = (current[hops] == claimed) != slip()
     comparison = f"{current[hops]} vs {claimed} {'same' if same else 'different'}"
     return " " + "; ".join([*steps, comparison]), f"{'SUPPORTED' if same else 'REFUTED'}: {'; '.join(titles)}"

@@ -11,9 +11,9 @@ import html
 import random
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fst_bench.core.types import Problem, Score
 from fst_bench.tasks.base import CORRECT, TAIL, Difficulty, Draft, Task, clip
@@ -27,6 +27,11 @@ COUNTRIES = (
 )
 RULERS = "Queen King Duke Count Baron Prince Consul Regent Emir Sultan Mayor Shah Doge Rajah Khan Earl".split()
 LEVELS = [PEOPLE, FIRMS, CITIES, COUNTRIES, RULERS]
+STARTS = "Al Bel Cor Dar El Fen Gor Hal Ir Jas Kel Lor Mor Nal Or Pel".split()
+ENDS = "bane cote dune fex gard holm ique jord kon lith mere nox pine rush tova wick".split()
+FIRM = LEVELS.index(FIRMS)
+GROUPS = 4
+"""Groups of 64 firms each that `obscurity` chooses among."""
 PROSE = ["{} works at {}.", "{} is based in {}.", "{} lies in {}.", "{} is ruled by the {}."]
 CLAIMS = ["{} works at {}.", "{} works in {}.", "{} works in {}.", "{} works under the {}."]
 
@@ -39,11 +44,36 @@ Passage = tuple[str, str, int]
 """(title, the name it states, its hop in the chain)"""
 
 
+def known_firms() -> list[dict[str, list[str]]]:
+    """Return for each group: city -> the four firms based there. The table is arbitrary, and always the same."""
+    groups = []
+    for group in range(GROUPS):
+        firms = [start + end for start in STARTS[group * 4 : group * 4 + 4] for end in ENDS]
+        random.Random(f"firms/{group}").shuffle(firms)
+        groups.append({city: firms[i * 4 : i * 4 + 4] for i, city in enumerate(CITIES)})
+    return groups
+
+
+KNOWN_FIRMS = known_firms()
+
+
 class HoverDifficulty(Difficulty):
     chains: Annotated[int, Field(ge=1, le=15)] = 6
     hops: Annotated[int, Field(ge=1, le=4)] = 3
     style: Literal["prose", "bare"] = "prose"
     """`bare` writes a fact as "title value.": a tiny model learns to look up what stands right after its key."""
+    obscurity: Annotated[int, Field(ge=0, lt=GROUPS)] | None = None
+    """With a number, no passage says where a firm is based: that has to be known. Firms are then of the group of this
+    number, and are based in the same city in every problem. A model's pretraining text may have some groups more rarely
+    than others. None: every fact is stated."""
+
+    @model_validator(mode="after")
+    def enough_hops(self) -> Self:
+        if self.obscurity is not None and self.hops < 3:
+            raise ValueError(
+                f"obscurity leaves a claim of {self.hops} hops without a passage at its end: it takes 3 hops"
+            )
+        return self
 
 
 class Hover(Task):
@@ -61,8 +91,11 @@ class Hover(Task):
     def draw(self, rng: random.Random) -> Draft:
         d = self.difficulty
         levels = [rng.sample(names, d.chains) for names in LEVELS[: d.hops + 1]]
+        stated = [hop for hop in range(d.hops) if d.obscurity is None or hop != FIRM]
+        if d.obscurity is not None:
+            levels[FIRM] = [rng.choice(KNOWN_FIRMS[d.obscurity][city]) for city in levels[FIRM + 1]]
         chains = [list(chain) for chain in zip(*levels, strict=True)]
-        passages = [(chain[hop], chain[hop + 1], hop) for chain in chains for hop in range(d.hops)]
+        passages = [(chain[hop], chain[hop + 1], hop) for chain in chains for hop in stated]
         rng.shuffle(passages)
         chain = rng.choice(chains)
         supported = rng.random() < 0.5
@@ -71,7 +104,8 @@ class Hover(Task):
         verdict = "SUPPORTED" if supported else "REFUTED"
         key = f"{sorted(map(tuple, chains))} {claim}"
         data = {"chains": chains, "chain": chain, "claimed": claimed, "claim": claim, "passages": passages}
-        return Draft(key, f"{self.context(passages)}\nClaim: {claim}", f"{verdict}: {'; '.join(chain[:-1])}", data)
+        evidence = "; ".join(chain[hop] for hop in stated)
+        return Draft(key, f"{self.context(passages)}\nClaim: {claim}", f"{verdict}: {evidence}", data)
 
     def context(self, passages: Sequence[Passage]) -> str:
         """Return passages as a reader gets them: a line each in prose, all on one line where the style is bare."""

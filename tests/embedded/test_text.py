@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fst_bench.embedded import text_v2
 from fst_bench.embedded.abilities import ABILITIES, item
 from fst_bench.embedded.pretrain import Recipe, pretrain
 from fst_bench.embedded.text import (
@@ -203,6 +204,71 @@ def test_whoever_wanders_walks_an_arm_from_the_source() -> None:
     walks = [wander_star_graph(problem.data, lambda: False, rng) for _ in range(500)]
     arms = {"->".join(arm) for arm in problem.data["arms"]}
     assert {path for path, _ in walks} == arms and all(path == answer for path, answer in walks)
+
+
+# --- the text of the second version
+
+
+V2 = text_v2.Writer(0)
+
+
+def asked_in(document: Document) -> dict[str, list[str]]:
+    """Place -> the formats whose marker is asked for there, without what is asked of other tasks."""
+    markers = {"boxed": "\\boxed{", "json": "JSON", "tag": "<answer>", "hash": "####", "verdict": "VERDICT:"}
+    markers |= {"answer": "ANSWER:", "plain": "plain"}
+    lines = document.user.split("\n")
+    system = re.sub(r"For [a-z ]+, (?:[^.]|\.(?! |$))*\.", "", document.system)
+    places = {"system": system, "front": lines[0], "behind": lines[-1]}
+    return {place: [f for f, marker in markers.items() if marker in found] for place, found in places.items()}
+
+
+def test_its_documents_have_no_error_and_obey_formats_wherever_they_are_stated() -> None:
+    styles = {"boxed": "\\boxed{", "json": '{"output"', "tag": "<answer>", "hash": "####", "verdict": "VERDICT:"}
+    styles |= {"answer": "ANSWER:", "plain": "So the result is"}
+    stated = dict.fromkeys(("system", "front", "behind"), 0)
+    for i in range(6000):
+        document = V2.document(i, 0.0, 0.0)
+        if document.task not in WEIGHTS:
+            continue
+        places = asked_in(document)
+        for place in ("behind", "front"):
+            if len(places[place]) == 1:
+                assert styles[places[place][0]] in document.response, document
+                stated[place] += 1
+        if sum(map(len, places.values())) == len(places["system"]) == 1 and "For " not in document.system:
+            assert styles[places["system"][0]] in document.response, document
+            stated["system"] += 1
+    assert all(n > 200 for n in stated.values()), stated
+
+
+def test_its_levels_reach_past_every_benchmark_and_its_answers_are_right() -> None:
+    tasks = {
+        (name, i): load_task(name, **level) for name in WEIGHTS for i, (_, level) in enumerate(text_v2.LEVELS[name])
+    }
+    for (name, _), task in tasks.items():
+        problem = task.problem("pretrain", 0, 5)
+        steps, answer = WORK[name](problem.data, lambda: False, random.Random(0))
+        assert answer == problem.answer and steps
+    for name, levels in text_v2.LEVELS.items():
+        weights = [weight for weight, _ in levels]
+        assert min(weights) > 0 and min(weights) < max(weights) / 9, name  # the longest are rare, and there
+
+
+def test_its_unasked_formats_are_the_stated_shares() -> None:
+    """Where nothing is asked for, the task's own format has its share, and working its share."""
+    own, worked = {name: list[bool]() for name in WEIGHTS}, {name: list[bool]() for name in WEIGHTS}
+    for i in range(60_000):
+        document = V2.document(i, 0.0, 0.0)
+        if document.task in WEIGHTS and document.system == "" and not any(asked_in(document).values()):
+            markers = {"math": "\\boxed{", "codeio": '{"output"', "hover": "VERDICT:", "star-graph": "\\boxed{"}
+            last = document.response.split("\n")[-1]
+            own[document.task].append(last.startswith(markers.get(document.task, "ANSWER:")))
+            worked[document.task].append("\n" in document.response)
+    for name in WEIGHTS:
+        n = len(own[name])
+        assert n > 100
+        for found, share in ((own[name], text_v2.OWN[name]), (worked[name], text_v2.WORKING[name])):
+            assert abs(sum(found) / n - share) < 4 * (0.25 / n) ** 0.5, (name, sum(found) / n, share)
 
 
 # --- the general abilities: right answers by hand, splits that do not overlap, no streams' task among them

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fst_bench.tasks import TASKS, Problem, load_task
 from fst_bench.tasks.base import SPLIT_SHARE, Split
+from fst_bench.tasks.hover import CITIES, COUNTRIES, FIRMS, KNOWN_FIRMS, PEOPLE, RULERS
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 EMBEDDED = {name: task.levels[1] for name, task in TASKS.items()}
@@ -39,6 +40,10 @@ def solve_codeio(prompt: str) -> str:
     return json.dumps(eval(call, namespace), separators=(",", ":"))
 
 
+BASED_IN = {firm: city for group in KNOWN_FIRMS for city, firms in group.items() for firm in firms}
+"""What a reader of hover's obscure claims has to know."""
+
+
 def solve_hover(prompt: str) -> str:
     passages, claim = prompt.split("\nClaim: ")
     subject, claimed = re.fullmatch(r"(\w+) works (?:at|in|under the) (\w+)\.", claim).groups()  # type: ignore[union-attr]
@@ -51,9 +56,9 @@ def solve_hover(prompt: str) -> str:
     links = dict(facts)
     assert len(links) == len(facts) > 0
     titles, found = [], subject
-    while found in links:
-        titles.append(found)
-        found = links[found]
+    while found in links or found in BASED_IN:
+        titles += [found] if found in links else []
+        found = links[found] if found in links else BASED_IN[found]
     return f"{'SUPPORTED' if found == claimed else 'REFUTED'}: {'; '.join(titles)}"
 
 
@@ -117,10 +122,12 @@ def difficulties(draw: st.DrawFn, name: str) -> dict[str, Any]:
                 "max_item": draw(st.integers(4, 999)),
             }
         case "hover":
+            hops = draw(st.integers(1, 4))
             return {
                 "chains": draw(st.integers(1, 15)),
-                "hops": draw(st.integers(1, 4)),
+                "hops": hops,
                 "style": draw(st.sampled_from(["prose", "bare"])),
+                "obscurity": draw(st.sampled_from([None, 0, 1, 2, 3])) if hops > 2 else None,
             }
         case "star-graph":
             degree, length = draw(st.integers(2, 8)), draw(st.integers(2, 8))
@@ -175,6 +182,20 @@ def test_answers_worked_out_by_hand() -> None:
         problem = load_task(name, **EMBEDDED[name]).problem("test", 0, 0)
         assert (problem.prompt, problem.answer) == (prompt, answer)
         assert SOLVERS[name](prompt) == answer
+
+
+def test_obscure_firms_are_based_in_one_city_and_no_passage_says_so() -> None:
+    assert len(BASED_IN) == 256 == len({firm for group in KNOWN_FIRMS for firms in group.values() for firm in firms})
+    assert not set(BASED_IN) & {*PEOPLE, *FIRMS, *CITIES, *COUNTRIES, *RULERS}
+    for group in range(4):
+        for problem in load_task("hover", chains=8, hops=3, style="bare", obscurity=group).problems("train", 0, 50):
+            firms = {chain[1] for chain in problem.data["chains"]}
+            assert firms <= {firm for based in KNOWN_FIRMS[group].values() for firm in based}
+            assert not {title for title, _, _ in problem.data["passages"]} & firms
+            person, firm, city, _ = problem.data["chain"]
+            assert BASED_IN[firm] == city and problem.answer.endswith(f": {person}; {city}")
+    prose = load_task("hover", chains=2, hops=4, obscurity=3).problem("train", 0, 0)
+    assert "is based in" not in prose.prompt and prose.prompt.count("works at") == prose.prompt.count("lies in") == 2
 
 
 # --- splits and determinism ------------------------------------------------------------------------------------
@@ -270,6 +291,8 @@ def test_format_given_states_the_protocol_and_changes_nothing_else(name: str) ->
         ("math", {"operations": "3"}, ["math: operations", "integer"]),
         ("physics", {"steps": 0}, ["physics: steps", "greater than or equal to 1", "0"]),
         ("hover", {"style": "proze"}, ["hover: style", "'prose' or 'bare'", "proze"]),
+        ("hover", {"hops": 2, "obscurity": 1}, ["hover", "obscurity", "a claim of 2 hops", "it takes 3"]),
+        ("hover", {"obscurity": 4}, ["hover: obscurity", "less than 4"]),
         ("star-graph", {"pool": 475}, ["degree 25 and path_length 20 need 476 nodes, pool has 475"]),
         (
             "star-graph",
