@@ -30,6 +30,7 @@ NEUTRAL: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("rl-grpo", {"epsilon_low": 1.0, "epsilon_high": 1e9}, "rl", {"slow": {"ratio_clip_max": 1e9}}),
     ("rl-kl", {"beta": 0.0}, "rl", {}),
     ("rl-prompted", {}, "rl", {}),
+    ("rl-informed", {}, "rl", {}),
     ("rl-replay", {"share": 0.0}, "rl", {}),
     ("gepa-matched", {"share": 0.0}, "gepa", {}),
     ("gepa-archive", {"threshold": 0.0}, "gepa", {}),
@@ -126,6 +127,15 @@ def test_rl_prompted_trains_and_answers_under_its_prompt(bench: Callable[..., Be
     stepped(b, 2)
     assert {row["context"] for row in rows(b, "rollouts")} == {"Work step by step."}
     assert b.method.context_for("Start and apply in order: 2 +3") == "Work step by step."
+
+
+def test_rl_informed_tells_tasks_apart_by_their_text(bench: Callable[..., Bench]) -> None:
+    prompts = {"apply in order": "Work step by step.", "Edges:": "Trace the path."}
+    b = bench(method="rl-informed", difficulty=EASY, settings={"prompts": prompts})
+    stepped(b, 2)
+    assert {row["context"] for row in rows(b, "rollouts")} == {"Work step by step."}
+    assert b.method.context_for("Edges:B<-A\nSource:A Goal:B") == "Trace the path."
+    assert b.method.context_for("def f(a):") == b.config.seed_prompt
 
 
 def test_rl_replay_trains_on_what_it_has_seen_and_pays(bench: Callable[..., Bench]) -> None:
