@@ -16,7 +16,7 @@ from fst_bench.analysis.runs import Runs, methods_of
 from fst_bench.analysis.writers import csv_table, escape_latex, latex_table, markdown_table
 from fst_bench.harness.rows import label
 from fst_bench.harness.run import Run
-from fst_bench.metrics import THRESHOLDS, Estimate, area, holm, least_kl, p_value, seen_so_far, t_interval
+from fst_bench.metrics import THRESHOLDS, Estimate, area, holm, least_kl, p_value, read_off, seen_so_far, t_interval
 from fst_bench.metrics.paired_curves import AXES
 
 NO_NUMBER = Estimate(math.nan)
@@ -165,6 +165,12 @@ TABLES: dict[str, tuple[Callable[[Run], dict[str, float]], str]] = {
 }
 """Title -> its columns of a run, and its note."""
 BOLD = "Bold: clear of zero by a paired t-test over seeds, with Holm's correction for all differences of the table."
+EQUAL = (
+    "Each method read off where it has sampled as many tokens as {} does in the whole stream, by the same seed: means "
+    "over the tokens until there of the accuracy on the tasks whose stage has begun (so far) and on those in training "
+    "(online), and the accuracy on all tasks there. A method that has spent more by then has met fewer tasks; one that "
+    "spends less keeps its last accuracy."
+)
 DRIFT_NOTE = (
     "KL to the base in nats per answer at the end of the stream, under the method's own prompts, mean over tasks; the "
     "least that the change in accuracy implies there, the excess over it, and the KL under neutral contexts, the same "
@@ -194,6 +200,18 @@ def tables(runs: Runs, reference: str = "rl") -> list[Table]:
     if all(not run.probe("drift").empty for run in runs):
         made["Drift"] = seed_table("Drift", DRIFT_NOTE, drifted, runs, reference)
     if len(runs[0].stages) > 1:
+        spent = {run.seed: run.ledger["sampled_tokens"] for run in runs if run.method == reference}
+        paid = tuple(run for run in runs if spent.get(run.seed))
+        if paid:  # of the base, which spends nothing, there is nothing to read off
+            made["At equal tokens"] = seed_table(
+                "At equal tokens",
+                EQUAL.format(reference),
+                lambda run: read_off(
+                    run.evals.to_dict("records"), [stage.model_dump() for stage in run.stages], spent[run.seed]
+                ),
+                paid,
+                reference,
+            )
         return list(made.values())
     # nothing to remember in a single stage
     made.pop("Remembering")

@@ -9,7 +9,7 @@ from fst_bench.metrics.efficiency import THRESHOLDS, Ratio, Reached, efficiency_
 from fst_bench.metrics.intervals import Estimate, holm, p_value, paired_difference, stratified_bootstrap, t_interval
 from fst_bench.metrics.paired_curves import Curve, ThresholdRatio, matched_kl, ratios_at
 from fst_bench.metrics.probed import difference, interaction
-from fst_bench.metrics.summary import area, seen_so_far, summarise
+from fst_bench.metrics.summary import area, read_off, seen_so_far, summarise
 from fst_bench.metrics.transfer import Transfer, transfer
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "p_value",
     "paired_difference",
     "ratios_at",
+    "read_off",
     "samples_to_threshold",
     "seen_so_far",
     "stratified_bootstrap",

@@ -14,15 +14,55 @@ def seen_so_far(rows: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str,
 
     `rows` are evaluation rows, `stages` have tasks and start. Before learning it is the first stage's tasks.
     """
+    return {
+        problems: mean([accuracy[task] for task in dict.fromkeys(t for stage in begun for t in stage["tasks"])])
+        for problems, accuracy, begun in evaluations(rows, stages)
+    }
+
+
+def evaluations(
+    rows: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]]
+) -> list[tuple[int, dict[str, float], list[Mapping[str, Any]]]]:
+    """Return (problems, task -> accuracy under the own prompt, stages that have begun) of every evaluation, in order.
+
+    Before learning it is the first stage.
+    """
     found: dict[int, dict[str, float]] = {}
     for row in rows:
         if row["prompt_mode"] == "system":
             found.setdefault(row["problems"], {})[row["task"]] = row["accuracy"]
-    curve = {}
-    for problems, accuracy in sorted(found.items()):
-        begun = [stage for stage in stages if stage["start"] < max(problems, 1)]
-        curve[problems] = mean([accuracy[task] for task in dict.fromkeys(t for stage in begun for t in stage["tasks"])])
-    return curve
+    return [
+        (problems, accuracy, [stage for stage in stages if stage["start"] < max(problems, 1)])
+        for problems, accuracy in sorted(found.items())
+    ]
+
+
+def read_off(rows: Sequence[Mapping[str, Any]], stages: Sequence[Mapping[str, Any]], tokens: float) -> dict[str, float]:
+    """Return what a run shows once it has sampled `tokens` tokens, under the method's own prompt.
+
+    `so far` and `online` are means over the tokens until then: of the accuracy on the tasks whose stage has begun, and
+    on the tasks of the stage that is trained. `all tasks` is the accuracy on all of them there. Between evaluations is
+    a straight line, and a run that ends before keeps its last accuracy. Rows have the tokens sampled until then.
+    """
+    assert tokens > 0
+    spent = {row["problems"]: float(row["tokens"]) for row in rows}
+    curves: dict[str, list[float]] = {"so far": [], "online": [], "all tasks": []}
+    x = []
+    for problems, accuracy, begun in evaluations(rows, stages):
+        x.append(spent[problems])
+        met = dict.fromkeys(task for stage in begun for task in stage["tasks"])
+        shown = {"so far": met, "online": begun[-1]["tasks"], "all tasks": accuracy}
+        for name, tasks in shown.items():
+            curves[name].append(mean([accuracy[task] for task in tasks]))
+
+    def until(y: list[float]) -> float:
+        inside = [i for i, at in enumerate(x) if at < tokens]
+        ends = [*(y[i] for i in inside), float(np.interp(tokens, x, y))]
+        return float(np.trapezoid(ends, [*(x[i] for i in inside), tokens])) / tokens
+
+    return {name: until(y) for name, y in curves.items() if name != "all tasks"} | {
+        "all tasks": float(np.interp(tokens, x, curves["all tasks"]))
+    }
 
 
 def area(curve: Mapping[int, float]) -> float:

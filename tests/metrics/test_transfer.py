@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fst_bench.metrics import area, difference, interaction, seen_so_far, summarise, transfer
+from fst_bench.metrics import area, difference, interaction, read_off, seen_so_far, summarise, transfer
 
 TWO = [{"a": 0.1, "b": 0.2}, {"a": 0.7, "b": 0.3}, {"a": 0.5, "b": 0.9}]
 
@@ -225,6 +225,24 @@ def test_the_paired_difference_by_hand() -> None:
     assert difference([1, 1, 0, 1], [1, 0, 0, 0]) == pytest.approx((-0.5, 0.288675), abs=1e-6)
     with pytest.raises(ValueError, match="2 and 3 documents"):
         difference([1, 0], [1, 0, 1])
+
+
+def test_reading_off_at_a_number_of_tokens_by_hand() -> None:
+    stages = [{"tasks": ["a"], "start": 0}, {"tasks": ["b"], "start": 10}]
+    points = [(0, 0, 0.0, 0.2), (10, 100, 0.8, 0.4), (20, 300, 0.6, 1.0)]
+    rows = [
+        {"prompt_mode": "system", "problems": problems, "tokens": tokens, "task": task, "accuracy": accuracy}
+        for problems, tokens, *accuracies in points
+        for task, accuracy in zip("ab", accuracies, strict=True)
+    ]
+    # so far: a alone 0 and .8, then both .8; in training: a 0 and .8, then b 1
+    assert read_off(rows, stages, 100) == pytest.approx({"so far": 0.4, "online": 0.4, "all tasks": 0.6})
+    # at 200 tokens, half way: 100 x .4 and 100 x .8; 100 x .4 and 100 x .85
+    assert read_off(rows, stages, 200) == pytest.approx({"so far": 0.6, "online": 0.625, "all tasks": 0.7})
+    # it ended at 300 and keeps what it had: (100 x .4 + 200 x .8 + 100 x .8) / 400, (40 + 180 + 100) / 400
+    assert read_off(rows, stages, 400) == pytest.approx({"so far": 0.7, "online": 0.8, "all tasks": 0.8})
+    still = [row | {"tokens": 0} for row in rows if row["problems"] == 0]
+    assert read_off(still, stages, 50) == pytest.approx({"so far": 0.0, "online": 0.0, "all tasks": 0.1})
 
 
 def test_accuracy_on_the_tasks_so_far_by_hand() -> None:
