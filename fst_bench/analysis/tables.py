@@ -131,8 +131,7 @@ def drifted(run: Run) -> dict[str, float]:
         for ours, theirs, n in zip(policy["accuracy"], base["accuracy"], policy["n"], strict=True)
     ]
     kl = mean(policy["kl_per_answer"].tolist())
-    # the floor is of the KL between what was sampled from, and KL is taken at T = 1
-    least = mean(floors) if run.saved["config"]["evaluation"].get("temperature", 1.0) == 1 else math.nan
+    least = mean(floors)
     found = {"KL per answer": kl, "least": least, "excess": kl - least}
     if "neutral" in last.index:
         found["neutral contexts"] = mean(last.loc["neutral", "policy||base"]["kl_per_answer"].tolist())
@@ -174,7 +173,7 @@ EQUAL = (
 DRIFT_NOTE = (
     "KL to the base in nats per answer at the end of the stream, under the method's own prompts, mean over tasks; the "
     "least that the change in accuracy implies there, the excess over it, and the KL under neutral contexts, the same "
-    "for all methods (probe drift). Only answers at T = 1 have a least."
+    "for all methods (probe drift)."
 )
 FITTED = (
     "A sigmoid fitted to the mean over seeds, its interval by bootstrap over seeds; – where the curve does not bend "

@@ -142,9 +142,17 @@ class ChosenLogprobs(torch.autograd.Function):
         )
 
 
-def exact_kl(p: Head, p_hidden: Tensor, q: Head, q_hidden: Tensor) -> Tensor:
-    """Return (n,) KL(p || q) at each token, exact over the vocabulary, in nats."""
-    parts = [kl(p.logits(p_hidden[part]), q.logits(q_hidden[part])) for part in p.chunks(len(p_hidden))]
+def exact_kl(p: Head, p_hidden: Tensor, q: Head, q_hidden: Tensor, temperatures: Tensor | None = None) -> Tensor:
+    """Return (n,) KL(p || q) at each token, exact over the vocabulary, in nats.
+
+    It is between the distributions that are sampled from: at the `temperatures` (n,), where None is 1.
+    """
+
+    def logits(head: Head, hidden: Tensor, part: slice) -> Tensor:
+        found = head.logits(hidden[part])
+        return found if temperatures is None else found / temperatures[part, None]
+
+    parts = [kl(logits(p, p_hidden, part), logits(q, q_hidden, part)) for part in p.chunks(len(p_hidden))]
     return torch.cat(parts)
 
 

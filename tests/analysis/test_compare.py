@@ -67,7 +67,7 @@ def test_a_cell_in_words() -> None:
 def test_transfer_is_shown_where_there_are_stages(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path, "rl", seed, tasks=("math", "hover"), length=160)
-    learning, remembering, spending = tables(load([tmp_path]))
+    learning, remembering, spending, equal = tables(load([tmp_path]))
     assert learning.columns == ["1 math", "2 hover", "end-of-stage accuracy", "online accuracy"]
     assert remembering.columns == [
         "so far",
@@ -80,6 +80,9 @@ def test_transfer_is_shown_where_there_are_stages(tmp_path: Path) -> None:
     ]
     values = dict(zip(remembering.columns, remembering.rows[0].cells, strict=True))
     assert values["bwt"].estimate.value == pytest.approx(-0.1) and values["anytime"].estimate.value == 0.5
+    assert equal.title == "At equal tokens" and equal.columns == ["so far", "online", "all tasks"]
+    there = dict(zip(equal.columns, equal.rows[0].cells, strict=True))
+    assert there["all tasks"].estimate == values["end, own prompt"].estimate, "rl's own tokens are all of its stream's"
     spent = dict(zip(spending.columns, spending.rows[0].cells, strict=True))
     assert spent["seconds"].estimate.value == 3.0
     # seed 1 has 16 more problems a stage

@@ -83,6 +83,11 @@ def test_kl_some_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     heads, other = [Head(w, None, None, False) for w in (weight, 0.7 * weight)], hidden.flip(0)
     p, q = ((h @ head.weight.t()).log_softmax(-1) for h, head in zip((hidden, other), heads, strict=True))
     assert torch.allclose(exact_kl(heads[0], hidden, heads[1], other), (p.exp() * (p - q)).sum(-1), atol=1e-5)
+    warmth = torch.linspace(0.5, 2, len(hidden))
+    logits = [h @ head.weight.t() / warmth[:, None] for h, head in zip((hidden, other), heads, strict=True)]
+    p, q = (x.log_softmax(-1) for x in logits)
+    found = exact_kl(heads[0], hidden, heads[1], other, warmth)
+    assert torch.allclose(found, (p.exp() * (p - q)).sum(-1), atol=1e-5)
 
 
 def peak_gb(tokens: int, how: str) -> float:

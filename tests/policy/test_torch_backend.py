@@ -15,6 +15,7 @@ from fst_bench.policy.conversation import tokenise
 from fst_bench.policy.models import fingerprint, model_folder, other_parts, refuse_other_model
 from fst_bench.policy.template import Template
 from fst_bench.policy.torch.backend import TorchPolicy
+from fst_bench.policy.torch.sampler import batches
 from fst_bench.slow.losses import cispo
 
 TEXTS = ["Start and apply in order: 3 +4 *2", "Start and apply in order: 5 +1 -2 +9 *2 +3", "Source:A Goal:B"]
@@ -30,6 +31,13 @@ def requests(n: int = 1) -> list[SampleRequest]:
 
 def flat(samples: list[Sample], weight: float) -> list[list[float]]:
     return [[weight] * s.sampled for s in samples]
+
+
+def test_batches_hold_prompts_of_one_length_together() -> None:
+    prompts = [[0] * n for n in (9, 2, 9, 2, 5)]
+    assert batches(prompts, [1] * 5, 2) == [[1, 3], [4, 0], [2]]
+    assert batches(prompts, [1] * 5, 8) == [[0, 1, 2, 3, 4]], "as given, where one batch holds all"
+    assert batches(prompts, [2, 3, 2, 1, 9], 4) == [[1, 3], [4], [0, 2]]
 
 
 def test_a_sample_does_not_depend_on_its_neighbours() -> None:

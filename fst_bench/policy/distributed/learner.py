@@ -128,7 +128,7 @@ class Learner:
             heads = [p for scorer in scorers for p in scorer.model.get_output_embeddings().parameters()]
             with deepspeed.zero.GatheredParameters(heads, enabled=self.zero3):
                 p, q = (scorers[k].head for k in order)
-                kl = exact_kl(p, hidden[0], q, hidden[1])
+                kl = exact_kl(p, hidden[0], q, hidden[1], packed.temperatures)
             return ((i, float(part.sum())) for i, part in per_sample(packed, kl, samples))
 
         found = self._score_all(samples, score) if self.version else [0.0] * len(samples)

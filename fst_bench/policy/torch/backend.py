@@ -103,7 +103,7 @@ class TorchPolicy(TorchModel):
         p, q = (self.reference.scorer, self.scorer) if reverse else (self.scorer, self.reference.scorer)
         with torch.no_grad():
             for packed in self.scorer.passes(samples):
-                kl = exact_kl(p.head, p(packed, "hidden"), q.head, q(packed, "hidden"))
+                kl = exact_kl(p.head, p(packed, "hidden"), q.head, q(packed, "hidden"), packed.temperatures)
                 check_finite("a KL divergence to the reference policy", kl)
                 for i, part in per_sample(packed, kl, samples):
                     found[i] = float(part.sum())

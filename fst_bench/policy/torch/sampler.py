@@ -48,19 +48,32 @@ def decode(
         torch.rand(count, longest, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         for count, longest, seed in zip(counts, max_new_tokens, seeds, strict=True)
     ]
-    found: list[list[Completion]] = []
-    first = 0
-    while first < len(prompts):  # as many whole prompts as fit into `max_num_seqs`
-        last, total = first + 1, counts[first]
-        while last < len(prompts) and total + counts[last] <= max_num_seqs:
-            total += counts[last]
-            last += 1
-        whole = partial(_count, progress, sum(counts), sum(counts[:first])) if progress else None
-        part = slice(first, last)
-        batch = _decode_batch(model, prompts[part], uniforms[part], temperature, end, stops[part], stopped, pad, whole)
-        completions = iter(batch)
-        found += [[next(completions) for _ in range(count)] for count in counts[first:last]]
-        first = last
+    found: dict[int, list[Completion]] = {}
+    for batch in batches(prompts, counts, max_num_seqs):
+        before = sum(counts[i] for i in found)
+        whole = partial(_count, progress, sum(counts), before) if progress else None
+        own, numbers, own_stops = [prompts[i] for i in batch], [uniforms[i] for i in batch], [stops[i] for i in batch]
+        completions = iter(_decode_batch(model, own, numbers, temperature, end, own_stops, stopped, pad, whole))
+        found |= {i: [next(completions) for _ in range(counts[i])] for i in batch}
+    return [found[i] for i in range(len(prompts))]
+
+
+def batches(prompts: list[list[int]], counts: list[int], max_num_seqs: int) -> list[list[int]]:
+    """Return batches of prompts, by their numbers: as many whole prompts as fit into `max_num_seqs` completions.
+
+    Where there are several, prompts of one length are together, since a batch is as long as its longest.
+    """
+    order = list(range(len(prompts)))
+    if sum(counts) > max_num_seqs:
+        order.sort(key=lambda i: len(prompts[i]))
+    found: list[list[int]] = []
+    total = max_num_seqs
+    for i in order:
+        if total + counts[i] > max_num_seqs:
+            found.append([])
+            total = 0
+        found[-1].append(i)
+        total += counts[i]
     return found
 
 
