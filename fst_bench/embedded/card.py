@@ -3,14 +3,17 @@
     python -m fst_bench.embedded.card --model embedded:tiny --n 400
 
 Tasks, at a preset's difficulty: the seed prompt, the right format sentence, and format with strategy, sampled at
-temperature 1, and the last one greedy. The sentences are of the pretraining language, so they show the most that a
-prompt can do for the model, not what a method will find. Abilities: greedy, each asked in all answer formats.
+temperature 1, and the last one greedy. Then the last one with its format sentence in front of the problem and behind
+it, where a stream that gives formats states it. Where the difficulty is a mixture, the same by level. The sentences are
+of the pretraining language, so they show the most that a prompt can do for the model, not what a method will find.
+Abilities: greedy, each asked in all answer formats.
 """
 
 import argparse
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -24,6 +27,7 @@ from fst_bench.method.lab import conversation
 from fst_bench.metrics.intervals import wilson
 from fst_bench.policy import Policy, PolicySettings, load_policy
 from fst_bench.tasks import Problem, Task, load_task
+from fst_bench.tasks.base import over
 from fst_bench.tasks.hover import read_labels
 
 FORMAT = {
@@ -53,10 +57,26 @@ def answers(policy: Policy, context: str, prompts: Sequence[str], temperature: f
     return [group[0].text for group in policy.sample(requests, temperature=temperature)]
 
 
-def accuracy(policy: Policy, task: Task, context: str, problems: Sequence[Problem], temperature: float) -> float:
-    """Return the share of the problems answered rightly under a context."""
+def rewards(policy: Policy, task: Task, context: str, problems: Sequence[Problem], temperature: float) -> list[float]:
+    """Return the reward of one answer to each problem under a context."""
     texts = answers(policy, context, [p.prompt for p in problems], temperature)
-    return sum(task.verify(p, text).reward for p, text in zip(problems, texts, strict=True)) / len(problems)
+    return [task.verify(p, text).reward for p, text in zip(problems, texts, strict=True)]
+
+
+def columns(policy: Policy, task: Task, problems: Sequence[Problem]) -> dict[str, list[float]]:
+    """Return column of the tables -> the reward of each problem."""
+    seed, form, best = prompts_by_hand(task.name)
+    told = f"{SEED_PROMPT} {STRATEGY[task.name]}"
+    front = [replace(p, prompt=f"{FORMAT[task.name]}\n{p.prompt}") for p in problems]
+    behind = [replace(p, prompt=f"{p.prompt}\n{FORMAT[task.name]}") for p in problems]
+    return {
+        "seed prompt": rewards(policy, task, seed, problems, 1.0),
+        "format": rewards(policy, task, form, problems, 1.0),
+        "format + strategy": rewards(policy, task, best, problems, 1.0),
+        "the same, greedy": rewards(policy, task, best, problems, 0.0),
+        "format in front": rewards(policy, task, told, front, 1.0),
+        "format behind": rewards(policy, task, told, behind, 1.0),
+    }
 
 
 def verdict_given_evidence(
@@ -104,13 +124,19 @@ def main() -> None:
     torch.set_num_threads(1)
     preset = load_preset(args.preset)
     policy = load_policy(args.model, PolicySettings(max_tokens=preset["policy"]["max_tokens"]))
-    print("| task | seed prompt | format | format + strategy | the same, greedy |\n| --- | --- | --- | --- | --- |")
+    head = ""
     for name in map(str.strip, args.tasks.split(",")):
-        task = load_task(name, **(preset["difficulty"][name] | args.difficulty.get(name, {})))
-        problems, contexts = task.problems("test", 0, args.n), prompts_by_hand(name)
-        shares = [accuracy(policy, task, context, problems, 1.0) for context in contexts]
-        shares.append(accuracy(policy, task, contexts[-1], problems, 0.0))
-        print(f"| {name} | " + " | ".join(shown(share, args.n) for share in shares) + " |", flush=True)
+        task = load_task(name, **over(preset["difficulty"][name], args.difficulty.get(name, {})))
+        problems = task.problems("test", 0, args.n)
+        found = columns(policy, task, problems)
+        if not head:
+            head = f"| task | n | {' | '.join(found)} |\n| --- | --- {'| --- ' * len(found)}|"
+            print(head)
+        for level in ["", *sorted({p.level for p in problems} - {""}, key=[*task.parts].index)]:
+            mine = [i for i, p in enumerate(problems) if level in ("", p.level)]
+            shares = [shown(sum(row[i] for i in mine) / len(mine), len(mine)) for row in found.values()]
+            print(f"| {name}{level and ', '}{level} | {len(mine)} | {' | '.join(shares)} |", flush=True)
+        contexts = prompts_by_hand(name)
         if name == "hover":
             share, right = verdict_given_evidence(policy, task, contexts[-1], problems, 1.0)
             of_them = shown(share, max(1, right))

@@ -206,10 +206,13 @@ def test_a_stages_difficulty_is_checked(tmp_path: Path) -> None:
     ],
 )
 def test_published_streams_give_the_problems_they_gave(name: str, digest: str) -> None:
-    """Stages, problems, feedback and held-out problems, as they were before streams could do more than switch."""
+    """Stages, problems, feedback and held-out problems, as they were before streams could do more than switch.
+
+    Streams of one task had 960 problems then: their longer versions begin with the same.
+    """
     seen = hashlib.sha256()
     for seed in (0, 1, 7):
-        stream = Stream(load_spec(name), seed, DIFFICULTY)
+        stream = Stream(load_spec(name), seed, DIFFICULTY, 960 if name.startswith("single") else None)
         seen.update(str([(s.number, "+".join(s.tasks), s.start, s.end) for s in stream.stages]).encode())
         for i in range(0, stream.total, 7):
             p = stream.problem(i)
