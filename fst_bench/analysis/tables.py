@@ -16,7 +16,7 @@ from fst_bench.analysis.runs import Runs, methods_of
 from fst_bench.analysis.writers import csv_table, escape_latex, latex_table, markdown_table
 from fst_bench.harness.rows import label
 from fst_bench.harness.run import Run
-from fst_bench.metrics import THRESHOLDS, Estimate, area, holm, least_kl, p_value, read_off, seen_so_far, t_interval
+from fst_bench.metrics import THRESHOLDS, Estimate, holm, least_kl, p_value, read_off, t_interval
 from fst_bench.metrics.paired_curves import AXES
 
 NO_NUMBER = Estimate(math.nan)
@@ -100,9 +100,8 @@ def memory(run: Run) -> dict[str, float]:
     """Return the columns of the table Remembering."""
     final, transfer = run.metrics["final_average"], run.metrics["transfer"]["system"]
     ends = {f"end, {name}": final[mode] for name, mode in MODES.items() if mode in final}
-    so_far = {"so far": area(seen_so_far(run.evals.to_dict("records"), [stage.model_dump() for stage in run.stages]))}
     return (
-        so_far
+        {"so far": run.so_far}
         | ends
         | {name: transfer[name] for name in ("anytime", "bwt", "forgetting", "fwt") if transfer[name] is not None}
     )

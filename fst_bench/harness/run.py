@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from fst_bench.core.errors import explain
 from fst_bench.harness.config import refuse_renamed
 from fst_bench.harness.rows import ROWS, PopulationRow, Row, StageRow
+from fst_bench.metrics import area, seen_so_far
 
 IDENTITY = {
     "stream": str,
@@ -133,6 +134,11 @@ class Run:
     def evals(self) -> pd.DataFrame:
         """One row per (evaluation, task, prompt mode): the columns of `EvaluationRow`, and method and seed."""
         return self.frame("evals")
+
+    @cached_property
+    def so_far(self) -> float:
+        """The own prompt's accuracy on the tasks whose stage has begun, mean over the stream's problems."""
+        return area(seen_so_far(self.evals.to_dict("records"), [stage.model_dump() for stage in self.stages]))
 
     @cached_property
     def steps(self) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def build(board: Path, results: Path) -> tuple[Path, dict[str, str]]:
 def entry_of(bundle: Bundle, decided: Iterable[Adjudication]) -> Entry:
     """Return the row of the board that a sound submission is worth."""
     about, first = bundle.submission, bundle.runs[0]
-    online = next(column for column in COLUMNS if column.key == "online")
+    one_a_seed = [column for column in COLUMNS if column.ranked and column.key != "end"]
     code = ", ".join(f"{source.package or 'a file'} {source.sha256[:12]}" for source in about.code.values())
     return Entry(
         id=f"{first.spec.name}-{about.method}-{bundle.sha256[:8]}".replace("_", "-"),
@@ -69,7 +69,8 @@ def entry_of(bundle: Bundle, decided: Iterable[Adjudication]) -> Entry:
         note=about.note,
         command=rules.command(first.config, first.spec),
         bundle=bundle.sha256,
-        scores={"end": final_scores(bundle.runs), "online": {"online": [online.of(run) for run in bundle.runs]}},
+        scores={"end": final_scores(bundle.runs)}
+        | {column.key: {column.key: [column.of(run) for run in bundle.runs]} for column in one_a_seed},
         unranked=next(unranked(bundle, decided), None),
         verified=[d.reason for d in decided if d.action == "verified"],
     )

@@ -55,6 +55,13 @@ def at_the_end(mode: str) -> Callable[[Run], float]:
 
 COLUMNS = (
     Column(
+        "so-far",
+        "tasks so far",
+        "Accuracy on the tasks whose stage has begun, under the method's own prompt: mean over the stream's problems.",
+        lambda run: run.so_far,
+        ranked=True,
+    ),
+    Column(
         "end",
         "end of stream",
         "Accuracy on all tasks at the end of the stream, under the method's own prompt.",
@@ -79,6 +86,12 @@ COLUMNS = (
         "oracle prompt",
         "All tasks at the end of the stream, each under the prompt the method had at the end of that task's stage.",
         at_the_end("oracle"),
+    ),
+    Column(
+        "greedy",
+        "greedy",
+        "All tasks at the end of the stream, under the method's own prompt: the likeliest tokens.",
+        at_the_end("greedy"),
     ),
     Column(
         "anytime",

@@ -56,7 +56,9 @@ def finished(end: float, online: tuple[float, float] = (0.5, 0.7)) -> Run:
         "sampled_tokens": 1_000,
         "seconds": {"sample": 1.5, "update": 2.5},
     }
-    return Run(Written({"metrics": metrics, "ledger": ledger}))
+    run = Run(Written({"metrics": metrics, "ledger": ledger}))
+    run.__dict__["so_far"] = end  # in place of the evaluation rows that it would be computed from
+    return run
 
 
 def entry(
@@ -79,7 +81,11 @@ def entry(
         note="",
         command="",
         bundle="0" * 64,
-        scores={"end": {"math": np.array(ends)[:, None]}, "online": {"online": np.array(onlines or ends)}},
+        scores={
+            "so-far": {"so-far": np.array(ends)},
+            "end": {"math": np.array(ends)[:, None]},
+            "online": {"online": np.array(onlines or ends)},
+        },
         unranked=unranked,
     )
 
@@ -92,6 +98,7 @@ def test_columns_of_a_run_by_hand() -> None:
     run = finished(0.8)
     found = {column.key: column.of(run) for column in COLUMNS}
     assert {key: value for key, value in found.items() if not math.isnan(value)} == {
+        "so-far": 0.8,
         "end": 0.8,
         "online": 0.6,
         "seed": 0.25,
@@ -101,7 +108,7 @@ def test_columns_of_a_run_by_hand() -> None:
         "tokens": 1_000,
         "seconds": 4.0,
     }
-    assert [key for key, value in found.items() if math.isnan(value)] == ["oracle", "forgetting"]
+    assert [key for key, value in found.items() if math.isnan(value)] == ["oracle", "greedy", "forgetting"]
 
 
 def test_a_number_is_a_mean_over_seeds_with_its_t_interval() -> None:
@@ -140,8 +147,8 @@ def test_unranked_entries_come_last_and_take_no_place() -> None:
     best = entry("best", [0.99] * 3, unranked="incomplete: seeds 0, 1, 2, a place requires 0 to 4")
     found = standings([best, entry("b", [0.1, 0.2, 0.3, 0.2, 0.1]), entry("a", [0.5, 0.6, 0.5, 0.6, 0.5])])
     assert [(s.entry.id, {k: str(p) for k, p in s.places.items()}) for s in found] == [
-        ("a", {"end": "1", "online": "1"}),
-        ("b", {"end": "2", "online": "2"}),
+        ("a", {"so-far": "1", "end": "1", "online": "1"}),
+        ("b", {"so-far": "2", "end": "2", "online": "2"}),
         ("best", {}),
     ]
 
@@ -262,7 +269,7 @@ def test_invented_answers_are_consistent_and_running_a_seed_again_disputes_them(
     places = ["--out", str(tmp_path / "runs"), "--board", str(board)]
     assert main(["leaderboard", "verify", str(path), "--seed", "0", *places]) == 1
     (made,) = read(board / adjudications.DECISIONS)
-    assert made.action == "disputed" and "evaluation rows differ; end of stream" in made.reason
+    assert made.action == "disputed" and "evaluation rows differ; tasks so far" in made.reason
 
 
 def test_on_another_machine_one_more_draw_has_to_lie_where_another_seed_would(honest: Path) -> None:
@@ -276,7 +283,7 @@ def test_on_another_machine_one_more_draw_has_to_lie_where_another_seed_would(ho
 
     action, reason = judge(bundle, run, again(run.metrics))
     assert action == "verified" and reason.startswith(
-        f"{len(rows)} of {len(rows)} evaluation rows differ; end of stream"
+        f"{len(rows)} of {len(rows)} evaluation rows differ; tasks so far"
     )
     ends = [other.metrics["final_average"]["system"] for other in bundle.runs]
     # t of one degree of freedom, s / sqrt(2) of two, and sqrt(n + 1)
