@@ -144,7 +144,8 @@ def same_of(run: Run) -> dict[str, Any]:
 
 def settings_of(run: Run) -> dict[str, Any]:
     """Return the settings that are alike among the seeds of one method."""
-    return {k: v for k, v in compared_settings(run).items() if k not in ("seed", "stream", "threads", "data")}
+    own = ("seed", "stream", "threads", "evaluator", "data")
+    return {k: v for k, v in compared_settings(run).items() if k not in own}
 
 
 def differing(run: Run, other: Run) -> dict[str, tuple[Any, Any]]:

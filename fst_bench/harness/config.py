@@ -109,6 +109,8 @@ class Config(BaseModel):
     data: str = PROCEDURAL
     """The source of problems: procedural, hub, or a folder of files; see `fst_bench.tasks.data`."""
     threads: Annotated[int, Field(ge=1)] = 1
+    evaluator: Literal["inline", "process"] = "inline"
+    """Whether learning waits for evaluations, or a second process makes them meanwhile, with as many threads again."""
     seed_prompt: str = SEED_PROMPT
     """The system prompt that every method starts from."""
     batch: Annotated[int, Field(ge=1)] = 16
@@ -144,6 +146,13 @@ class Config(BaseModel):
             TASK_REGISTRY.find(task)
             check_difficulty(info.data.get("data", PROCEDURAL), task, parameters)
         return value
+
+    @model_validator(mode="after")
+    def evaluator_has_room(self) -> Self:
+        """Raise ValueError where a second process cannot have the model beside this one."""
+        if self.evaluator == "process" and (self.backend != "torch" or self.policy.device != "cpu"):
+            raise ValueError("evaluator: process requires backend torch on a CPU")
+        return self
 
     def method_class(self) -> type[Method]:
         """Return the class of the run's method."""

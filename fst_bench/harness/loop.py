@@ -30,8 +30,9 @@ from fst_bench.harness.evaluate import (
     evaluate,
     evaluation_schedule,
 )
+from fst_bench.harness.evaluator import Evaluator
 from fst_bench.harness.planning.memory import with_cache
-from fst_bench.harness.rows import EvaluationRow, PopulationRow, Row, StageRow, StepRow
+from fst_bench.harness.rows import AnswerRow, EvaluationRow, PopulationRow, Row, StageRow, StepRow
 from fst_bench.harness.run import Fingerprint, Run
 from fst_bench.harness.store import Store, complete, sha256, written
 from fst_bench.method.contract import check_memory, metrics_of, state_of
@@ -40,6 +41,7 @@ from fst_bench.method.ledger import Ledger
 from fst_bench.method.settings import MethodConfig
 from fst_bench.metrics import summarise
 from fst_bench.policy import load_policy
+from fst_bench.policy.interface import Progress
 from fst_bench.policy.models import fingerprint, refuse_other_model
 from fst_bench.tasks.data import refuse_other
 from fst_bench.tasks.stream import Stream, StreamSpec
@@ -311,10 +313,17 @@ class Bench:
         """Whether the callback knows that the ceiling of reflection was met."""
         self.oracle: dict[str, dict[str, Any]] = {}
         """Task -> the method's state at the end of that task's last stage."""
+        self.evaluator: Evaluator | None = None
+        """The process that evaluates, where it is not this one."""
 
     def loop(self, store: Store, callback: Callback) -> Run:
         """Run from the last checkpoint in the run directory, or the start, to the end of the stream."""
         done = self._restore(store)
+        if self.config.evaluator == "process":
+            evaluated = {row["step"] for row in store.rows("evals")}
+            self.evaluator = Evaluator(
+                store, [step for step in self.schedule if step <= done and step not in evaluated]
+            )
         step = max(done, 0)
         callback.on_begin(self.config, self.stream, store.path, step)
         for note in self.policy.template.notes:
@@ -339,9 +348,11 @@ class Bench:
                 self._flush(store, callback, row)
                 if step in self.schedule:
                     self._evaluate(store, callback, self.schedule[step])
+                self._collect(store, callback)
                 ending = self.config.checkpoint.stages and step in self.ends
                 if step % self.config.checkpoint.every == 0 or step == self.steps or ending:
                     self._checkpoint(store, step)
+            self._collect(store, callback, everything=True)
             return self._finish(store, callback)
         except NotFinite as error:
             raise NotFinite(f"step {step}: {error}") from None
@@ -349,6 +360,8 @@ class Bench:
             again = f"no step before its last checkpoint is lost: fst-bench resume {store.path}"
             raise Unwritable(f"step {step}: {error}; {again}") from None
         finally:
+            if self.evaluator:
+                self.evaluator.close()
             callback.on_end()
 
     def _flush(self, store: Store, callback: Callback, row: StepRow) -> None:
@@ -369,11 +382,32 @@ class Bench:
             callback.on_note(f"a reflection was not sent: {why}. Prompts stay as they are where that happens")
 
     def _evaluate(self, store: Store, callback: Callback, scheduled: ScheduledEvaluation) -> None:
-        """Evaluate a snapshot of the method, and keep its state for the oracle prompt of the tasks that end here."""
+        """Evaluate the method as it is, here or from its snapshot beside learning.
+
+        The method's state is kept for the oracle prompt of the tasks that end here.
+        """
         state = state_of(self.method)
         self.oracle |= dict.fromkeys(scheduled.ended, state)
+        if self.evaluator:
+            with self.ledger.timed("checkpoint"):
+                job = {"method": state, "oracle": self.oracle, "ledger": self.ledger.to_dict()}
+                self.evaluator.submit(scheduled.step, job, self.policy.save)
+            return
+        with self.ledger.timed("evaluate"):
+            found = self.evaluated(scheduled, state, self.oracle, self.ledger, callback.on_progress)
+        self._keep(store, callback, *found)
+
+    def evaluated(
+        self,
+        scheduled: ScheduledEvaluation,
+        state: dict[str, Any],
+        oracle: dict[str, dict[str, Any]],
+        ledger: Ledger,
+        progress: Progress | None = None,
+    ) -> tuple[list[EvaluationRow], list[AnswerRow]]:
+        """Return rows and answers of the policy under the prompts of a state of the method, and of its oracles."""
         own = Snapshot(self.method, state)
-        oracles = {task: Snapshot(self.method, kept) for task, kept in self.oracle.items()}
+        oracles = {task: Snapshot(self.method, kept) for task, kept in oracle.items()}
 
         def context_for(task: str, mode: str) -> Callable[[str], str]:
             if mode == "seed":
@@ -382,22 +416,26 @@ class Bench:
             return partial(snapshot.context_for, task=self.stream.id_of(task))
 
         contexts: dict[Cell, Callable[[str], str]] = {cell: context_for(*cell) for cell in scheduled.cells}
-        with self.ledger.timed("evaluate"):
-            rows, answers = evaluate(
-                self.policy,
-                contexts,
-                self.stream.held_out(),
-                scheduled,
-                self.ledger,
-                self.config.evaluation,
-                self.config.seed,
-                callback.on_progress,
-            )
+        settings, tasks = self.config.evaluation, self.stream.held_out()
+        found = evaluate(self.policy, contexts, tasks, scheduled, ledger, settings, self.config.seed, progress)
         for snapshot in (own, *oracles.values()):
             snapshot.check()
+        return found
+
+    def _keep(
+        self, store: Store, callback: Callback, rows: Sequence[EvaluationRow], answers: Sequence[AnswerRow]
+    ) -> None:
+        """Record an evaluation."""
         store.append("evals", dumped(rows))
         store.append("answers", dumped(answers))
         callback.on_evaluation(rows)
+
+    def _collect(self, store: Store, callback: Callback, everything: bool = False) -> None:
+        """Record the evaluations that were done beside learning since, or all that are open."""
+        if self.evaluator:
+            for rows, answers, seconds in self.evaluator.rows(everything):
+                self.ledger.seconds["evaluate"] += seconds
+                self._keep(store, callback, rows, answers)
 
     def _checkpoint(self, store: Store, step: int) -> None:
         """Save the run, and check that the method's state holds all that the method remembers."""
@@ -407,6 +445,8 @@ class Bench:
             state = {"method": memory, "oracle": self.oracle, "ledger": self.ledger.to_dict()}
             stay = self.ends if self.config.checkpoint.stages else []
             store.checkpoint(step, state, self.policy.save, self.config.checkpoint.keep, stay)
+        if self.evaluator:
+            self.evaluator.forget()
 
     def _restore(self, store: Store) -> int:
         """Load the last checkpoint and cut the records back to it. Return its steps, or -1 where none exists."""
@@ -431,6 +471,8 @@ class Bench:
         if self.ledger.reflections and self.ledger.reflection_failures >= self.ledger.reflections:
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.ledger.reflection_reasons.most_common())
             callback.on_note(f"EVERY reflection of this run failed ({reasons}): no prompt was ever proposed")
+        if self.evaluator:
+            self.evaluator.end()
         store.seal()
         return Run(store)
 

@@ -6,6 +6,7 @@
       evals.jsonl answers.jsonl               the rows every metric comes from; each answer behind them
       prompts.jsonl                           each cycle's population
       checkpoints/step-NNNNNN/
+      pending/step-NNNNNN/                    snapshots that are not evaluated yet, see `evaluator`
       trackers.json tensorboard/ wandb/       where it is tracked: the run's id there, and their own files
       metrics.json ledger.json manifest.json  at the end; the manifest last
       report.html                             made from the records, at any time
@@ -36,7 +37,9 @@ MARKER = "COMPLETE.json"
 """Written last into a checkpoint: the sha256 of each of its files."""
 LOCK = "lock"
 """Locked by the process that works on the run, whose host and number it holds."""
-UNSEALED = ("checkpoints", "tensorboard", "wandb", "report.html", LOCK)
+PENDING = "pending"
+"""Snapshots that wait for their evaluation, in a run that is evaluated in a process of its own."""
+UNSEALED = ("checkpoints", PENDING, "tensorboard", "wandb", "report.html", LOCK)
 """Files and folders that may change or go once a run is finished."""
 BUSY = (errno.EAGAIN, errno.EACCES)
 """What `flock` fails with where another process has the lock; the second one over NFS."""
