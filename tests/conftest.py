@@ -1,5 +1,6 @@
 """Shared by the tests: the embedded model, and a lab on a small stream. Everything in here is the real thing."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,9 @@ from fst_bench.harness.loop import Bench
 from fst_bench.policy import PolicySettings, load_policy
 from fst_bench.policy.torch.backend import TorchPolicy
 
+missing = [name for name in ("vllm", "deepspeed") if importlib.util.find_spec(name) is None]
+collect_ignore_glob = ["distributed/test_*.py", "gpu/test_*.py"] if missing else []
+"""These need vLLM and DeepSpeed: `make test-backend` runs them on a CPU, `make test-gpu` on a GPU."""
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("here", deadline=None)  # speed is never asserted
 hypothesis.settings.load_profile("here")

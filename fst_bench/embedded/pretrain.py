@@ -10,6 +10,7 @@ their beginning: a folder that begins with a kept `checkpoint-STEP.pt` as its `c
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -77,10 +78,8 @@ class Recipe(BaseModel):
 def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer of the pretraining text; digits and [ ] , ; are tokens of their own."""
     writer = WRITERS[recipe.text](recipe.seed + 1)
-    texts = (
-        f"{d.system}\n{d.user}\n{d.response}"
-        for d in (writer.document(i, 0.0, 0.1) for i in range(recipe.tokenizer_documents))
-    )
+    documents = (writer.document(i, 0.0, 0.1) for i in range(recipe.tokenizer_documents))
+    texts = itertools.chain((f"{d.system}\n{d.user}\n{d.response}" for d in documents), writer.words())
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -243,6 +243,10 @@ class Writer:
             for name, levels in LEVELS.items()
         }
 
+    def words(self) -> list[str]:
+        """Return texts beside the documents that the tokenizer is trained on."""
+        return []
+
     def document(self, index: int, noise: float, lookups: float) -> Document:
         """Return a document. `noise` scales NOISE (0 is clean); `lookups` is the share of lookup documents."""
         rng = random.Random(f"text/{self.seed}/{index}")

@@ -24,6 +24,7 @@ from fst_bench.fast.instructions import (
     strategy_sentence,
 )
 from fst_bench.tasks import Problem, Task, load_task
+from fst_bench.tasks.hover import KNOWN_FIRMS
 
 WEIGHTS = {"math": 1.0, "codeio": 1.3, "hover": 1.8, "star-graph": 1.8, "physics": 1.0}
 """Task -> weight of its documents."""
@@ -41,13 +42,13 @@ def levels_of(shared: dict[str, Any], weights: dict[tuple[Any, ...], float], *na
 OPERATIONS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 3, 6: 1.6, 7: 0.85, 8: 0.45, 9: 0.24, 10: 0.13, 11: 0.07, 12: 0.035}
 LINES = {1: 3, 2: 4, 3: 3.5, 4: 1.6, 5: 0.7, 6: 0.3, 7: 0.13, 8: 0.06}
 CHAINS = {1: 0.5, 2: 1, 3: 1.5, 4: 1, 6: 0.8, 8: 0.6}
-OBSCURITY = {0: 1.5, 1: 0.5, 2: 0.17, 3: 0.06}
+OBSCURITY = {0: 1.5, 1: 0.6, 2: 0.24, 3: 0.1}
 """Group of firms -> weight, with 8 chains of 3 hops."""
 OUTWARD = {
     (2, 2): 1, (2, 3): 2, (3, 3): 2, (2, 4): 2, (3, 4): 3, (4, 4): 2.5, (5, 4): 2,
     (3, 5): 1, (4, 5): 0.6, (3, 6): 0.4, (3, 7): 0.2, (3, 8): 0.1, (2, 10): 0.1,
 }  # fmt: skip
-UNDIRECTED = {(2, 3): 0.5, (3, 3): 0.6, (3, 4): 0.4, (4, 4): 0.25, (4, 5): 0.12, (3, 6): 0.08}
+UNDIRECTED = {(2, 3): 0.25, (3, 3): 0.3, (3, 4): 0.2, (4, 4): 0.12, (4, 5): 0.06, (3, 6): 0.04}
 STEPS = {1: 4, 2: 0.5, 3: 0.12}
 LETTERS = {"pool": 26, "labels": "letters", "serialisation": "arrows"}
 
@@ -64,7 +65,9 @@ LEVELS: dict[str, list[Level]] = {
 LOOKUPS: list[tuple[float, str, dict[str, Any]]] = [
     (1, "hover", {"chains": 6, "hops": 2, "style": "bare"}),
     (1, "hover", {"chains": 10, "hops": 1, "style": "bare"}),
-    (2, "star-graph", {"degree": 5, "path_length": 4} | LETTERS),
+    (1, "star-graph", {"degree": 3, "path_length": 3} | LETTERS),
+    (1, "star-graph", {"degree": 4, "path_length": 4} | LETTERS),
+    (1, "star-graph", {"degree": 5, "path_length": 4} | LETTERS),
 ]
 """(weight, task, difficulty) of the lookup documents."""
 
@@ -94,6 +97,10 @@ class Writer:
             name: [(weight, load_task(name, **difficulty)) for weight, difficulty in levels]
             for name, levels in LEVELS.items()
         }
+
+    def words(self) -> list[str]:
+        """Return texts that make the tokenizer give each firm, the rare ones too, a token of its own."""
+        return [f" {firm}" for group in KNOWN_FIRMS for firms in group.values() for firm in firms] * 1000
 
     def document(self, index: int, noise: float, lookups: float) -> Document:
         """Return a document; `lookups` is the share of lookup documents. `noise` is `text`'s and has to be 0."""

@@ -52,7 +52,7 @@ def one(plan: dict[str, Any], method: str, trial: dict[str, Any], seed: int, out
                 f.write(json.dumps(row) + "\n")
 
 
-SHOWN = ("online accuracy", "end-of-stage accuracy", "end, own prompt", "end, seed prompt", "KL")
+SHOWN = ("so far", "online accuracy", "end-of-stage accuracy", "end, own prompt", "end, seed prompt", "KL")
 
 
 def table() -> None:
