@@ -5,13 +5,13 @@ then. The loop writes it to RUN/pending/step-NNNNNN, and the evaluator writes it
 the order of the schedule, so the records are those of evaluating inline, bit for bit at the same number of threads.
 
 Snapshots stay until a checkpoint counts their rows. So nothing is lost where either process is killed: the loop starts
-another evaluator, and a resumed run has what was not evaluated by its last checkpoint evaluated first.
+another evaluator, and a resumed run has what was not evaluated by its last checkpoint evaluated first. What the process
+does is in `evaluator_process`.
 """
 
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -114,7 +114,7 @@ class Evaluator:
                 said = (self.folder / LOG).read_text().strip().splitlines()
                 raise RunError(f"the evaluator failed: {said[-1] if said else f'exit code {code}'}")
         with (self.folder / LOG).open("w") as log:
-            command = [sys.executable, "-m", "fst_bench.harness.evaluator", str(self.store.path)]
+            command = [sys.executable, "-m", "fst_bench.harness.evaluator_process", str(self.store.path)]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True)
         for step in self.open:
             self._ask(step)
@@ -124,37 +124,3 @@ class Evaluator:
         with suppress(BrokenPipeError):  # it was killed: the next look starts another one
             self.process.stdin.write(f"{step}\n")
             self.process.stdin.flush()
-
-
-def serve(path: Path) -> None:
-    """Evaluate the snapshots of a run whose steps come in, a line each; end where the loop has."""
-    from fst_bench.harness.loop import Bench, recorded  # which imports this module
-    from fst_bench.method.ledger import Ledger
-
-    bench = Bench(*recorded(Store(path)))
-    for line in sys.stdin:
-        folder = path / PENDING / f"step-{int(line):06d}"
-        if (folder / ROWS).exists():
-            continue
-        start = time.perf_counter()
-        job = json.loads((folder / JOB).read_text())
-        bench.policy.start_from(folder)
-        ledger = Ledger.from_dict(job["ledger"])
-        rows, answers = bench.evaluated(bench.schedule[int(line)], job["method"], job["oracle"], ledger)
-        found = {
-            "evals": [row.model_dump(mode="json") for row in rows],
-            "answers": [row.model_dump(mode="json") for row in answers],
-            "seconds": time.perf_counter() - start,
-        }
-        temporary = folder / f"{ROWS}.{os.getpid()}"  # of a killed loop's evaluator, another one may still be at it
-        with written(folder):
-            temporary.write_text(json.dumps(found))
-            os.replace(temporary, folder / ROWS)
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the loop's, which ends this process
-    try:
-        serve(Path(sys.argv[1]))
-    except (RunError, ValueError) as error:
-        sys.exit(str(error))

@@ -316,14 +316,14 @@ RULES: dict[str, tuple[Change, str]] = {
     "a seed of one's own": (as_seed(9, copied=False), "seed 9: the closed division has seeds 0-4"),
     "a future stream version": (
         every_run(version_is(99), stream="single-math@99"),
-        "stream single-math@99: this fst-bench has version 1",
+        "stream single-math@99: this fst-bench has version 2",
     ),
     "another stream of that name": (
         every_run(lambda c: c["spec"].update(jitter=16)),
-        "stream single-math@1 is not as it is shipped",
+        "stream single-math@2 is not as it is shipped",
     ),
-    "a private stream": (every_run(stream_is("mine"), stream="mine@1"), "stream mine is not shipped"),
-    "a stream that is a file": (every_run(stream_is("a.yaml"), stream="a.yaml@1"), "stream a.yaml is not shipped"),
+    "a private stream": (every_run(stream_is("mine"), stream="mine@2"), "stream mine is not shipped"),
+    "a stream that is a file": (every_run(stream_is("a.yaml"), stream="a.yaml@2"), "stream a.yaml is not shipped"),
     "a preset that is a file": (top_and_below("preset", "a.yaml"), "preset a.yaml is not shipped"),
     "easier problems": (
         setting("difficulty.math.operations", 1),
