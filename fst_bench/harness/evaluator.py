@@ -1,4 +1,4 @@
-"""Evaluation in a process of its own: it works on snapshots while learning goes on.
+"""Evaluation in a process of its own: it works on snapshots while learning continues.
 
 A snapshot is all that an evaluation reads: the weights, the method's state with its oracles, and what was spent until
 then. The loop writes it to RUN/pending/step-NNNNNN, and the evaluator writes its rows into it. The loop appends them in
